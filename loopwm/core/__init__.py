@@ -1,0 +1,1 @@
+"""Looped computation: one cell refines latent states again and again. Knows no environment."""

@@ -1,0 +1,108 @@
+"""The layers that cells are made of: normalisation, SwiGLU, attention, and their block."""
+
+import math
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def rms_norm(x: Float[Tensor, "*B D"], eps: float = 1e-6) -> Float[Tensor, "*B D"]:
+    """Scale each vector to norm sqrt(D); one shorter than about sqrt(D * eps) shrinks to 0.
+
+    The bound `||rms_norm(x)|| <= sqrt(D)` holds for every x, which is what the cells build on.
+    """
+    width = x.shape[-1]
+    # The vector norm is one fused kernel on a CPU, twice as fast as F.rms_norm at width 64.
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return x * (math.sqrt(width) * torch.rsqrt(norm.square() + width * eps))
+
+
+def init_linear(weight: Tensor, gain: float = 1.0) -> None:
+    """Fill a weight [out, in] with normal values of variance gain^2 / in."""
+    nn.init.normal_(weight, std=gain / math.sqrt(weight.shape[1]))
+
+
+class SwiGLU(nn.Module):
+    """Apply a gated two-layer perceptron (arXiv 2002.05202).
+
+    Args:
+        width: Width D of input and output.
+        hidden: Width of the gated layer.
+        gain: Scale of the output layer at initialisation.
+    """
+
+    def __init__(self, width: int, hidden: int, gain: float = 1.0) -> None:
+        super().__init__()
+        self.enter = nn.Linear(width, 2 * hidden, bias=False)
+        self.leave = nn.Linear(hidden, width, bias=False)
+        init_linear(self.enter.weight)
+        init_linear(self.leave.weight, gain)
+
+    def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        """Transform each token by itself."""
+        gate, value = self.enter(x).chunk(2, dim=-1)
+        return self.leave(F.silu(gate) * value)
+
+
+class Attention(nn.Module):
+    """Mix tokens by multi-head self-attention without mask or position.
+
+    Args:
+        width: Width D of the tokens, a multiple of `heads`.
+        heads: Number of attention heads.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(
+                f"width must be a multiple of heads, got width={width}, heads={heads}; "
+                f"nearest valid width is {heads * max(1, round(width / heads))}"
+            )
+        self.heads = heads
+        self.enter = nn.Linear(width, 3 * width, bias=False)
+        self.leave = nn.Linear(width, width, bias=False)
+        init_linear(self.enter.weight)
+        init_linear(self.leave.weight)
+
+    def forward(self, x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+        """Let every token attend to all tokens of its row."""
+        q, k, v = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for part in self.enter(x).chunk(3, dim=-1)
+        )
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        return self.leave(mixed.transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """Mix tokens, then transform each: two residual sublayers with RMS normalisation.
+
+    Args:
+        width: Width D of the tokens.
+        heads: Attention heads; 0 leaves the token mixer out, for a single token.
+        hidden: Width of the gated layer.
+        norm: "pre" normalises each sublayer's input, "post" each sum, as TRM does.
+    """
+
+    def __init__(
+        self, width: int, heads: int, hidden: int, norm: Literal["pre", "post"] = "pre"
+    ) -> None:
+        super().__init__()
+        self.norm = norm
+        self.attend = Attention(width, heads) if heads else None
+        self.transform = SwiGLU(width, hidden)
+
+    def forward(self, x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+        """Apply the sublayers in order."""
+        for sublayer in (self.attend, self.transform):
+            if sublayer is None:
+                continue
+            if self.norm == "pre":
+                x = x + sublayer(rms_norm(x))
+            else:
+                x = rms_norm(x + sublayer(x))
+        return x

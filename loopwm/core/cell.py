@@ -1,0 +1,118 @@
+"""One refinement of a latent state: `(h, e) -> h`, the weights that the loop applies repeatedly."""
+
+import math
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from loopwm.core.block import Block, init_linear, rms_norm
+from loopwm.core.config import Bounded
+
+Conditioning = tuple[Tensor, ...]
+
+
+class Cell(Protocol):
+    """Refine a state under a conditioning that stays fixed while the injection does.
+
+    Attributes:
+        num_conditions: Number of tensors in the conditioning.
+    """
+
+    num_conditions: int
+
+    def condition(self, e: Tensor) -> Conditioning:
+        """Compute what depends on the injection e [B, L, D] alone; leading axis B."""
+        ...
+
+    def __call__(self, h: Tensor, conditioning: Conditioning) -> Tensor:
+        """Refine h [B, L, D] once."""
+        ...
+
+
+class BoundedCell(nn.Module):
+    """Keep, inject and correct, with a bound on the state that holds for any number of iterations.
+
+    `h+ = abar*h + B e + R(norm(h), e)`, or with `gain`, `h+ = abar*h + (1 - abar) N(B e + R)`,
+    where R is a gated two-layer perceptron whose gates see h normalised and e as it comes. The
+    retention is LoopWM's (arXiv 2606.18208, eq. 5-7); normalising R's input is what bounds it.
+
+    Args:
+        width: Width D of the state.
+        config: Form, hidden width and retention.
+    """
+
+    num_conditions = 2
+
+    def __init__(self, width: int, config: Bounded) -> None:
+        super().__init__()
+        hidden = max(1, round(config.expand * width))
+        self.width = width
+        self.gain = config.gain
+        self._min_rate = -math.log(config.max_retention)
+        rate = -math.log(config.retention) - self._min_rate
+        self.log_rate = nn.Parameter(torch.full((width,), math.log(rate)))
+        self.from_state = nn.Parameter(torch.empty(2 * hidden, width))
+        self.from_injection = nn.Linear(width, 2 * hidden)
+        self.inject = nn.Linear(width, width, bias=False)
+        self.leave = nn.Parameter(torch.empty(width, hidden))
+        self.reset_parameters(config.retention)
+
+    def reset_parameters(self, retention: float) -> None:
+        """Start as a leaky average of the injection with a small correction."""
+        init_linear(self.from_state)
+        init_linear(self.from_injection.weight)
+        nn.init.zeros_(self.from_injection.bias)
+        nn.init.eye_(self.inject.weight)
+        if self.gain is None:
+            self.inject.weight.data.mul_(1 - retention)
+        init_linear(self.leave, gain=1 - retention)
+
+    @property
+    def retention(self) -> Float[Tensor, " D"]:
+        """Return abar of each channel, at most the configured maximum."""
+        return torch.exp(-(self.log_rate.exp() + self._min_rate))
+
+    def condition(self, e: Float[Tensor, "*B D"]) -> Conditioning:
+        """Return `B e` and the part of the gates' input that depends on e."""
+        return self.inject(e), self.from_injection(e)
+
+    def forward(self, h: Float[Tensor, "*B D"], conditioning: Conditioning) -> Tensor:
+        """Refine h once under the conditioning of `condition`."""
+        injected, bias = conditioning
+        gate, value = (F.linear(rms_norm(h), self.from_state) + bias).chunk(2, dim=-1)
+        correction = F.linear(F.silu(gate) * value, self.leave)
+        if self.gain is None:
+            return torch.addcmul(injected, self.retention, h) + correction
+        renewal = -torch.expm1(-(self.log_rate.exp() + self._min_rate)) * self.gain
+        return self.retention * h + renewal * rms_norm(injected + correction)
+
+
+class PostNormCell(nn.Module):
+    """Refine by blocks with normalised sums: `h+ = Blocks(h + e)`, as TRM does.
+
+    Args:
+        width: Width D of the state.
+        heads: Attention heads; 0 for a single token.
+        hidden: Width of the gated layers.
+        layers: Number of blocks.
+    """
+
+    num_conditions = 1
+
+    def __init__(self, width: int, heads: int, hidden: int, layers: int = 2) -> None:
+        super().__init__()
+        self.width = width
+        self.blocks = nn.Sequential(
+            *(Block(width, heads, hidden, norm="post") for _ in range(layers))
+        )
+
+    def condition(self, e: Float[Tensor, "B L D"]) -> Conditioning:
+        """Return the injection as it is."""
+        return (e,)
+
+    def forward(self, h: Float[Tensor, "B L D"], conditioning: Conditioning) -> Tensor:
+        """Refine h once."""
+        return self.blocks(h + conditioning[0])

@@ -1,0 +1,35 @@
+"""Choices of refinement cell, as plain data."""
+
+from dataclasses import dataclass
+
+from loopwm.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """Choose the BoundedCell: diagonal retention and a residual that sees normalised input.
+
+    Args:
+        expand: Width of the hidden layer over the latent width, above 0.
+        gain: None for `abar*h + B e + R`; a number g for `abar*h + D N(B e + R)`, whose every
+            component stays within g*sqrt(width) whatever the weights.
+        max_retention: Largest retention abar of a channel, in (0, 1).
+        retention: Retention at initialisation, in (0, max_retention); sqrt(1/5) follows
+            arXiv 2604.12946.
+    """
+
+    expand: float = 1.0
+    gain: float | None = None
+    max_retention: float = 0.98
+    retention: float = 0.4472
+
+    def __post_init__(self) -> None:
+        if not self.expand > 0:
+            raise ConfigError(f"Bounded.expand must be above 0, got {self.expand}")
+        if self.gain is not None and not self.gain > 0:
+            raise ConfigError(f"Bounded.gain must be above 0 or None, got {self.gain}")
+        if not 0 < self.retention < self.max_retention < 1:
+            raise ConfigError(
+                "Bounded needs 0 < retention < max_retention < 1, got "
+                f"retention={self.retention}, max_retention={self.max_retention}"
+            )
