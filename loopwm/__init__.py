@@ -1,0 +1,1 @@
+"""loopwm: looped world models."""

@@ -1,0 +1,14 @@
+"""Files that survive a crash: atomic, fsynced, checksummed writing and checked reading."""
+
+from loopwm.files.single import read_json, write_file, write_json
+from loopwm.files.tree import Tree, read_tree, tree_exists, write_tree
+
+__all__ = [
+    "Tree",
+    "read_json",
+    "read_tree",
+    "tree_exists",
+    "write_file",
+    "write_json",
+    "write_tree",
+]
