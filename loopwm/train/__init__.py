@@ -1,0 +1,1 @@
+"""Training for any module, loss and source of batches: resumable, atomic, reproducible."""

@@ -1,0 +1,134 @@
+"""Which parameter is trained by which optimiser, and one guarded step of all of them."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from loopwm.errors import ConfigError
+from loopwm.train.config import AdamW, FitConfig, Muon
+
+
+class Stepper:
+    """Update the parameters of a module, or leave them alone when a gradient is not finite."""
+
+    def __init__(self, module: nn.Module, config: FitConfig) -> None:
+        """Make the optimisers for the trainable parameters of `module`."""
+        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        self.optimizers = build_optimizers(self.parameters, config)
+        self._clip = math.inf if config.clip is None else config.clip
+
+    def step(self, loss: Tensor, lr: float) -> tuple[float, float, bool]:
+        """Update the parameters from their gradients, then drop the gradients.
+
+        Args:
+            loss: The scalar whose backward pass has run.
+            lr: Learning rate of this update.
+
+        Returns:
+            The loss, the global norm of its gradient before clipping, and whether both are
+            finite. If not, neither the parameters nor the state of the optimisers have changed.
+
+        Raises:
+            ConfigError: If no parameter has a gradient.
+        """
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        if not gradients:
+            raise ConfigError("the loss depends on no parameter of the module that is trained")
+        total = get_total_norm(gradients)
+        # One transfer, hence one synchronisation, for both numbers.
+        value, norm = torch.stack((loss.detach().float(), total.float())).tolist()
+        finite = math.isfinite(value) and math.isfinite(norm)
+        if finite:
+            if norm > self._clip:
+                clip_grads_with_norm_(self.parameters, self._clip, total)
+            for optimizer in self.optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = lr
+                optimizer.step()
+        for parameter in self.parameters:
+            parameter.grad = None
+        return value, norm, finite
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the state of the optimisers by name."""
+        return {
+            f"{which}.{index}.{key}": tensor
+            for which, optimizer in enumerate(self.optimizers)
+            for index, entry in optimizer.state_dict()["state"].items()
+            for key, tensor in entry.items()
+        }
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Continue from what `tensors` returned."""
+        states: list[dict[int, dict[str, Tensor]]] = [{} for _ in self.optimizers]
+        for name, tensor in tensors.items():
+            which, index, key = name.split(".", 2)
+            states[int(which)].setdefault(int(index), {})[key] = tensor
+        for optimizer, state in zip(self.optimizers, states, strict=True):
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def build_optimizers(
+    parameters: Sequence[nn.Parameter], config: FitConfig
+) -> list[torch.optim.Optimizer]:
+    """Return the optimisers that together hold every parameter once.
+
+    Weight decay acts on parameters of two dimensions and more, unless they carry the attribute
+    `_no_weight_decay`. Muon takes matrices, unless they carry `_no_muon`.
+
+    Args:
+        parameters: What is to be trained.
+        config: Settings; the learning rate is set anew at each step.
+
+    Returns:
+        One optimiser, or two if Muon has matrices to train.
+
+    Raises:
+        ConfigError: If nothing is to be trained.
+    """
+    if not parameters:
+        raise ConfigError("the module has no parameter with requires_grad=True: nothing to train")
+    if isinstance(config.optimizer, AdamW):
+        return [_adamw(parameters, config.optimizer, config)]
+    matrices = [p for p in parameters if p.ndim == 2 and not hasattr(p, "_no_muon")]
+    taken = {id(p) for p in matrices}
+    others = [p for p in parameters if id(p) not in taken]
+    optimizers: list[torch.optim.Optimizer] = []
+    if matrices:
+        optimizers.append(_muon(matrices, config.optimizer, config))
+    if others:
+        optimizers.append(_adamw(others, config.optimizer.adamw, config))
+    return optimizers
+
+
+def _adamw(
+    parameters: Sequence[nn.Parameter], choice: AdamW, config: FitConfig
+) -> torch.optim.AdamW:
+    fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
+    groups = list(_groups(parameters, config.weight_decay))
+    return torch.optim.AdamW(
+        groups, lr=config.lr, betas=choice.betas, eps=choice.eps, fused=fused or None
+    )
+
+
+def _muon(parameters: Sequence[nn.Parameter], choice: Muon, config: FitConfig) -> torch.optim.Muon:
+    return torch.optim.Muon(
+        list(_groups(parameters, config.weight_decay)),
+        lr=config.lr,
+        momentum=choice.momentum,
+        adjust_lr_fn="match_rms_adamw",
+    )
+
+
+def _groups(parameters: Sequence[nn.Parameter], weight_decay: float) -> Iterator[dict[str, object]]:
+    decayed = [p for p in parameters if p.ndim >= 2 and not hasattr(p, "_no_weight_decay")]
+    taken = {id(p) for p in decayed}
+    others = [p for p in parameters if id(p) not in taken]
+    if decayed:
+        yield {"params": decayed, "weight_decay": weight_decay}
+    if others:
+        yield {"params": others, "weight_decay": 0.0}
