@@ -1,5 +1,5 @@
-"""Simulators with known difficulty, as Gymnasium environments named `loopwm/...`."""
+"""Simulators with known difficulty, as Gymnasium environments named `loopwm/...`.
 
-
-def register() -> None:
-    """Register the environments with Gymnasium, which calls this when it is imported."""
+Importing the package registers them. Gymnasium 1.x reads no plugin entry points, so either import
+it yourself or name it in the id: `gymnasium.make("loopwm_envs:loopwm/...")`.
+"""
