@@ -1,0 +1,1 @@
+"""Real experience: collecting it, keeping it on disk and handing it out in windows."""

@@ -1,0 +1,145 @@
+"""One dataset from several: episodes one after another, parts and variants recorded."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from loopwm.data.meta import DatasetMeta
+from loopwm.errors import DataError
+
+if TYPE_CHECKING:
+    from loopwm.data.store import RolloutDataset
+
+_SAME = ("env_id", "unclipped", "action_low", "action_high", "num_actions", "obs_kept", "dt")
+
+
+def concat(
+    datasets: "Sequence[RolloutDataset]", parts: Sequence[str] | None = None
+) -> "RolloutDataset":
+    """Put the episodes of several datasets into one.
+
+    Arguments of the environment that differ become `meta.variants` with the column `variant`.
+
+    Args:
+        datasets: Datasets of the same environment, with the same columns, at least one.
+        parts: A name for each dataset, recorded in `meta.parts` and in the column `part`; names may
+            repeat. Without it, parts that the datasets have already are kept.
+
+    Returns:
+        A dataset with the episodes in the given order.
+
+    Raises:
+        DataError: If the datasets do not belong together, naming what differs.
+    """
+    if not datasets:
+        raise DataError("concat needs at least one dataset, got none")
+    if parts is not None and len(parts) != len(datasets):
+        raise DataError(f"parts names {len(parts)} of {len(datasets)} datasets")
+    first = datasets[0]
+    for other in datasets[1:]:
+        _check_alike(first, other)
+    infos = [{n: c for n, c in d.info.items() if n not in ("part", "variant")} for d in datasets]
+    if any(info.keys() != infos[0].keys() for info in infos):
+        raise DataError(f"the datasets have different columns: {[sorted(info) for info in infos]}")
+    names, part = _parts(datasets, parts)
+    shared, variants, variant = _variants(datasets)
+    info = {name: np.concatenate([info[name] for info in infos]) for name in infos[0]}
+    info |= {"part": part} if names else {}
+    info |= {"variant": variant} if variants else {}
+    offsets = np.cumsum([0, *(dataset.num_episodes for dataset in datasets)])
+    columns = {
+        name: np.concatenate([getattr(dataset, name) for dataset in datasets])
+        for name in ("obs", "next_obs", "action", "reward", "terminated", "truncated")
+    }
+    episode = np.concatenate(
+        [d.episode + offset for d, offset in zip(datasets, offsets[:-1], strict=True)]
+    )
+    meta = _meta(datasets, parts=names, env_kwargs=shared, variants=variants)
+    return replace(first, **columns, episode=episode, info=info, meta=meta)
+
+
+def _check_alike(first: "RolloutDataset", other: "RolloutDataset") -> None:
+    for name in _SAME:
+        one, two = getattr(first.meta, name), getattr(other.meta, name)
+        if one != two:
+            raise DataError(f"the datasets differ in {name}: {one} and {two}")
+    for name in ("obs", "action"):
+        one, two = getattr(first, name), getattr(other, name)
+        if one.shape[1:] != two.shape[1:] or one.dtype != two.dtype:
+            raise DataError(
+                f"{name} has {one.shape[1:]} {one.dtype} in one dataset "
+                f"and {two.shape[1:]} {two.dtype} in another"
+            )
+
+
+def _parts(
+    datasets: "Sequence[RolloutDataset]", given: Sequence[str] | None
+) -> tuple[tuple[str, ...], np.ndarray]:
+    if given is not None:
+        names = tuple(dict.fromkeys(given))
+        columns = [np.full(len(d), names.index(n)) for d, n in zip(datasets, given, strict=True)]
+        return names, np.concatenate(columns).astype(np.int8)
+    names = tuple(dict.fromkeys(name for dataset in datasets for name in dataset.meta.parts))
+    if not names:
+        return (), np.zeros(0, np.int8)
+    if not all("part" in dataset.info for dataset in datasets):
+        raise DataError("some of the datasets have parts and some have none; give parts=")
+    columns = [
+        np.array([names.index(name) for name in dataset.meta.parts])[dataset.info["part"]]
+        for dataset in datasets
+    ]
+    return names, np.concatenate(columns).astype(np.int8)
+
+
+def _variants(
+    datasets: "Sequence[RolloutDataset]",
+) -> tuple[dict[str, Any], tuple[dict[str, Any], ...], np.ndarray]:
+    """Separate the arguments that all episodes share from those that differ."""
+    settings = [
+        [dataset.meta.settings(index) for index in range(max(1, len(dataset.meta.variants)))]
+        for dataset in datasets
+    ]
+    everything = [each for one in settings for each in one]
+    shared = {
+        name: value
+        for name, value in everything[0].items()
+        if all(name in each and each[name] == value for each in everything)
+    }
+    own = [[{k: v for k, v in each.items() if k not in shared} for each in one] for one in settings]
+    variants: list[dict[str, Any]] = []
+    for each in (each for one in own for each in one):
+        if each not in variants:
+            variants.append(each)
+    if variants == [{}]:
+        return shared, (), np.zeros(0, np.int8)
+    columns = [
+        np.array([variants.index(each) for each in one])[
+            dataset.info.get("variant", np.zeros(len(dataset), np.int8))
+        ]
+        for dataset, one in zip(datasets, own, strict=True)
+    ]
+    return shared, tuple(variants), np.concatenate(columns).astype(np.int8)
+
+
+def _meta(datasets: "Sequence[RolloutDataset]", **changes: Any) -> DatasetMeta:
+    metas = [dataset.meta for dataset in datasets]
+    dropped: dict[str, int] = {}
+    for meta in metas:
+        for reason, count in meta.dropped.items():
+            dropped[reason] = dropped.get(reason, 0) + count
+    policies = dict.fromkeys(meta.policy for meta in metas)
+    seeds = {meta.seed for meta in metas}
+    versions = {
+        name: " + ".join(dict.fromkeys(m.versions[name] for m in metas if name in m.versions))
+        for name in dict.fromkeys(name for meta in metas for name in meta.versions)
+    }
+    return replace(
+        metas[0],
+        seed=seeds.pop() if len(seeds) == 1 else None,
+        policy=" + ".join(policies),
+        versions=versions,
+        dropped=dropped,
+        **changes,
+    )

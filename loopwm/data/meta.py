@@ -1,0 +1,137 @@
+"""What a dataset says about itself: where its rows come from and what their columns mean."""
+
+import math
+import platform
+from dataclasses import asdict, dataclass, field, fields
+from importlib import metadata
+from typing import Any
+
+from loopwm.errors import ConfigError, StoreError
+
+_PACKAGES = ("loopwm", "gymnasium", "mujoco", "numpy")
+
+
+@dataclass(frozen=True)
+class DatasetMeta:
+    """Describe the origin and the columns of a dataset.
+
+    Attributes:
+        env_id: Gymnasium id, or the name of the factory that made the environment.
+        env_kwargs: Arguments of the environment that all episodes share.
+        variants: Arguments that differ between episodes; the column `variant` indexes them.
+        unclipped: Whether velocities are stored as simulated rather than clipped to +-10.
+        seed: The seed of the collection, or None where it is not known or there are several.
+        policy: What chose the actions.
+        versions: Version of each package that took part.
+        dropped: Number of episodes cut short, by reason.
+        action_low: Lower bound of each action dimension, or None for discrete actions.
+        action_high: Upper bound of each action dimension, or None for discrete actions.
+        num_actions: Number of discrete actions, or None for continuous ones.
+        obs_names: A name for each observation dimension, or None.
+        obs_kept: Indices of the stored dimensions in the environment's own observation, or None
+            when all are stored.
+        dt: Seconds of simulated time per step, or None where the environment has no clock.
+        parts: Names of the parts of a mixture; the column `part` indexes them.
+    """
+
+    env_id: str = ""
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    variants: tuple[dict[str, Any], ...] = ()
+    unclipped: bool = False
+    seed: int | None = None
+    policy: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
+    action_low: tuple[float, ...] | None = None
+    action_high: tuple[float, ...] | None = None
+    num_actions: int | None = None
+    obs_names: tuple[str, ...] | None = None
+    obs_kept: tuple[int, ...] | None = None
+    dt: float | None = None
+    parts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Bring the environment's arguments into the form in which they are stored."""
+        object.__setattr__(self, "env_kwargs", plain(self.env_kwargs, "env_kwargs"))
+        object.__setattr__(
+            self, "variants", tuple(plain(each, "variants") for each in self.variants)
+        )
+
+    def settings(self, variant: int = 0) -> dict[str, Any]:
+        """Return the arguments of the environment that made the episodes of one variant."""
+        return self.env_kwargs | (self.variants[variant] if self.variants else {})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the description as JSON values, infinite numbers as `{"float": "inf"}`."""
+        return _encode(asdict(self))
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> "DatasetMeta":
+        """Read what `to_json` wrote.
+
+        Raises:
+            StoreError: If a field is missing or unknown.
+        """
+        known = {each.name for each in fields(cls)}
+        if document.keys() != known:
+            wrong = sorted(document.keys() ^ known)
+            raise StoreError(f"the description of the dataset has wrong or missing fields: {wrong}")
+        values = _decode(document)
+        for name in ("variants", "action_low", "action_high", "obs_names", "obs_kept", "parts"):
+            values[name] = None if values[name] is None else tuple(values[name])
+        return cls(**values)
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that shape collected data."""
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def plain(value: Any, name: str) -> Any:
+    """Return `value` made of JSON types alone.
+
+    Args:
+        value: Nested dicts, lists and tuples of numbers, strings, booleans and None.
+        name: What to call it in an error.
+
+    Raises:
+        ConfigError: If it holds anything else.
+    """
+    if isinstance(value, dict):
+        return {str(key): plain(each, f"{name}[{key!r}]") for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each, name) for each in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+        return value.item()
+    raise ConfigError(
+        f"{name} is a {type(value).__name__}, which a dataset cannot record; "
+        "pass a function that makes the environment instead of its id"
+    )
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _encode(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_encode(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": repr(value)}
+    return value
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, dict):
+        if value.keys() == {"float"} and isinstance(value["float"], str):
+            return float(value["float"])
+        return {key: _decode(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_decode(each) for each in value]
+    return value

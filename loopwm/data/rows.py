@@ -1,0 +1,82 @@
+"""From the arrays that users have to the columns that a dataset holds."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from loopwm.errors import DataError
+
+
+def columns_from_arrays(
+    given: Mapping[str, np.ndarray | None],
+) -> tuple[dict[str, np.ndarray], int]:
+    """Complete the columns of a dataset from those that are known.
+
+    Args:
+        given: obs, action, reward, terminated, and where known truncated, next_obs and episode
+            (see `RolloutDataset.from_arrays`).
+
+    Returns:
+        The columns, and the number of rows left out because nothing is known of the observation
+        after them.
+
+    Raises:
+        DataError: If a column is missing or has another number of rows than the reward.
+    """
+    known = {name: np.asarray(column) for name, column in given.items() if column is not None}
+    known["reward"] = known["reward"].astype(np.float64, copy=False)
+    if known["action"].dtype.kind in "iu" and known["action"].ndim == 1:
+        known["action"] = known["action"].astype(np.int64, copy=False)
+    for name in ("obs", "next_obs"):
+        if name in known and known[name].ndim == 1:
+            raise DataError(f"{name} must have shape [N,O], got {known[name].shape}")
+    rows = len(known["reward"])
+    known.setdefault("truncated", np.zeros(rows, bool))
+    for name, column in known.items():
+        if column.ndim == 0 or len(column) != rows:
+            raise DataError(f"{name} has shape {column.shape}; reward has {rows} rows")
+    if rows == 0:
+        raise DataError("a dataset needs at least one row, got none")
+    for name in ("terminated", "truncated"):
+        known[name] = _flags(name, known[name])
+    known["episode"] = _number(known)
+    ends = np.append(np.diff(known["episode"]) > 0, True)
+    if "next_obs" not in known:
+        return _without_last(known, ends), int(ends.sum())
+    known["truncated"] = known["truncated"] | (ends & ~known["terminated"])
+    return known, 0
+
+
+def _flags(name: str, column: np.ndarray) -> np.ndarray:
+    if column.dtype != bool and not np.isin(column, (0, 1)).all():
+        raise DataError(f"{name} must hold booleans, got type {column.dtype}")
+    return column.astype(bool)
+
+
+def _number(known: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Number the episodes 0, 1, 2, ... in row order."""
+    if "episode" not in known:
+        over = known["terminated"] | known["truncated"]
+        return np.cumsum(np.append(0, over[:-1])).astype(np.int64)
+    labels = known["episode"]
+    starts = np.append(True, labels[1:] != labels[:-1])
+    first, counts = np.unique(labels[starts], return_counts=True)
+    if (counts > 1).any():
+        raise DataError(
+            f"episode {first[counts > 1][0]} appears in separate stretches of rows; "
+            "sort the rows by episode and step"
+        )
+    return np.cumsum(starts).astype(np.int64) - 1
+
+
+def _without_last(known: Mapping[str, np.ndarray], ends: np.ndarray) -> dict[str, np.ndarray]:
+    """Take next observations from the following rows, leaving out each episode's last row."""
+    kept = np.flatnonzero(~ends)
+    if len(kept) == 0:
+        raise DataError("without next_obs an episode needs at least 2 rows; give next_obs")
+    columns = {name: column[kept] for name, column in known.items()}
+    columns["next_obs"] = known["obs"][kept + 1]
+    starts = np.append(True, np.diff(columns["episode"]) > 0)
+    columns["episode"] = np.cumsum(starts).astype(np.int64) - 1
+    columns["truncated"] = columns["truncated"] | (np.append(starts[1:], True))
+    return columns

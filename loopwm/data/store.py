@@ -1,0 +1,300 @@
+"""Rollouts in memory: rows of transitions, whole episodes, and where they come from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from loopwm.data.check import check_columns
+from loopwm.data.concat import concat
+from loopwm.data.meta import DatasetMeta
+from loopwm.data.rows import columns_from_arrays
+from loopwm.data.shards import SHARD_BYTES, read_shards, write_shards
+from loopwm.errors import ConfigError, DataError, StoreError
+from loopwm.seed import numpy_rng
+
+if TYPE_CHECKING:
+    import gymnasium
+    import minari
+
+COLUMNS = ("obs", "next_obs", "action", "reward", "terminated", "truncated", "episode")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RolloutDataset:
+    """Hold transitions as columns, in row order and episode after episode.
+
+    Attributes:
+        obs: Observation before each step [N,O], in the environment's own type and units.
+        next_obs: Observation after each step [N,O].
+        action: Action of each step: floats [N,A], or int64 [N] for discrete actions.
+        reward: Reward of each step [N], float64.
+        terminated: Whether the step reached a terminal state [N].
+        truncated: Whether the episode was cut after the step [N].
+        episode: Episode of each row [N], int64, counting 0, 1, 2, ... in row order.
+        info: Further columns [N,...] by name; NaN there means "not reported".
+        meta: Where the rows come from and what the columns mean.
+    """
+
+    obs: np.ndarray
+    next_obs: np.ndarray
+    action: np.ndarray
+    reward: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    episode: np.ndarray
+    info: Mapping[str, np.ndarray] = field(default_factory=dict)
+    meta: DatasetMeta = field(default_factory=DatasetMeta)
+
+    def __post_init__(self) -> None:
+        """Check the columns.
+
+        Raises:
+            DataError: If shapes, types, numbers or episode ends are wrong, naming column and row.
+        """
+        check_columns({name: getattr(self, name) for name in COLUMNS}, self.info)
+
+    def __len__(self) -> int:
+        """Return the number of rows N."""
+        return len(self.reward)
+
+    def __repr__(self) -> str:
+        """Say what the dataset holds, in one line."""
+        action = f"{self.action_dim} actions" if self.discrete else f"action[{self.action_dim}]"
+        return (
+            f"RolloutDataset({self.meta.env_id or 'arrays'}: {len(self)} steps, "
+            f"{self.num_episodes} episodes, obs[{self.obs_dim}], {action})"
+        )
+
+    @property
+    def obs_dim(self) -> int:
+        """Number of observation dimensions O."""
+        return self.obs.shape[1]
+
+    @property
+    def discrete(self) -> bool:
+        """Whether actions are indices rather than vectors."""
+        return self.action.ndim == 1
+
+    @property
+    def action_dim(self) -> int:
+        """Number of action dimensions A, or of discrete actions."""
+        if not self.discrete:
+            return self.action.shape[1]
+        return self.meta.num_actions or int(self.action.max()) + 1
+
+    @property
+    def num_episodes(self) -> int:
+        """Number of episodes."""
+        return int(self.episode[-1]) + 1
+
+    @property
+    def bounds(self) -> np.ndarray:
+        """First row of each episode, and the number of rows at the end [num_episodes + 1]."""
+        starts = np.flatnonzero(np.diff(self.episode, prepend=-1))
+        return np.append(starts, len(self))
+
+    @classmethod
+    def from_arrays(
+        cls,
+        obs: np.ndarray,
+        action: np.ndarray,
+        reward: np.ndarray,
+        terminated: np.ndarray,
+        truncated: np.ndarray | None = None,
+        next_obs: np.ndarray | None = None,
+        episode: np.ndarray | None = None,
+        meta: DatasetMeta | None = None,
+    ) -> "RolloutDataset":
+        """Build a dataset from columns of consecutive steps.
+
+        Args:
+            obs: Observations before each step [N,O].
+            action: Actions [N,A], or integers [N].
+            reward: Rewards [N].
+            terminated: Whether each step reached a terminal state [N].
+            truncated: Whether the episode was cut after the step [N]; none was if left out.
+            next_obs: Observations after each step [N,O]. Without them the next row of `obs` serves,
+                and the last step of every episode is left out and counted in `meta.dropped`.
+            episode: A number for each row's episode [N], equal within it; without it an episode
+                ends at every terminated or truncated step. The last step of an episode that ends
+                otherwise is marked as truncated.
+            meta: What is known of the origin.
+
+        Raises:
+            DataError: If the columns do not fit together.
+        """
+        columns, lost = columns_from_arrays(
+            {"obs": obs, "next_obs": next_obs, "action": action, "reward": reward}
+            | {"terminated": terminated, "truncated": truncated, "episode": episode}
+        )
+        meta = meta or DatasetMeta()
+        if lost:
+            meta = replace(meta, dropped={**meta.dropped, "last step without next_obs": lost})
+        if columns["action"].ndim == 1 and meta.num_actions is None:
+            meta = replace(meta, num_actions=int(columns["action"].max()) + 1)
+        return cls(**columns, meta=meta)
+
+    def save(self, path: str | Path, shard_bytes: int = SHARD_BYTES) -> None:
+        """Write the dataset as a directory of checksummed shards, atomically.
+
+        Args:
+            path: The directory to make; an earlier dataset there is replaced.
+            shard_bytes: Most bytes of tensors in one file.
+
+        Raises:
+            StoreError: If it cannot be written.
+        """
+        columns = {name: getattr(self, name) for name in COLUMNS}
+        columns |= {f"info.{name}": column for name, column in self.info.items()}
+        write_shards(Path(path), columns, self.meta.to_json(), shard_bytes)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "RolloutDataset":
+        """Read a dataset written by `save`, verifying every byte.
+
+        Raises:
+            StoreError: If it is missing, damaged, or of a newer format.
+        """
+        columns, meta = read_shards(Path(path))
+        info = {n.removeprefix("info."): columns.pop(n) for n in [*columns] if n[:5] == "info."}
+        if set(columns) != set(COLUMNS):
+            raise StoreError(f"{path} has the columns {sorted(columns)}, not {sorted(COLUMNS)}")
+        return cls(**columns, info=info, meta=DatasetMeta.from_json(meta))
+
+    def select_episodes(self, episodes: Sequence[int] | np.ndarray) -> "RolloutDataset":
+        """Return the given episodes, in the given order and numbered anew.
+
+        Args:
+            episodes: Episode numbers, at least one, each at most once.
+        """
+        chosen = np.asarray(episodes, dtype=np.int64)
+        if len(chosen) == 0 or len(np.unique(chosen)) < len(chosen):
+            raise DataError(f"episodes must be one or more different numbers, got {episodes}")
+        if chosen.min() < 0 or chosen.max() >= self.num_episodes:
+            raise DataError(
+                f"episodes must lie in 0..{self.num_episodes - 1}, "
+                f"got {chosen.min()}..{chosen.max()}"
+            )
+        bounds = self.bounds
+        lengths = np.diff(bounds)[chosen]
+        first = np.repeat(bounds[chosen] - np.append(0, np.cumsum(lengths)[:-1]), lengths)
+        rows = first + np.arange(lengths.sum())
+        taken = {name: getattr(self, name)[rows] for name in COLUMNS}
+        taken["episode"] = np.repeat(np.arange(len(chosen)), lengths)
+        info = {name: column[rows] for name, column in self.info.items()}
+        return replace(self, **taken, info=info)
+
+    def split(
+        self, fraction: float = 0.9, seed: int = 0
+    ) -> tuple["RolloutDataset", "RolloutDataset"]:
+        """Split by episode, never inside one; every part and variant is split alike.
+
+        Args:
+            fraction: Share of the episodes in the first dataset, in (0, 1).
+            seed: Chooses the episodes.
+
+        Returns:
+            Two datasets with at least one episode each.
+
+        Raises:
+            DataError: If there are fewer than two episodes.
+        """
+        if not 0 < fraction < 1:
+            raise ConfigError(f"fraction must lie between 0 and 1, got {fraction}")
+        if self.num_episodes < 2:
+            raise DataError(f"a split needs at least 2 episodes, got {self.num_episodes}")
+        starts = self.bounds[:-1]
+        groups = [self.info[name][starts] for name in ("part", "variant") if name in self.info]
+        order = numpy_rng(seed, "split").permutation(self.num_episodes)
+        if groups:
+            order = order[np.lexsort([group[order] for group in groups])]
+        # A running count of whole episodes spreads the share evenly over the sorted groups.
+        count = np.floor(np.arange(1, len(order) + 1) * fraction + 0.5).astype(int)
+        first = np.diff(count, prepend=0) > 0
+        if first.all() or not first.any():
+            first[-1] = not first[-1]
+        return self.select_episodes(np.sort(order[first])), self.select_episodes(
+            np.sort(order[~first])
+        )
+
+    def extend(self, *others: "RolloutDataset") -> "RolloutDataset":
+        """Return a dataset with the episodes of `others` after those of this one."""
+        return concat([self, *others])
+
+    def keep_obs(self, indices: Sequence[int] | np.ndarray) -> "RolloutDataset":
+        """Return the dataset with some of the observation dimensions, in the given order.
+
+        Args:
+            indices: Dimensions to keep, in 0..O-1.
+        """
+        kept = [int(index) for index in indices]
+        if not kept or min(kept) < 0 or max(kept) >= self.obs_dim or len({*kept}) < len(kept):
+            raise ConfigError(
+                f"indices must be different numbers in 0..{self.obs_dim - 1}, got {kept}"
+            )
+        before = self.meta.obs_kept or tuple(range(self.obs_dim))
+        names = self.meta.obs_names
+        meta = replace(
+            self.meta,
+            obs_kept=tuple(before[index] for index in kept),
+            obs_names=None if names is None else tuple(names[index] for index in kept),
+        )
+        return replace(self, obs=self.obs[:, kept], next_obs=self.next_obs[:, kept], meta=meta)
+
+    def part(self, name: str) -> "RolloutDataset":
+        """Return the episodes of one part of a mixture.
+
+        Raises:
+            DataError: If there is no such part, or it has no episodes here.
+        """
+        if name not in self.meta.parts:
+            raise DataError(f"there is no part {name!r}; parts: {', '.join(self.meta.parts)}")
+        of_part = self.info["part"][self.bounds[:-1]] == self.meta.parts.index(name)
+        if not of_part.any():
+            raise DataError(f"part {name!r} has no episodes in this dataset")
+        return self.select_episodes(np.flatnonzero(of_part))
+
+    def where(self, **settings: Any) -> "RolloutDataset":
+        """Return the episodes whose environment was made with the given arguments.
+
+        Args:
+            settings: Arguments of the environment, such as `terminate_when_unhealthy=True`.
+
+        Raises:
+            DataError: If no episode was collected with them.
+        """
+        variant = self.info.get("variant", np.zeros(len(self), np.int8))[self.bounds[:-1]]
+        wanted = [
+            index
+            for index in range(max(1, len(self.meta.variants)))
+            if settings.items() <= self.meta.settings(index).items()
+        ]
+        chosen = np.flatnonzero(np.isin(variant, wanted))
+        if len(chosen) == 0:
+            raise DataError(
+                f"no episode was collected with {settings}; "
+                f"arguments: {self.meta.env_kwargs}, {list(self.meta.variants)}"
+            )
+        return self.select_episodes(chosen)
+
+    def make_env(self, **overrides: Any) -> "gymnasium.Env":
+        """Make the environment that the rows come from (see `loopwm.data.spaces.make_env`)."""
+        from loopwm.data.spaces import make_env
+
+        return make_env(self.meta, **overrides)
+
+    @staticmethod
+    def from_minari(source: "str | minari.MinariDataset") -> "RolloutDataset":
+        """Import a Minari dataset, bit for bit (see `loopwm.data.minari.from_minari`)."""
+        from loopwm.data.minari import from_minari
+
+        return from_minari(source)
+
+    def to_minari(self, dataset_id: str, **options: Any) -> "minari.MinariDataset":
+        """Export to Minari, bit for bit (see `loopwm.data.minari.to_minari`)."""
+        from loopwm.data.minari import to_minari
+
+        return to_minari(self, dataset_id, **options)

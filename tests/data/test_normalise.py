@@ -1,0 +1,60 @@
+import numpy as np
+
+from loopwm.data.meta import DatasetMeta
+from loopwm.data.normalise import Statistics
+from loopwm.data.store import RolloutDataset
+
+
+def dataset(obs: np.ndarray, meta: DatasetMeta | None = None) -> RolloutDataset:
+    rows = len(obs) - 1
+    return RolloutDataset.from_arrays(
+        obs[:-1],
+        np.zeros((rows, 2)),
+        np.linspace(-1, 1, rows),
+        np.zeros(rows, bool),
+        next_obs=obs[1:],
+        meta=meta,
+    )
+
+
+def test_statistics_equal_numpy_moments_in_float32() -> None:
+    obs = np.random.default_rng(0).normal(3, 2, size=(101, 4))
+    stats = Statistics.of(dataset(obs))
+    change = np.diff(obs, axis=0)
+    expected = {
+        "obs_mean": obs[:-1].mean(0),
+        "obs_std": obs[:-1].std(0),
+        "change_mean": change.mean(0),
+        "change_std": change.std(0),
+        "reward_mean": np.linspace(-1, 1, 100).mean(),
+        "reward_std": np.linspace(-1, 1, 100).std(),
+    }
+    for name, value in expected.items():
+        column = getattr(stats, name)
+        assert column.dtype == np.float32
+        assert column.shape == np.shape(value)
+        np.testing.assert_allclose(column, value, rtol=1e-6, atol=1e-7)
+
+
+def test_a_dimension_constant_up_to_rounding_has_a_spread_of_one() -> None:
+    obs = np.random.default_rng(0).normal(size=(101, 3))
+    obs[:, 0] = 7.0
+    obs[:, 1] = 1e6 + 1e-3 * obs[:, 1]
+    obs[:, 2] *= 1e-3
+    stats = Statistics.of(dataset(obs))
+    assert stats.obs_std[:2].tolist() == [1.0, 1.0]
+    np.testing.assert_allclose(stats.obs_std[2], obs[:-1, 2].std(), rtol=1e-6)
+
+
+def test_bounds_of_actions_are_given_only_where_finite() -> None:
+    obs = np.random.default_rng(0).normal(size=(5, 3))
+    known = Statistics.of(
+        dataset(obs, DatasetMeta(action_low=(-1.0, -2.0), action_high=(1.0, 2.0)))
+    )
+    assert known.action_low is not None
+    assert known.action_high is not None
+    assert known.action_low.tolist() == [-1, -2]
+    assert known.action_high.dtype == np.float32
+    endless = DatasetMeta(action_low=(-1.0, -np.inf), action_high=(1.0, np.inf))
+    assert Statistics.of(dataset(obs, endless)).action_low is None
+    assert Statistics.of(dataset(obs)).action_high is None
