@@ -1,0 +1,1 @@
+"""Measure, show and compare models: evaluation, tables, plots, videos, reports and benchmarks."""

@@ -1,0 +1,253 @@
+"""How far a model's imagination drifts from what really happened: `lw.evaluate`."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Int
+from numpy import ndarray
+
+from loopwm.data.normalise import Statistics
+from loopwm.data.store import RolloutDataset
+from loopwm.errors import ConfigError, DataError, LoopwmError
+from loopwm.study.accuracy import PredictionReport
+from loopwm.study.ceiling import ceiling_windows
+from loopwm.study.openloop import Imagination, imagine_windows
+from loopwm.study.reference import CopyLast, can_terminate, fit_linear
+from loopwm.study.score import TerminationScore, score_termination
+from loopwm.study.summary import DIVERGED, Scale, WindowErrors, summarise
+from loopwm.study.windows import Sampling, change_std, window_rows
+
+if TYPE_CHECKING:
+    from loopwm.world.model import WorldModelLike
+
+# Terminal steps are rare: one step ahead is cheap, so more rows are looked at for them.
+TERMINATION_ROWS = 10
+
+
+def evaluate(
+    model: "WorldModelLike",
+    test: RolloutDataset,
+    horizons: Sequence[int] = (1, 5, 15, 50),
+    *,
+    context: int = 1,
+    train: RolloutDataset | None = None,
+    feedback: str | None = None,
+    halt: Any = None,
+    sampling: Sampling = Sampling(),
+) -> PredictionReport:
+    """Measure open-loop errors of a model on real experience it has not seen.
+
+    Every horizon k has its own windows, drawn evenly from all that stay inside an episode for k
+    steps. The model sees real observations up to the first step, then only the actions really
+    taken; the error is that of its k-th observation. Nothing is clamped.
+
+    Args:
+        model: Anything with the verbs start, observe and step.
+        test: Experience held out from training, at least two episodes for intervals.
+        horizons: Open-loop steps, each at least 1.
+        context: Real observations taken in before imagining, at least 1.
+        train: The training set, for the units of change and the linear reference; without it, the
+            test set gives the units and the linear model is fitted on other test episodes.
+        feedback: "observation" or "latent"; None for the model's default.
+        halt: Stop rule of the loop; None for the model's default.
+        sampling: Which windows are looked at.
+
+    Returns:
+        The report, with parts and references.
+
+    Raises:
+        ConfigError: If a horizon or the context is below 1, or the context exceeds the history.
+        DataError: If no window of any horizon fits into an episode.
+    """
+    how = Imagination(context, feedback, halt, sampling.batch_size)
+    horizons = _check_horizons(horizons)
+    history = _check_history(sampling, context)
+    scale = _scale(model, test, train, horizons)
+    rows = {k: window_rows(test, k, history, sampling) for k in horizons}
+    if not any(len(each) for each in rows.values()):
+        raise DataError(
+            f"no episode of the test set has {history} + {min(horizons)} steps; "
+            "collect longer episodes or lower context and horizons"
+        )
+    measured = [_measure(model, test, rows[k], k, how) for k in horizons]
+    report = summarise(name_of(model), measured, scale, _part_names(test))
+    references = _references(test, train, rows, how, scale)
+    ceiling, remark = _ceiling(model, test, rows, how, scale, sampling)
+    return replace(
+        report,
+        termination=_termination(model, test, history, how, sampling),
+        references=references | ceiling,
+        notes=_notes(how, scale, train, history, sampling) | {"ceiling": remark},
+    )
+
+
+def name_of(model: object) -> str:
+    """Name a model by its configuration, else by its class."""
+    config = getattr(model, "config", None)
+    return type(model if config is None else config).__name__
+
+
+def _measure(
+    model: "WorldModelLike",
+    test: RolloutDataset,
+    rows: Int[ndarray, " W"],
+    horizon: int,
+    how: Imagination,
+) -> WindowErrors:
+    if len(rows) == 0:
+        return WindowErrors.none(horizon, test.obs_dim)
+    seen = imagine_windows(model, test, rows, horizon, how)
+    last = rows + horizon - 1
+    part = test.info.get("part")
+    return WindowErrors(
+        horizon=horizon,
+        episode=test.episode[rows],
+        part=None if part is None else part[rows].astype(np.int64),
+        error=seen.obs[:, -1].astype(np.float64) - test.next_obs[last],
+        reward_error=seen.reward[:, -1].astype(np.float64) - test.reward[last],
+        iterations=seen.n_iters.mean(axis=1),
+        settled=seen.settled.mean(axis=1),
+        std=None if seen.std is None else seen.std[:, -1].astype(np.float64),
+        disagreement=(
+            None if seen.disagreement is None else seen.disagreement[:, -1].astype(np.float64)
+        ),
+    )
+
+
+def _scale(
+    model: object, test: RolloutDataset, train: RolloutDataset | None, horizons: tuple[int, ...]
+) -> Scale:
+    stats = getattr(model, "stats", None)
+    if not isinstance(stats, Statistics):
+        stats = Statistics.of(test if train is None else train)
+    return Scale(
+        obs_std=stats.obs_std.astype(np.float64),
+        reward_std=float(stats.reward_std),
+        change_std={k: change_std(test if train is None else train, k) for k in horizons},
+        dt=test.meta.dt,
+    )
+
+
+def _termination(
+    model: "WorldModelLike",
+    test: RolloutDataset,
+    history: int,
+    how: Imagination,
+    sampling: Sampling,
+) -> TerminationScore | None:
+    able = can_terminate(test)
+    if not (test.terminated & able).any():
+        return None
+    wider = replace(sampling, max_windows=TERMINATION_ROWS * sampling.max_windows)
+    rows = window_rows(test, 1, history, wider, keep=able)
+    if len(rows) == 0:
+        return None
+    seen = imagine_windows(model, test, rows, 1, how)
+    return score_termination(seen.terminated[:, 0].astype(np.float64), test.terminated[rows])
+
+
+def _references(
+    test: RolloutDataset,
+    train: RolloutDataset | None,
+    rows: dict[int, Int[ndarray, " W"]],
+    how: Imagination,
+    scale: Scale,
+) -> dict[str, PredictionReport]:
+    plain = Imagination(batch_size=how.batch_size)
+    copy = CopyLast(Statistics.of(test if train is None else train))
+    measured = {"copy last": [_measure(copy, test, rows[k], k, plain) for k in rows]}
+    linear = _linear(test, train, rows, plain)
+    if linear is not None:
+        measured["linear"] = linear
+    parts = _part_names(test)
+    return {name: summarise(name, each, scale, parts) for name, each in measured.items()}
+
+
+def _ceiling(
+    model: "WorldModelLike",
+    test: RolloutDataset,
+    rows: dict[int, Int[ndarray, " W"]],
+    how: Imagination,
+    scale: Scale,
+    sampling: Sampling,
+) -> tuple[dict[str, PredictionReport], str]:
+    if sampling.ceiling_windows == 0:
+        return {}, "left out: Sampling.ceiling_windows=0"
+    try:
+        measured = ceiling_windows(model, test, rows, how, sampling.ceiling_windows)
+    except LoopwmError as error:
+        return {}, f"left out: {error}"
+    report = summarise("ceiling", measured, scale, _part_names(test))
+    return {"ceiling": report}, "the simulator, from the model's own one-step prediction on"
+
+
+def _linear(
+    test: RolloutDataset,
+    train: RolloutDataset | None,
+    rows: dict[int, Int[ndarray, " W"]],
+    how: Imagination,
+) -> list[WindowErrors] | None:
+    if train is not None:
+        fitted = fit_linear(train)
+        return [_measure(fitted, test, rows[k], k, how) for k in rows]
+    if test.num_episodes < 2:
+        return None
+    # Each half of the episodes is predicted by a model fitted on the other half.
+    halves = [np.arange(first, test.num_episodes, 2) for first in (0, 1)]
+    models = [fit_linear(test.select_episodes(half)) for half in halves]
+    return [
+        WindowErrors.joined(
+            [
+                _measure(models[1 - half], test, own, k, how)
+                for half in (0, 1)
+                if len(own := rows[k][test.episode[rows[k]] % 2 == half])
+            ]
+            or [WindowErrors.none(k, test.obs_dim)]
+        )
+        for k in rows
+    ]
+
+
+def _part_names(test: RolloutDataset) -> tuple[str, ...]:
+    return test.meta.parts if "part" in test.info else ()
+
+
+def _check_horizons(horizons: Sequence[int]) -> tuple[int, ...]:
+    chosen = tuple(sorted({int(k) for k in horizons}))
+    if not chosen or chosen[0] < 1:
+        raise ConfigError(f"horizons must be one or more steps of at least 1, got {horizons}")
+    return chosen
+
+
+def _check_history(sampling: Sampling, context: int) -> int:
+    history = context - 1 if sampling.history is None else sampling.history
+    if history < context - 1:
+        raise ConfigError(
+            f"context={context} needs {context - 1} steps before each window, but "
+            f"Sampling.history={history}; raise history or leave it None"
+        )
+    return history
+
+
+def _notes(
+    how: Imagination,
+    scale: Scale,
+    train: RolloutDataset | None,
+    history: int,
+    sampling: Sampling,
+) -> dict[str, str]:
+    source = "training set" if train is not None else "test set"
+    return {
+        "context": f"{how.context} real observations, {history} steps before each window",
+        "feedback": how.feedback or "the model's default",
+        "halt": "the model's default" if how.halt is None else repr(how.halt),
+        "change": f"standard deviations of the k-step change come from the {source}",
+        "linear": f"fitted on the {source if train is not None else 'other half of the test set'}",
+        "diverged": f"not finite, or off by more than {DIVERGED:g} standard deviations; "
+        "counted in RMSE, which one window that is not finite makes infinite",
+        "windows": f"at most {sampling.max_windows} for each horizon, seed {sampling.seed}",
+        "interval": "95%, bootstrap over episodes",
+        "dt": "unknown" if scale.dt is None else f"{scale.dt:g} s per step",
+    }

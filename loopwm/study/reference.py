@@ -1,0 +1,149 @@
+"""What any model must beat: that nothing changes, and a linear model."""
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Shaped
+from numpy import ndarray
+from torch import Tensor, nn
+
+from loopwm.data.normalise import Statistics
+from loopwm.data.store import RolloutDataset
+from loopwm.world.prediction import Prediction
+
+State = tuple[Tensor, ...]
+
+
+class CopyLast:
+    """Predict that nothing changes: the last observation seen, the mean reward, no end.
+
+    It has the verbs of a world model.
+    """
+
+    def __init__(self, stats: Statistics) -> None:
+        """Take the mean reward from the statistics of the training set."""
+        self.stats = stats
+
+    def start(self, obs: Float[Tensor, "B O"]) -> State:
+        """Begin at a real observation."""
+        return (obs,)
+
+    def observe(
+        self, state: State, action: Shaped[Tensor, "B ..."], obs: Float[Tensor, "B O"]
+    ) -> State:
+        """Take in a real next observation."""
+        return (obs,)
+
+    def step(self, state: State, action: Shaped[Tensor, "B ..."]) -> tuple[State, Prediction]:
+        """Repeat the observation."""
+        obs = state[0]
+        reward = torch.full_like(obs[:, 0], float(self.stats.reward_mean))
+        return state, _forecast(obs, reward, torch.zeros_like(reward))
+
+
+class Linear(nn.Module):
+    """Predict change, reward and termination by ridge regression on observation and action.
+
+    It has the verbs of a world model and computes in float64.
+    """
+
+    weight: Tensor
+
+    def __init__(
+        self, weight: Float[Tensor, "F P"], stats: Statistics, num_actions: int | None = None
+    ) -> None:
+        """Hold the solved regression; `fit_linear` solves it.
+
+        Args:
+            weight: Coefficients: inputs (observation, action, one) to outputs (change, reward,
+                termination), in environment units.
+            stats: Statistics of the training set.
+            num_actions: Number of discrete actions, or None for continuous ones.
+        """
+        super().__init__()
+        self.register_buffer("weight", weight.double())
+        self.stats = stats
+        self.num_actions = num_actions
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of coefficients."""
+        return self.weight.numel()
+
+    def start(self, obs: Float[Tensor, "B O"]) -> State:
+        """Begin at a real observation."""
+        return (obs,)
+
+    def observe(
+        self, state: State, action: Shaped[Tensor, "B ..."], obs: Float[Tensor, "B O"]
+    ) -> State:
+        """Take in a real next observation."""
+        return (obs,)
+
+    def step(self, state: State, action: Shaped[Tensor, "B ..."]) -> tuple[State, Prediction]:
+        """Apply the regression to the state's observation and the action."""
+        obs = state[0].double()
+        out = _inputs(obs, action, self.num_actions) @ self.weight
+        following = obs + out[:, :-2]
+        forecast = _forecast(following, out[:, -2], out[:, -1].clamp(0, 1))
+        return (following,), forecast
+
+
+def fit_linear(dataset: RolloutDataset, ridge: float = 1e-8) -> Linear:
+    """Fit a linear model to all rows of a dataset.
+
+    Args:
+        dataset: The experience.
+        ridge: Penalty on standardised coefficients, relative to the number of rows, at least 0.
+    """
+    obs = torch.as_tensor(dataset.obs, dtype=torch.float64)
+    num_actions = dataset.action_dim if dataset.discrete else None
+    inputs = _inputs(obs, torch.as_tensor(dataset.action), num_actions)
+    # Standardising the inputs makes one penalty fit all of them; the constant is not penalised.
+    mean, std = inputs.mean(0), inputs.std(0)
+    mean[-1], std[-1] = 0.0, 1.0
+    std = torch.where(std > 0, std, 1.0)
+    scaled = (inputs - mean) / std
+    targets = np.column_stack(
+        [dataset.next_obs.astype(np.float64) - dataset.obs, dataset.reward, dataset.terminated]
+    )
+    penalty = ridge * len(dataset) * torch.eye(scaled.shape[1], dtype=torch.float64)
+    penalty[-1, -1] = 0.0
+    weight = torch.linalg.solve(scaled.T @ scaled + penalty, scaled.T @ torch.as_tensor(targets))
+    weight = weight / std[:, None]
+    weight[-1] -= mean @ weight
+    return Linear(weight, Statistics.of(dataset), num_actions)
+
+
+def _inputs(
+    obs: Float[Tensor, "B O"], action: Shaped[Tensor, "B ..."], num_actions: int | None
+) -> Float[Tensor, "B F"]:
+    if num_actions is not None:
+        action = nn.functional.one_hot(action.long(), num_actions)
+    one = torch.ones_like(obs[:, :1])
+    return torch.cat([obs, action.to(obs.dtype), one], dim=1)
+
+
+def _forecast(
+    obs: Float[Tensor, "B O"], reward: Float[Tensor, " B"], terminated: Float[Tensor, " B"]
+) -> Prediction:
+    return Prediction(
+        next_obs=obs,
+        reward=reward,
+        terminated=terminated,
+        n_iters=torch.ones(len(obs), dtype=torch.int64, device=obs.device),
+        residual=torch.zeros_like(reward),
+        settled=torch.ones(len(obs), dtype=torch.bool, device=obs.device),
+    )
+
+
+def can_terminate(dataset: RolloutDataset) -> Bool[ndarray, " N"]:
+    """Say in which rows a terminal step could have happened, by how the environment was made."""
+    if "can_terminate" in dataset.info:
+        return dataset.info["can_terminate"].astype(bool)
+    variants = max(1, len(dataset.meta.variants))
+    able = [
+        dataset.meta.settings(each).get("terminate_when_unhealthy", True) is not False
+        for each in range(variants)
+    ]
+    variant = dataset.info.get("variant", np.zeros(len(dataset), np.int64))
+    return np.asarray(able)[variant.astype(np.int64)]
