@@ -1,0 +1,140 @@
+"""Interquartile mean and percentile bootstrap intervals over episodes, runs or seeds.
+
+What is resampled is the independent unit, E episodes, never their steps: steps of one episode are
+alike, and an interval over steps would be too narrow.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from loopwm.errors import DataError
+from loopwm.seed import numpy_rng
+
+# Resampled counts held at once, in numbers; 32 MB.
+_CHUNK = 4 * 2**20
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Interval:
+    """Hold the ends of a confidence interval.
+
+    Attributes:
+        low: Lower end, one number for each resampled quantity.
+        high: Upper end.
+    """
+
+    low: Float[ndarray, "..."]
+    high: Float[ndarray, "..."]
+
+
+def bootstrap(
+    sums: Float[ndarray, "E ..."],
+    weights: Float[ndarray, " E"] | None = None,
+    *,
+    level: float = 0.95,
+    resamples: int = 2_000,
+    seed: int = 0,
+) -> Interval:
+    """Bound a weighted mean by the percentile bootstrap.
+
+    Args:
+        sums: Sum of the quantity over each episode, for instance of squared errors.
+        weights: Number of terms in each sum, not negative; one each where not given.
+        level: Probability that the interval is meant to cover, in (0, 1).
+        resamples: Number of bootstrap samples.
+        seed: Seed of the resampling.
+
+    Returns:
+        The interval of `sums.sum(0) / weights.sum()`.
+
+    Raises:
+        DataError: If there is no episode, or none has a weight.
+    """
+    means = _resampled(sums, weights, resamples, seed)
+    return _percentiles(means, level)
+
+
+def paired_ratio(
+    first: Float[ndarray, "E ..."],
+    second: Float[ndarray, "..."],
+    *,
+    level: float = 0.95,
+    resamples: int = 2_000,
+    seed: int = 0,
+) -> Interval:
+    """Bound the ratio of two sums over the same episodes by the percentile bootstrap.
+
+    Each bootstrap sample draws the same episodes for both, so what they share cancels. The
+    square roots of the ends bound the ratio of two RMSEs.
+
+    Args:
+        first: Sum over each episode for the numerator, positive.
+        second: Sum over the same episodes for the denominator, positive.
+        level: Probability that the interval is meant to cover, in (0, 1).
+        resamples: Number of bootstrap samples.
+        seed: Seed of the resampling.
+
+    Returns:
+        The interval of `first.sum(0) / second.sum(0)`.
+
+    Raises:
+        DataError: If there is no episode, or a sum is not positive.
+    """
+    if first.shape != second.shape or not (np.all(first > 0) and np.all(second > 0)):
+        raise DataError(
+            f"paired sums must be positive and of one shape, got shapes {first.shape} and "
+            f"{second.shape}; give both models the same episodes"
+        )
+    both = _resampled(np.stack([first, second], axis=1), None, resamples, seed)
+    return _percentiles(both[:, 0] / both[:, 1], level)
+
+
+def iqm(scores: Float[ndarray, " N"]) -> float:
+    """Compute the interquartile mean: the mean of the middle half (arXiv 2108.13264).
+
+    Args:
+        scores: One score for each run or task; a quarter of N, rounded down, is cut at each end.
+
+    Raises:
+        DataError: If there is no score.
+    """
+    if len(scores) == 0:
+        raise DataError("iqm needs at least one score, got none")
+    cut = len(scores) // 4
+    return float(np.sort(scores)[cut : len(scores) - cut].mean())
+
+
+def _resampled(
+    sums: Float[ndarray, "E ..."],
+    weights: Float[ndarray, " E"] | None,
+    resamples: int,
+    seed: int,
+) -> Float[ndarray, "R ..."]:
+    episodes = len(sums)
+    weights = np.ones(episodes) if weights is None else weights
+    if episodes == 0 or np.any(weights < 0) or not weights.sum() > 0:
+        raise DataError(
+            f"a bootstrap needs episodes with positive weights, got {episodes} episodes of total "
+            f"weight {weights.sum():g}; use more data or shorter horizons"
+        )
+    columns = np.column_stack([weights, sums.reshape(episodes, -1)])
+    rng = numpy_rng(seed, "bootstrap")
+    totals = []
+    for start in range(0, resamples, rows := max(1, _CHUNK // episodes)):
+        # How often each episode is drawn: the same as drawing E indices, and one product sums.
+        counts = rng.multinomial(
+            episodes, np.full(episodes, 1 / episodes), size=min(rows, resamples - start)
+        )
+        totals.append(counts @ columns)
+    total = np.concatenate(totals)
+    total = total[total[:, 0] > 0]  # a sample of weightless episodes says nothing
+    return (total[:, 1:] / total[:, :1]).reshape(-1, *sums.shape[1:])
+
+
+def _percentiles(values: Float[ndarray, "R ..."], level: float) -> Interval:
+    tail = (1 - level) / 2
+    low, high = np.quantile(values, [tail, 1 - tail], axis=0)
+    return Interval(np.asarray(low), np.asarray(high))
