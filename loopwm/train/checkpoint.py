@@ -18,6 +18,8 @@ from loopwm.train.optim import Stepper
 
 KEEP = 2
 
+_PATTERN = "[0-9]" * 9
+
 
 @dataclass(slots=True)
 class Training:
@@ -75,7 +77,8 @@ def save(run_dir: Path, training: Training, identity: dict[str, Any], log_size: 
     try:
         write_tree(path, arrays, {"identity": identity, "progress": progress})
         earlier = [p for p in checkpoints(run_dir) if p < path]
-        for old in set(folder.iterdir()) - {path, *earlier[: KEEP - 1]}:
+        # What is newer was passed over as damaged; what is incomplete was never finished.
+        for old in set(folder.glob(_PATTERN)) - {path, *earlier[: KEEP - 1]}:
             shutil.rmtree(old)
     except (StoreError, OSError) as error:
         raise CheckpointError(f"no checkpoint at update {training.update}: {error}") from error
@@ -100,8 +103,13 @@ def resume(run_dir: Path, training: Training, identity: dict[str, Any]) -> int:
         except StoreError as error:
             warnings.warn(f"skipping a damaged checkpoint: {error}", stacklevel=2)
             continue
-        _refuse_other_run(run_dir, tree.documents["identity"], identity)
-        return _load(tree, training)
+        _refuse_other_run(run_dir, tree.documents.get("identity", {}), identity)
+        try:
+            return _load(tree, training)
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise CheckpointError(
+                f"{path} does not fit this model: {error}; choose another run_dir"
+            ) from error
     if found:
         raise CheckpointError(
             f"no checkpoint in {run_dir} can be read; restore one or start over in a new run_dir"
@@ -111,7 +119,7 @@ def resume(run_dir: Path, training: Training, identity: dict[str, Any]) -> int:
 
 def checkpoints(run_dir: Path) -> list[Path]:
     """Return the complete checkpoints of a run, newest first."""
-    found = (run_dir / "checkpoints").glob("[0-9]" * 9)
+    found = (run_dir / "checkpoints").glob(_PATTERN)
     return sorted((p for p in found if tree_exists(p)), reverse=True)
 
 
@@ -130,18 +138,13 @@ def _load(tree: Tree, training: Training) -> int:
         name: {key: torch.from_numpy(array).clone() for key, array in group.items()}
         for name, group in tree.arrays.items()
     }
-    try:
-        training.module.load_state_dict(tensors["module"])
-        if training.average is not None:
-            for index, tensor in enumerate(training.average.tensors):
-                tensor.copy_(tensors["average"][str(index)])
-        training.stepper.load(tensors["optimizer"])
-        for name, generator in training.generators.items():
-            generator.set_state(tensors["random"][name])
-    except (RuntimeError, KeyError, ValueError) as error:
-        raise CheckpointError(
-            f"{tree.path} does not fit this model: {error}; choose another run_dir"
-        ) from error
+    training.module.load_state_dict(tensors["module"])
+    if training.average is not None:
+        for index, tensor in enumerate(training.average.tensors):
+            tensor.copy_(tensors["average"][str(index)])
+    training.stepper.load(tensors["optimizer"])
+    for name, generator in training.generators.items():
+        generator.set_state(tensors["random"][name])
     progress = tree.documents["progress"]
     training.update = progress["update"]
     training.skipped = progress["skipped"]

@@ -121,7 +121,7 @@ class FitConfig:
         """Check the ranges."""
         for name in _COUNTS:
             value = getattr(self, name)
-            _check(value >= 1, name, value, "at least 1")
+            _check(isinstance(value, int) and value >= 1, name, value, "an integer from 1 up")
         for name in ("horizon_warmup", "warmup", "final_lr"):
             value = getattr(self, name)
             _check(0 <= value <= 1, name, value, "a fraction in [0, 1]")

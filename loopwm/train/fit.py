@@ -93,9 +93,8 @@ def run(
         log = stack.enter_context(closing(Log(run_dir, size, [*sinks, *board])))
         stop = stack.enter_context(stop_request()) if run_dir else StopRequest()
         screen = stack.enter_context(display(config.progress, config.updates))
-        loop = _Loop(training, config, loss, sampler, validate, log, stop, screen)
-        loop.keep = _keeper(run_dir, training, identity, log)
-        return loop.run()
+        keep = _keeper(run_dir, training, identity, log)
+        return _Loop(training, config, loss, sampler, validate, log, stop, screen, keep).run()
 
 
 def device_of(config: FitConfig) -> torch.device:
@@ -115,7 +114,7 @@ class _Loop:
     log: Log
     stop: StopRequest
     screen: Display
-    keep: Callable[[], None] = lambda: None
+    keep: Callable[[], None]
 
     def run(self) -> History:
         state, config = self.training, self.config
@@ -193,6 +192,8 @@ class _Loop:
 
 def _begin(module: nn.Module, config: FitConfig, device: torch.device) -> Training:
     for name, tensor in module.state_dict().items():
+        if not isinstance(tensor, Tensor):
+            raise ConfigError(f"{name!r} of the module is no tensor and could not be saved")
         if tensor.is_floating_point() and tensor.dtype not in (torch.float32, torch.float64):
             raise ConfigError(
                 f"{name!r} is {tensor.dtype}: weights must be float32 or float64; "

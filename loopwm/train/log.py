@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ TIME_FIELDS = frozenset({"seconds"})
 Record = dict[str, int | float | None]
 
 
+@runtime_checkable
 class Sink(Protocol):
     """Receive records; every record has the number of updates made so far as `update`."""
 

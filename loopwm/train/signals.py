@@ -29,7 +29,7 @@ def stop_request() -> Iterator[StopRequest]:
     """Note the first SIGINT or SIGTERM instead of dying of it; obey the second at once.
 
     Outside the main thread, where Python delivers no signals, nothing is installed. A signal
-    that the process ignores stays ignored. The earlier handlers return at the end.
+    that the process ignores stays ignored. At the end the earlier handlers return.
     """
     request = StopRequest()
     previous = {}
@@ -50,3 +50,4 @@ def stop_request() -> Iterator[StopRequest]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+    request.comply()  # it came too late for the loop to see; not reached after an error
