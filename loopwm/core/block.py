@@ -8,8 +8,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+RMS_EPS = 1e-6
 
-def rms_norm(x: Float[Tensor, "*B D"], eps: float = 1e-6) -> Float[Tensor, "*B D"]:
+
+def rms_norm(x: Float[Tensor, "*B D"], eps: float = RMS_EPS) -> Float[Tensor, "*B D"]:
     """Scale each vector to norm sqrt(D); one shorter than about sqrt(D * eps) shrinks to 0.
 
     The bound `||rms_norm(x)|| <= sqrt(D)` holds for every x, which is what the cells build on.
@@ -101,8 +103,5 @@ class Block(nn.Module):
         for sublayer in (self.attend, self.transform):
             if sublayer is None:
                 continue
-            if self.norm == "pre":
-                x = x + sublayer(rms_norm(x))
-            else:
-                x = rms_norm(x + sublayer(x))
+            x = x + sublayer(rms_norm(x)) if self.norm == "pre" else rms_norm(x + sublayer(x))
         return x

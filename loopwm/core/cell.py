@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from loopwm.core.block import Block, init_linear, rms_norm
 from loopwm.core.config import Bounded
+from loopwm.core.fused import BoundedRefinement
 
 Conditioning = tuple[Tensor, ...]
 
@@ -82,6 +83,16 @@ class BoundedCell(nn.Module):
     def forward(self, h: Float[Tensor, "*B D"], conditioning: Conditioning) -> Tensor:
         """Refine h once under the conditioning of `condition`."""
         injected, bias = conditioning
+        if self.training and self.gain is None:
+            refined = BoundedRefinement.apply(
+                h.flatten(0, -2),
+                injected.flatten(0, -2),
+                bias.flatten(0, -2),
+                self.retention,
+                self.from_state,
+                self.leave,
+            )
+            return refined.view_as(h)  # type: ignore[union-attr]
         gate, value = (F.linear(rms_norm(h), self.from_state) + bias).chunk(2, dim=-1)
         correction = F.linear(F.silu(gate) * value, self.leave)
         if self.gain is None:

@@ -39,7 +39,7 @@ class Program:
     def num_states(self) -> int:
         """Return the number of latents."""
         named = [index for update in self.cycle for index in (update.dst, *update.add)]
-        return 1 + max(index for index in named if index != "e")
+        return 1 + max(index for index in named if isinstance(index, int))
 
     def prepare(self, cell: Cell, e: Tensor) -> Conditioning:
         """Compute once what stays fixed over the iterations.

@@ -1,0 +1,211 @@
+"""Run each row of a batch to its own depth: rows that are done leave, which saves their time."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from loopwm.core.cell import Conditioning
+from loopwm.core.grad import GradientMode
+from loopwm.core.halt import Readout, StopRule
+from loopwm.core.program import State
+
+# One iteration: what stays fixed, then the latents; returns the refined latents.
+Iterate = Callable[..., State]
+
+
+@dataclass(frozen=True, slots=True)
+class LoopOutput:
+    """Return the refined latents and how the refinement went.
+
+    Attributes:
+        state: Refined latents, each [B, L, D].
+        n_iters: Iterations that each row ran.
+        residual: Relative change of the readout latent in each row's last iteration.
+        settled: Whether the stop rule ended the row; without one, always False.
+        tapped: The readout latent after the iterations that `tap` asked for, or None.
+    """
+
+    state: State
+    n_iters: Int[Tensor, " B"]
+    residual: Float[Tensor, " B"]
+    settled: Bool[Tensor, " B"]
+    tapped: Float[Tensor, "B L D"] | None = None
+
+
+def run_all(
+    iterate: Iterate, z: State, fixed: Conditioning, depth: int, grad: GradientMode, chosen: int
+) -> LoopOutput:
+    """Run every row to the same depth: no bookkeeping in the loop."""
+    step = partial(iterate, fixed)
+    before = z
+    for t in range(depth):
+        before, z = z, grad.step(step, z, depth - t)
+    now = z[chosen]
+    return LoopOutput(
+        state=z,
+        n_iters=torch.full((len(now),), depth, device=now.device),
+        residual=relative_change(now, before[chosen]),
+        settled=torch.zeros(len(now), dtype=torch.bool, device=now.device),
+    )
+
+
+def run_depths(
+    iterate: Iterate,
+    z: State,
+    fixed: Conditioning,
+    depth: Int[Tensor, " B"],
+    tap: Int[Tensor, " B"] | None,
+    grad: GradientMode,
+    chosen: int,
+) -> LoopOutput:
+    """Run each row to a depth known beforehand.
+
+    The deepest rows come first, so that rows leave from the end and the rest stays a slice, whose
+    gradient is cheap; rows that come in another order are sorted and put back.
+    """
+    if bool((depth[1:] > depth[:-1]).any()):
+        order = depth.argsort(descending=True, stable=True)
+        sorted_tap = None if tap is None else tap[order]
+        out = run_depths(
+            iterate,
+            tuple(s[order] for s in z),
+            tuple(c[order] for c in fixed),
+            depth[order],
+            sorted_tap,
+            grad,
+            chosen,
+        )
+        return _permuted(out, order.argsort())
+    # active[t] rows run iteration t + 1; taps[t] of them are tapped after it.
+    active = len(depth) - torch.bincount(depth - 1).cumsum(0)
+    active = [len(depth), *active.tolist()[:-1]]
+    taps = _rows_by_iteration(tap, len(active))
+    done: list[State] = []
+    previous: list[Tensor] = []
+    tapped: list[Tensor] = []
+    before = z
+    for t, rows in enumerate(active):
+        if rows < len(z[0]):
+            z = _split(z, rows, chosen, before, done, previous)
+            fixed = tuple(c[:rows] for c in fixed)
+        before, z = z, grad.step(partial(iterate, fixed), z, depth[:rows] - t)
+        if len(taps[t]):
+            tapped.append(z[chosen].index_select(0, taps[t]))
+    _split(z, 0, chosen, before, done, previous)
+    state = tuple(torch.cat(parts[::-1]) for parts in zip(*done, strict=True))
+    early = torch.cat(tapped).index_select(0, torch.cat(taps).argsort()) if tapped else None
+    return LoopOutput(
+        state=state,
+        n_iters=depth,
+        residual=relative_change(state[chosen], torch.cat(previous[::-1])),
+        settled=torch.zeros_like(depth, dtype=torch.bool),
+        tapped=early,
+    )
+
+
+def run_until(
+    iterate: Iterate,
+    z: State,
+    fixed: Conditioning,
+    depth: int | Int[Tensor, " B"],
+    stop: StopRule,
+    readout: Readout | None,
+    grad: GradientMode,
+    chosen: int,
+) -> LoopOutput:
+    """Run each row until the stop rule lets it go, or to its depth."""
+    rows = torch.arange(len(z[0]), device=z[0].device)
+    limit = torch.full_like(rows, depth) if isinstance(depth, int) else depth
+    left = _Left(chosen)
+    signal, calm = stop.signal(z[chosen], readout), torch.zeros_like(rows)
+    for t in range(1, int(limit.max()) + 1):
+        before = z
+        z = grad.step(partial(iterate, fixed), z, limit - t + 1)
+        now = stop.signal(z[chosen], readout)
+        calm = torch.where(stop.met(now, signal), calm + 1, 0)
+        signal, settled = now, calm >= stop.patience
+        leaving = settled | (limit <= t)
+        if not bool(leaving.any()):
+            continue
+        left.add(leaving, rows, z, before, settled, t)
+        stay = (~leaving).nonzero().squeeze(1)
+        if not len(stay):
+            break
+        z, fixed = _select(z, stay), _select(fixed, stay)
+        rows, limit, calm, signal = _select((rows, limit, calm, signal), stay)
+    return left.assemble()
+
+
+def relative_change(now: Float[Tensor, "B L D"], before: Float[Tensor, "B L D"]) -> Tensor:
+    """Return ||now - before|| / ||now|| of each row, without gradient."""
+    with torch.no_grad():
+        change = torch.linalg.vector_norm((now - before).flatten(1), dim=1)
+        return change / torch.linalg.vector_norm(now.flatten(1), dim=1).clamp_min(1e-12)
+
+
+@dataclass(slots=True)
+class _Left:
+    """Collect the rows that a stop rule let go, until all have left."""
+
+    chosen: int
+    rows: list[Tensor] = field(default_factory=list)
+    states: list[State] = field(default_factory=list)
+    counts: list[Tensor] = field(default_factory=list)
+    residuals: list[Tensor] = field(default_factory=list)
+    settled: list[Tensor] = field(default_factory=list)
+
+    def add(
+        self, leaving: Tensor, rows: Tensor, z: State, before: State, settled: Tensor, t: int
+    ) -> None:
+        out = leaving.nonzero().squeeze(1)
+        states = _select(z, out)
+        self.rows.append(rows[out])
+        self.states.append(states)
+        self.counts.append(torch.full_like(out, t))
+        self.residuals.append(relative_change(states[self.chosen], before[self.chosen][out]))
+        self.settled.append(settled[out])
+
+    def assemble(self) -> LoopOutput:
+        order = torch.cat(self.rows).argsort()
+        return LoopOutput(
+            state=tuple(torch.cat(parts)[order] for parts in zip(*self.states, strict=True)),
+            n_iters=torch.cat(self.counts)[order],
+            residual=torch.cat(self.residuals)[order],
+            settled=torch.cat(self.settled)[order],
+        )
+
+
+def _select(tensors: tuple[Tensor, ...], rows: Tensor) -> tuple[Tensor, ...]:
+    return tuple(tensor.index_select(0, rows) for tensor in tensors)
+
+
+def _split(
+    z: State, rows: int, chosen: int, before: State, done: list[State], previous: list[Tensor]
+) -> State:
+    """Set the rows from index `rows` on aside, and return those before it."""
+    parts = [s.split([rows, len(s) - rows]) for s in z]
+    done.append(tuple(part[1] for part in parts))
+    previous.append(before[chosen][rows:].detach())
+    return tuple(part[0] for part in parts)
+
+
+def _rows_by_iteration(tap: Tensor | None, depth: int) -> list[Tensor]:
+    """Return, for each iteration, the rows that are tapped after it."""
+    if tap is None:
+        return [torch.empty(0, dtype=torch.long)] * depth
+    counts = torch.bincount(tap - 1, minlength=depth).tolist()
+    return list(tap.argsort(stable=True).split(counts))
+
+
+def _permuted(out: LoopOutput, order: Tensor) -> LoopOutput:
+    return LoopOutput(
+        state=tuple(s[order] for s in out.state),
+        n_iters=out.n_iters[order],
+        residual=out.residual[order],
+        settled=out.settled[order],
+        tapped=None if out.tapped is None else out.tapped[order],
+    )

@@ -1,0 +1,1 @@
+"""World models: an environment's next observation, reward and termination, predicted."""

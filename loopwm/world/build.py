@@ -1,0 +1,197 @@
+"""From configuration to model and back: the only registry, and the files of a trained model."""
+
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from loopwm.core import depth, grad
+from loopwm.core.config import Bounded
+from loopwm.data.meta import DatasetMeta
+from loopwm.data.normalise import Statistics
+from loopwm.errors import ConfigError, StoreError
+from loopwm.files import Tree, read_tree, write_tree
+from loopwm.world import config as configs
+from loopwm.world.baseline import GRUDynamics, MLPDynamics, UntiedDynamics
+from loopwm.world.config import GRU, MLP, ModelConfig, Untied, WorldConfig
+from loopwm.world.ensemble import Ensemble
+from loopwm.world.looped import LoopedDynamics
+from loopwm.world.model import WorldModel, action_width
+
+SCHEMA = 1
+_DYNAMICS = {
+    WorldConfig: LoopedDynamics,
+    MLP: MLPDynamics,
+    Untied: UntiedDynamics,
+    GRU: GRUDynamics,
+}
+# Every type that a saved configuration may name; a file cannot ask for anything else.
+_TYPES = {
+    f"{module}.{kind.__name__}": kind
+    for module, kinds in {
+        "world": (WorldConfig, MLP, Untied, GRU, configs.Mean, configs.Gaussian, configs.Objective),
+        "core": (Bounded,),
+        "depth": (depth.Fixed, depth.Uniform, depth.Poisson),
+        "grad": (grad.Full, grad.Checkpointed, grad.LastK),
+    }.items()
+    for kind in kinds
+}
+_NAMES = {kind: name for name, kind in _TYPES.items()}
+_CUSTOM = "custom"
+
+
+def build(config: ModelConfig, meta: DatasetMeta, statistics: Statistics, seed: int) -> WorldModel:
+    """Build a model with random weights.
+
+    Args:
+        config: Configuration of the looped model or of a baseline.
+        meta: Description of the data: spaces, environment.
+        statistics: Statistics of the training data.
+        seed: Seed of the weights; torch's global generator is left as it was.
+    """
+    make = _DYNAMICS.get(type(config))
+    if make is None:
+        known = ", ".join(kind.__name__ for kind in _DYNAMICS)
+        raise ConfigError(
+            f"config must be one of {known}, got {type(config).__name__}; "
+            "for a model of your own, implement lw.WorldModelLike"
+        )
+    obs_dim = len(statistics.obs_mean)
+    encoded = config.width if getattr(config, "encoder", None) is not None else obs_dim
+    inputs = encoded + (getattr(config, "frames", 1) - 1) * obs_dim + action_width(meta) + 1
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        dynamics: nn.Module = make(inputs, config)  # type: ignore[arg-type]
+        model = WorldModel(config, meta, statistics, dynamics)
+    _keep_from_muon(model)
+    return model
+
+
+def save(model: WorldModel | Ensemble, path: Path) -> None:
+    """Write a model, or an ensemble's members, to a directory, atomically and checksummed.
+
+    Raises:
+        StoreError: If the file system fails; what was there before is kept.
+    """
+    members = model.members if isinstance(model, Ensemble) else [model]
+    tensors, documents = {}, {}
+    for index, member in enumerate(members):
+        tensors[f"weights-{index}"] = {
+            name: value.detach().cpu().numpy() for name, value in member.state_dict().items()
+        }
+        documents[f"history-{index}"] = member.history
+    first = members[0]
+    tensors["statistics"] = {
+        f.name: np.asarray(getattr(first.stats, f.name))
+        for f in fields(first.stats)
+        if getattr(first.stats, f.name) is not None
+    }
+    documents["model"] = {
+        "schema": SCHEMA,
+        "kind": "ensemble" if isinstance(model, Ensemble) else "model",
+        "members": len(members),
+        "config": encode(first.config),
+        "meta": first.meta.to_json(),
+    }
+    write_tree(path, tensors, documents)
+
+
+def load(path: str | Path, *, config: ModelConfig | None = None) -> WorldModel | Ensemble:
+    """Read a model that `save` wrote; nothing in the files is ever executed.
+
+    Args:
+        path: Directory of the model.
+        config: The configuration, needed only if it held an encoder or heads of your own: those
+            are code, which a file does not carry.
+
+    Returns:
+        The model in evaluation mode, or the ensemble.
+
+    Raises:
+        StoreError: If the files are missing, damaged, of a newer schema, or do not fit `config`.
+    """
+    tree = read_tree(path)
+    document = tree.documents.get("model")
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        raise StoreError(
+            f"{path} holds no model of schema {SCHEMA}; it was saved by another version of loopwm "
+            "or is a dataset or a checkpoint"
+        )
+    if config is not None and encode(config) != document["config"]:
+        raise StoreError(f"config= differs from the one that {path} was saved with")
+    chosen: ModelConfig = config or decode(document["config"], str(path))
+    meta = DatasetMeta.from_json(document["meta"])
+    statistics = Statistics(**tree.tensors("statistics"))
+    members = [
+        _load_member(tree, i, chosen, meta, statistics, path) for i in range(document["members"])
+    ]
+    return Ensemble(members) if document["kind"] == "ensemble" else members[0]
+
+
+def _load_member(
+    tree: Tree,
+    index: int,
+    config: ModelConfig,
+    meta: DatasetMeta,
+    statistics: Statistics,
+    path: str | Path,
+) -> WorldModel:
+    model = build(config, meta, statistics, seed=0)
+    weights = {k: torch.as_tensor(v) for k, v in tree.tensors(f"weights-{index}").items()}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise StoreError(f"the weights in {path} do not fit its configuration: {error}") from error
+    model.history = tree.documents[f"history-{index}"]
+    return model.requires_grad_(False).eval()
+
+
+def encode(value: Any) -> Any:
+    """Return a configuration as JSON values; each dataclass names its type."""
+    if is_dataclass(value) and type(value) in _NAMES:
+        inner = {f.name: encode(getattr(value, f.name)) for f in fields(value)}
+        return {"type": _NAMES[type(value)], **inner}
+    if isinstance(value, dict):
+        return {key: encode(each) for key, each in value.items()}
+    if isinstance(value, tuple | list):
+        return [encode(each) for each in value]
+    if callable(value):
+        return {_CUSTOM: getattr(value, "__qualname__", type(value).__name__)}
+    return value
+
+
+def decode(value: Any, path: str = "the file") -> Any:
+    """Return the configuration that `encode` wrote.
+
+    Raises:
+        StoreError: If it names an unknown type, or code that the file does not carry.
+    """
+    if isinstance(value, list):
+        return tuple(decode(each, path) for each in value)
+    if not isinstance(value, dict):
+        return value
+    if _CUSTOM in value:
+        raise StoreError(
+            f"{path} was saved with code of your own ({value[_CUSTOM]}): "
+            "pass the same configuration as lw.load(path, config=...)"
+        )
+    inner = {key: decode(each, path) for key, each in value.items() if key != "type"}
+    if "type" not in value:
+        return inner
+    kind = _TYPES.get(value["type"])
+    if kind is None:
+        raise StoreError(
+            f"{path} names the unknown configuration {value['type']!r}; "
+            "it needs a newer version of loopwm"
+        )
+    return kind(**inner)
+
+
+def _keep_from_muon(model: WorldModel) -> None:
+    """Leave inputs and outputs of the network to AdamW (see `train.config.Muon`)."""
+    for module in (getattr(model.dynamics, "enter", None), model.heads):
+        for parameter in module.parameters() if module is not None else ():
+            parameter._no_muon = True  # type: ignore[attr-defined]

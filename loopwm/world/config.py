@@ -1,0 +1,205 @@
+"""Configurations of world models: the looped one, its baselines, and their choices. Torch-free."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from loopwm.core import depth as depths
+from loopwm.core.config import Bounded
+from loopwm.core.grad import Full, GradientMode
+from loopwm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Feedback = Literal["observation", "latent"]
+ModuleFactory = Callable[[int, int], "nn.Module"]
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Predict the mean change of the observation."""
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Predict the change's mean and a standard deviation per dimension.
+
+    The mean is trained as `Mean` trains it; the spread by the likelihood of the mean's error, whose
+    gradient does not reach the mean, and is then scaled on held-out data to match that error.
+
+    Args:
+        floor: Smallest standard deviation, in those of the one-step change, above 0.
+    """
+
+    floor: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if not self.floor > 0:
+            raise ConfigError(f"Gaussian.floor must be above 0, got {self.floor}")
+
+
+Head = Mean | Gaussian
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Weigh the parts of the training loss; the multi-step error of observations has weight 1.
+
+    Args:
+        reward: Weight of the squared error of the standardised reward.
+        termination: Weight of the cross-entropy of termination.
+        intermediate: Weight of the observation error decoded at a random earlier iteration.
+        mask: Probability that an imagined step of training hides the observation from the model,
+            so that it learns to go on from its latent state alone.
+    """
+
+    reward: float = 0.1
+    termination: float = 0.1
+    intermediate: float = 0.3
+    mask: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("reward", "termination", "intermediate"):
+            if getattr(self, name) < 0:
+                raise ConfigError(
+                    f"Objective.{name} must not be negative, got {getattr(self, name)}"
+                )
+        if not 0 <= self.mask <= 1:
+            raise ConfigError(f"Objective.mask must be a probability, got {self.mask}")
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """Configure the looped world model.
+
+    Args:
+        width: Width D of the latent state, at least 1.
+        cell: The refinement that the loop repeats.
+        depth: Iterations in training; `depth.typical` is what inference runs by default.
+        head: What is predicted of the observation's change.
+        feedback: What `imagine` feeds back by default: each decoded observation, or only the
+            latent state.
+        carry: Whether the latent state is carried from one environment step to the next; without
+            it, every step starts from the learned initial state.
+        frames: Number of latest observations that the model is shown, at least 1.
+        clip: Inputs are clipped at this many standard deviations, which bounds the injection.
+        objective: Weights of the training loss.
+        grad: How gradients flow through the iterations.
+        encoder: Replaces the identity on standardised observations: called with (O, D), it
+            returns a module from [..., O] to [..., D].
+        heads: Replaces heads by name ("change", "reward", "termination"): called with (D, out), it
+            returns a module from [..., D] to [..., out].
+    """
+
+    width: int = 64
+    cell: Bounded = Bounded()
+    depth: depths.Fixed | depths.Uniform | depths.Poisson = depths.Poisson(6)
+    head: Head = Mean()
+    feedback: Feedback = "observation"
+    carry: bool = True
+    frames: int = 1
+    clip: float = 5.0
+    objective: Objective = Objective()
+    grad: GradientMode = Full()
+    encoder: ModuleFactory | None = None
+    heads: Mapping[str, ModuleFactory] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_positive("WorldConfig", self, ("width", "frames", "clip"))
+        _check_feedback(self.feedback)
+        unknown = set(self.heads) - {"change", "reward", "termination"}
+        if unknown:
+            raise ConfigError(
+                f"WorldConfig.heads has no head named {sorted(unknown)}; "
+                "the heads are change, reward, termination"
+            )
+        if self.feedback == "latent" and not self.carry:
+            raise ConfigError('WorldConfig.feedback="latent" needs carry=True, got carry=False')
+
+
+@dataclass(frozen=True)
+class MLP:
+    """Configure the unlooped perceptron; the defaults are mbrl-lib's.
+
+    Args:
+        width: Width of the hidden layers.
+        depth: Number of hidden layers, at least 1.
+        frames: Number of latest observations that the model is shown, at least 1.
+        head: What is predicted of the observation's change.
+        clip: Inputs are clipped at this many standard deviations.
+        objective: Weights of the training loss.
+    """
+
+    width: int = 200
+    depth: int = 4
+    frames: int = 1
+    head: Head = Mean()
+    clip: float = 5.0
+    objective: Objective = Objective()
+
+    def __post_init__(self) -> None:
+        _check_positive("MLP", self, ("width", "depth", "frames", "clip"))
+
+
+@dataclass(frozen=True)
+class Untied:
+    """Configure the unlooped counterpart: a stack of cells, each with weights of its own.
+
+    Args:
+        blocks: Number of cells, each applied once.
+        width: Width D of the latent state.
+        cell: The refinement; every block has its own weights.
+        carry: Whether the latent state is carried from one environment step to the next.
+        head: What is predicted of the observation's change.
+        clip: Inputs are clipped at this many standard deviations.
+        objective: Weights of the training loss.
+    """
+
+    blocks: int = 8
+    width: int = 64
+    cell: Bounded = Bounded()
+    carry: bool = True
+    head: Head = Mean()
+    clip: float = 5.0
+    objective: Objective = Objective()
+
+    def __post_init__(self) -> None:
+        _check_positive("Untied", self, ("blocks", "width", "clip"))
+
+
+@dataclass(frozen=True)
+class GRU:
+    """Configure the gated recurrent baseline: one GRU cell over environment steps.
+
+    Args:
+        width: Width D of the recurrent state.
+        feedback: What `imagine` feeds back by default.
+        head: What is predicted of the observation's change.
+        clip: Inputs are clipped at this many standard deviations.
+        objective: Weights of the training loss.
+    """
+
+    width: int = 128
+    feedback: Feedback = "observation"
+    head: Head = Mean()
+    clip: float = 5.0
+    objective: Objective = Objective()
+
+    def __post_init__(self) -> None:
+        _check_positive("GRU", self, ("width", "clip"))
+        _check_feedback(self.feedback)
+
+
+ModelConfig = WorldConfig | MLP | Untied | GRU
+
+
+def _check_positive(owner: str, config: Any, names: tuple[str, ...]) -> None:
+    for name in names:
+        if not getattr(config, name) > 0:
+            raise ConfigError(f"{owner}.{name} must be above 0, got {getattr(config, name)}")
+
+
+def _check_feedback(feedback: str) -> None:
+    if feedback not in ("observation", "latent"):
+        raise ConfigError(f'feedback must be "observation" or "latent", got {feedback!r}')

@@ -1,0 +1,146 @@
+"""Train a world model on a dataset: `lw.fit`."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from loopwm.batch import SequenceBatch
+from loopwm.data.normalise import Statistics
+from loopwm.data.replay import Windows
+from loopwm.data.store import RolloutDataset
+from loopwm.errors import ConfigError, DataError
+from loopwm.train.config import FitConfig
+from loopwm.train.fit import device_of, run
+from loopwm.world.build import build, encode
+from loopwm.world.config import ModelConfig, WorldConfig
+from loopwm.world.ensemble import Ensemble
+from loopwm.world.model import WorldModel
+from loopwm.world.objective import calibrate_spread, sequence_loss, validation_error
+
+_VALIDATION_WINDOWS = 2048
+
+
+def fit(
+    data: RolloutDataset,
+    config: ModelConfig | None = None,
+    fit_config: FitConfig | None = None,
+    *,
+    run_dir: str | Path | None = None,
+    members: int = 1,
+    init: WorldModel | Ensemble | None = None,
+    valid: RolloutDataset | None = None,
+) -> WorldModel | Ensemble:
+    """Train a world model, looped or not, on real experience.
+
+    A run with a `run_dir` that was stopped goes on where it was when called again with the same
+    arguments, and ends as if it had never been stopped.
+
+    Args:
+        data: Training data.
+        config: What to train: `WorldConfig` (default), `MLP`, `Untied` or `GRU`.
+        fit_config: How to train it.
+        run_dir: Directory of checkpoints and metrics; None writes nothing.
+        members: Number of models, each from its own seed; from 2 on an `Ensemble` is returned.
+        init: Trained model to go on from, with its configuration and statistics.
+        valid: Held-out data for validation; by default 5% of the episodes are set aside.
+
+    Returns:
+        The trained model, or the ensemble, in evaluation mode.
+
+    Raises:
+        ConfigError: If the arguments contradict each other.
+        DataError: If the data has no window to train on, or other dimensions than `init`.
+        CheckpointError: If `run_dir` holds another run.
+        NumericalError: If training meets NaN again and again.
+    """
+    fit_config = fit_config or FitConfig()
+    if members < 1:
+        raise ConfigError(f"members must be at least 1, got {members}")
+    starts = _starts(init, config, members, data)
+    config = config or (starts[0].config if starts[0] is not None else WorldConfig())
+    if valid is None and data.num_episodes > 1:
+        data, valid = data.split(0.95, seed=fit_config.seed)
+    models = []
+    for index, start in enumerate(starts):
+        # Members share the data and its order of validation, but neither weights nor batches.
+        member = replace(fit_config, seed=fit_config.seed + 1000 * index)
+        folder = None if run_dir is None else Path(run_dir) / (f"member-{index}" * (members > 1))
+        models.append(_fit_one(data, valid, config, member, folder, start))
+    return models[0] if members == 1 else Ensemble(models)
+
+
+def _fit_one(
+    data: RolloutDataset,
+    valid: RolloutDataset | None,
+    config: ModelConfig,
+    fit_config: FitConfig,
+    run_dir: Path | None,
+    init: WorldModel | None,
+) -> WorldModel:
+    statistics = Statistics.of(data) if init is None else init.stats
+    model = build(config, data.meta, statistics, fit_config.seed)
+    if init is not None:
+        model.load_state_dict(init.state_dict())
+    device = device_of(fit_config)
+    windows = Windows(data, fit_config.horizon, device)
+    held_out = None if valid is None else _held_out(valid, fit_config, device)
+
+    def loss(
+        module: nn.Module, batch: SequenceBatch, update: int, generator: torch.Generator
+    ) -> tuple[torch.Tensor, dict[str, float | torch.Tensor]]:
+        assert isinstance(module, WorldModel)
+        return sequence_loss(module, batch.steps(fit_config.horizon_at(update)), generator)
+
+    def validate(module: nn.Module) -> float:
+        assert isinstance(module, WorldModel)
+        assert held_out is not None
+        return validation_error(module, held_out)
+
+    history = run(
+        model,
+        loss,
+        lambda generator, size: windows.sample(size, generator),
+        fit_config,
+        run_dir=run_dir,
+        validate=None if held_out is None else validate,
+        documents={"model": encode(config)},
+    )
+    model.requires_grad_(False).eval()
+    model.history = list(history.records)
+    if held_out is not None:
+        calibrate_spread(model, held_out)
+    return model
+
+
+def _held_out(valid: RolloutDataset, fit_config: FitConfig, device: torch.device) -> SequenceBatch:
+    """Return fixed windows, spread evenly over the held-out rows."""
+    windows = Windows(valid, fit_config.horizon, device)
+    count = min(_VALIDATION_WINDOWS, len(windows))
+    rows = torch.linspace(0, len(windows) - 1, count, device=device).long()
+    return windows.at(rows)
+
+
+def _starts(
+    init: WorldModel | Ensemble | None,
+    config: ModelConfig | None,
+    members: int,
+    data: RolloutDataset,
+) -> list[WorldModel | None]:
+    """Return the model that each member goes on from, or None for each."""
+    if init is None:
+        return [None] * members
+    starts = init.members if isinstance(init, Ensemble) else [init]
+    if config is not None and config != starts[0].config:
+        raise ConfigError(
+            "config= differs from that of init=; leave config out to go on from a model"
+        )
+    if members not in (1, len(starts)) or (members == 1 and len(starts) > 1):
+        raise ConfigError(f"members={members}, but init has {len(starts)}; pass members to match")
+    if len(starts[0].stats.obs_mean) != data.obs_dim:
+        raise DataError(
+            f"init predicts {len(starts[0].stats.obs_mean)} observation dimensions, "
+            f"the data has {data.obs_dim}"
+        )
+    return list(starts)

@@ -1,0 +1,56 @@
+"""Decode a feature: the observation's change, its spread, the reward and termination."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from loopwm.world.config import Gaussian, Head, ModuleFactory
+
+_HIDDEN = 32
+
+
+def small_head(width: int, outputs: int) -> nn.Sequential:
+    """Return a one-hidden-layer head from [..., D] to [..., outputs]."""
+    return nn.Sequential(nn.Linear(width, _HIDDEN), nn.SiLU(), nn.Linear(_HIDDEN, outputs))
+
+
+def linear_head(width: int, outputs: int) -> nn.Linear:
+    """Return a linear head from [..., D] to [..., outputs] that starts near zero."""
+    head = nn.Linear(width, outputs)
+    nn.init.normal_(head.weight, std=0.1 / math.sqrt(width))
+    nn.init.zeros_(head.bias)
+    return head
+
+
+class Heads(nn.Module):
+    """Hold the heads of a world model; all work in standardised units.
+
+    Args:
+        width: Width D of the feature.
+        obs_dim: Number of observation dimensions O.
+        kind: Mean or Gaussian.
+        custom: Factories that replace heads by name.
+    """
+
+    spread_scale: Tensor
+
+    def __init__(
+        self, width: int, obs_dim: int, kind: Head, custom: dict[str, ModuleFactory]
+    ) -> None:
+        super().__init__()
+        self.change = custom.get("change", linear_head)(width, obs_dim)
+        self.reward = custom.get("reward", small_head)(width, 1)
+        self.termination = custom.get("termination", small_head)(width, 1)
+        self.floor = kind.floor if isinstance(kind, Gaussian) else None
+        self.spread = linear_head(width, obs_dim) if self.floor is not None else None
+        # Set after training so that standardised errors have unit variance on held-out data.
+        self.register_buffer("spread_scale", torch.ones(obs_dim))
+
+    def std(self, feature: Float[Tensor, "*B D"]) -> Float[Tensor, "*B O"] | None:
+        """Return the predicted spread of the change, in its standard deviations, or None."""
+        if self.spread is None or self.floor is None:
+            return None
+        return (F.softplus(self.spread(feature)) + self.floor) * self.spread_scale

@@ -1,0 +1,71 @@
+"""The looped dynamics: a prelude makes the injection, the core refines the latent state."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from loopwm.core.block import init_linear, rms_norm
+from loopwm.core.cell import BoundedCell
+from loopwm.core.loop import LoopedCore
+from loopwm.world.config import WorldConfig
+from loopwm.world.dynamics import Advance, Carry, Run
+
+
+class LoopedDynamics(nn.Module):
+    """Refine one latent token by a looped core (arXiv 2606.18208, eq. 3-5).
+
+    The injection is linear in inputs that are clipped and in the carried state normalised, so it
+    is bounded; the loop starts from the carried state, at first from a learned vector.
+
+    Args:
+        inputs: Width X of the input.
+        config: Width, cell, and whether the state is carried.
+    """
+
+    def __init__(self, inputs: int, config: WorldConfig) -> None:
+        super().__init__()
+        self.width = config.width
+        self.carries = config.carry
+        self.grad = config.grad
+        self.enter = nn.Linear(inputs, config.width)
+        init_linear(self.enter.weight)
+        nn.init.zeros_(self.enter.bias)
+        self.recall = nn.Linear(config.width, config.width, bias=False) if config.carry else None
+        if self.recall is not None:
+            init_linear(self.recall.weight, gain=0.1)
+        self.origin = nn.Parameter(torch.zeros(config.width))
+        self.core = LoopedCore(BoundedCell(config.width, config.cell))
+
+    def initial(self, batch: int) -> Carry:
+        """Return the learned starting state for `batch` rows, if the state is carried."""
+        return (self._origin(batch),) if self.carries else ()
+
+    def _origin(self, batch: int) -> Float[Tensor, "B 1 D"]:
+        return self.origin.expand(batch, 1, self.width)
+
+    def injection(self, carry: Carry, x: Float[Tensor, "B X"]) -> Float[Tensor, "B 1 D"]:
+        """Return what conditions the refinement of this step."""
+        e = self.enter(x).unsqueeze(1)
+        return e if self.recall is None else e + self.recall(rms_norm(carry[0]))
+
+    def forward(self, carry: Carry, x: Float[Tensor, "B X"], run: Run) -> Advance:
+        """Refine the carried state under this step's injection."""
+        h = carry[0] if self.carries else self._origin(x.shape[0])
+        out = self.core(
+            (h,),
+            self.injection(carry, x),
+            run.depth,
+            stop=run.stop,
+            readout=run.readout,
+            grad=self.grad,
+            tap=run.tap,
+        )
+        settled = out.settled if run.stop is not None else out.residual < run.settled_tol
+        return Advance(
+            carry=out.state if self.carries else (),
+            feature=out.state[0].flatten(1),
+            n_iters=out.n_iters,
+            residual=out.residual,
+            settled=settled,
+            tapped=None if out.tapped is None else out.tapped.flatten(1),
+        )

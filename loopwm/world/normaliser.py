@@ -1,0 +1,77 @@
+"""Standardise what enters a model and restore what leaves it; the statistics travel with it."""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from loopwm.data.normalise import Statistics
+
+_ARRAYS = ("obs_mean", "obs_std", "change_mean", "change_std", "reward_mean", "reward_std")
+
+
+class Normaliser(nn.Module):
+    """Map environment units to standard deviations and back.
+
+    Args:
+        statistics: Statistics of the training data.
+        action_dim: Width of the action once encoded: A, or the number of discrete actions.
+        discrete: Whether actions are indices.
+    """
+
+    obs_mean: Tensor
+    obs_std: Tensor
+    change_mean: Tensor
+    change_std: Tensor
+    reward_mean: Tensor
+    reward_std: Tensor
+    action_mid: Tensor
+    action_half: Tensor
+    change_scale: Tensor
+    change_shift: Tensor
+
+    def __init__(self, statistics: Statistics, action_dim: int, discrete: bool) -> None:
+        super().__init__()
+        self.statistics = statistics
+        self.discrete = discrete
+        self.action_dim = action_dim
+        for name in _ARRAYS:
+            self.register_buffer(name, torch.as_tensor(getattr(statistics, name)).float().clone())
+        low, high = statistics.action_low, statistics.action_high
+        if low is None or high is None:
+            low, high = -np.ones(action_dim, np.float32), np.ones(action_dim, np.float32)
+        self.register_buffer("action_mid", torch.as_tensor((high + low) / 2))
+        self.register_buffer("action_half", torch.as_tensor((high - low) / 2))
+        # One step's change, predicted in its own standard deviations, moves the standardised
+        # observation by change_scale * prediction + change_shift.
+        self.register_buffer("change_scale", self.change_std / self.obs_std)
+        self.register_buffer("change_shift", self.change_mean / self.obs_std)
+
+    def obs(self, obs: Float[Tensor, "*B O"]) -> Float[Tensor, "*B O"]:
+        """Standardise observations."""
+        return (obs - self.obs_mean) / self.obs_std
+
+    def restore_obs(self, obs: Float[Tensor, "*B O"]) -> Float[Tensor, "*B O"]:
+        """Return standardised observations to environment units."""
+        return obs * self.obs_std + self.obs_mean
+
+    def action(self, action: Tensor) -> Float[Tensor, "*B A"]:
+        """Scale actions to [-1, 1], or encode indices as one-hot vectors."""
+        if self.discrete:
+            return F.one_hot(action.long(), self.action_dim).to(self.obs_mean.dtype)
+        return (action - self.action_mid) / self.action_half
+
+    def restore_action(self, action: Float[Tensor, "*B A"]) -> Tensor:
+        """Return encoded actions to environment units, or to indices."""
+        if self.discrete:
+            return action.argmax(-1)
+        return action * self.action_half + self.action_mid
+
+    def reward(self, reward: Tensor) -> Tensor:
+        """Standardise rewards."""
+        return (reward - self.reward_mean) / self.reward_std
+
+    def restore_reward(self, reward: Tensor) -> Tensor:
+        """Return standardised rewards to environment units."""
+        return reward * self.reward_std + self.reward_mean

@@ -1,0 +1,159 @@
+"""The training loss: multi-step prediction error, fed back as imagination feeds it back."""
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from loopwm.batch import SequenceBatch
+from loopwm.core.depth import Fixed
+from loopwm.world.dynamics import Run
+from loopwm.world.model import State, WorldModel
+
+Metrics = dict[str, float | Tensor]
+
+
+@dataclass(slots=True)
+class _Unrolled:
+    """Collect what each step of a training rollout leaves for the loss."""
+
+    errors: list[Tensor] = field(default_factory=list)
+    early: list[Tensor] = field(default_factory=list)
+    features: list[Tensor] = field(default_factory=list)
+
+
+def sequence_loss(
+    model: WorldModel, batch: SequenceBatch, generator: torch.Generator
+) -> tuple[Tensor, Metrics]:
+    """Return the loss of a batch of windows.
+
+    The observation error of step k compares the observation imagined from the window's first one
+    with the real one, in standard deviations of the one-step change; each row has its own depth
+    of refinement, the same at every step, and part of the loss is decoded at an earlier iteration.
+
+    Args:
+        model: The world model, in training mode.
+        batch: Windows of real experience.
+        generator: Draws depths, taps and masks.
+
+    Returns:
+        The scalar loss, and its parts as detached metrics.
+    """
+    weights = model.config.objective
+    unrolled = _unroll(model, batch, generator)
+    valid = batch.valid.to(unrolled.errors[0].dtype)
+    count = valid.sum().clamp_min(1)
+
+    def mean(values: Float[Tensor, "B K"]) -> Tensor:
+        return (values * valid).sum() / count
+
+    error = mean(torch.stack(unrolled.errors, dim=1).square().mean(-1))
+    loss = error
+    if unrolled.early:
+        loss = loss + weights.intermediate * mean(
+            torch.stack(unrolled.early, dim=1).square().mean(-1)
+        )
+    features = torch.stack(unrolled.features, dim=1)
+    reward = mean(_reward_error(model, features, batch))
+    alive = mean(_termination_error(model, features, batch))
+    loss = loss + weights.reward * reward + weights.termination * alive
+    std = model.heads.std(features[:, 0])
+    if std is not None:
+        z = unrolled.errors[0].detach() / std
+        first = valid[:, 0]
+        nll = (0.5 * z.square() + std.log()).mean(-1)
+        loss = loss + 0.1 * (nll * first).sum() / first.sum().clamp_min(1)
+    return loss, {
+        "error": error.detach().sqrt(),
+        "reward": reward.detach().sqrt(),
+        "termination": alive.detach(),
+    }
+
+
+@torch.no_grad()
+def validation_error(model: WorldModel, batch: SequenceBatch) -> float:
+    """Return the root mean square multi-step error at inference depth.
+
+    The unit is the standard deviation of the one-step change, as in the loss.
+    """
+    scale = model.normaliser.change_std
+    trajectory = model.imagine(batch.obs[:, 0], batch.action)
+    error = ((trajectory.obs - batch.obs[:, 1:]) / scale).square().mean(-1)
+    return float(torch.sqrt((error * batch.valid).sum() / batch.valid.sum()))
+
+
+@torch.no_grad()
+def calibrate_spread(model: WorldModel, batch: SequenceBatch) -> None:
+    """Scale a Gaussian head so that one-step errors on a batch have unit standardised variance."""
+    prediction = model.predict(batch.obs[:, 0], batch.action[:, 0])
+    if prediction.std is None:
+        return
+    z = (prediction.next_obs - batch.obs[:, 1]) / prediction.std
+    model.heads.spread_scale *= z.square().mean(0).sqrt().clamp(1e-3, 1e3)
+
+
+def _unroll(model: WorldModel, batch: SequenceBatch, generator: torch.Generator) -> _Unrolled:
+    scale = model.normaliser.change_scale
+    target = model.normaliser.obs(batch.obs)
+    actions = model.normaliser.action(batch.action)
+    run = _plan(model, len(batch), generator)
+    state = _first_state(model, target[:, 0])
+    unrolled = _Unrolled()
+    for k in range(actions.shape[1]):
+        out = model.advance(state, actions[:, k], run)
+        obs = _moved(model, state, out.feature)
+        unrolled.errors.append((obs - target[:, k + 1]) / scale)
+        unrolled.features.append(out.feature)
+        if out.tapped is not None:
+            early = _moved(model, state, out.tapped)
+            unrolled.early.append((early - target[:, k + 1]) / scale)
+        state = model.next_state(state, obs, _seen(model, state, generator), out.carry)
+    return unrolled
+
+
+def _plan(model: WorldModel, rows: int, generator: torch.Generator) -> Run:
+    """Draw each row's depth and the earlier iteration whose decoding is trained too."""
+    depth = model.depth
+    looped = depth.typical > 1
+    if isinstance(depth, Fixed) and not (looped and model.config.objective.intermediate):
+        return Run(depth.iterations)
+    # Depths are independent of the rows, so sorting them costs nothing and spares the core a sort.
+    counts = depth.sample(rows, generator).sort(descending=True).values
+    tap = None
+    if model.config.objective.intermediate:
+        share = torch.rand(rows, generator=generator, device=generator.device)
+        tap = 1 + (share * counts).long()
+    return Run(counts, tap=tap)
+
+
+def _first_state(model: WorldModel, obs: Float[Tensor, "B O"]) -> State:
+    rows = obs.shape[0]
+    history = obs[:, None].expand(rows, model.frames - 1, model.obs_dim)
+    return (obs, obs.new_ones(rows, 1), history, *model.dynamics.initial(rows))
+
+
+def _moved(model: WorldModel, state: State, feature: Tensor) -> Tensor:
+    change = model.heads.change(feature)
+    return state[0] + change * model.normaliser.change_scale + model.normaliser.change_shift
+
+
+def _seen(model: WorldModel, state: State, generator: torch.Generator) -> Tensor:
+    mask = 1.0 if model.feedback == "latent" else model.config.objective.mask
+    if mask == 0 or not model.dynamics.carries:
+        return torch.ones_like(state[1])
+    draw = torch.rand(state[1].shape, generator=generator, device=generator.device)
+    return (draw >= mask).to(state[1].dtype)
+
+
+def _reward_error(model: WorldModel, features: Tensor, batch: SequenceBatch) -> Tensor:
+    predicted = model.heads.reward(features).squeeze(-1)
+    return (predicted - model.normaliser.reward(batch.reward)).square()
+
+
+def _termination_error(model: WorldModel, features: Tensor, batch: SequenceBatch) -> Tensor:
+    logits = model.heads.termination(features).squeeze(-1)
+    return F.binary_cross_entropy_with_logits(
+        logits, batch.terminated.to(logits.dtype), reduction="none"
+    )

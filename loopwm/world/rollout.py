@@ -1,0 +1,163 @@
+"""Imagine: unroll a world model over actions, feeding back observations or the latent alone."""
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from loopwm.world.arrays import Edge, enter
+from loopwm.world.config import Feedback
+from loopwm.world.dynamics import Advance, Run
+from loopwm.world.prediction import Trajectory
+
+if TYPE_CHECKING:
+    from loopwm.world.model import State, WorldModel
+
+Decode = Literal["all", "last", "reward"]
+
+
+def unroll(
+    model: "WorldModel",
+    state: "State",
+    actions: Float[Tensor, "B H A"],
+    run: Run,
+    feedback: Feedback,
+    decode: Decode = "all",
+) -> tuple[Trajectory, "State"]:
+    """Imagine H steps.
+
+    Everything that no later step depends on is decoded after the loop, for all steps in one batch:
+    reward and termination always, the observations too when only the latent is fed back.
+
+    Args:
+        model: The world model.
+        state: State of the rows before the first action.
+        actions: Scaled actions.
+        run: How far to refine at each step.
+        feedback: What the next step sees.
+        decode: Which steps to decode.
+
+    Returns:
+        The trajectory as tensors on the model's device, and the state after the last step.
+    """
+    first, advances, observations = state[0], [], []
+    blind = torch.zeros_like(state[1])
+    for action in actions.unbind(1):
+        out = model.advance(state, action, run)
+        advances.append(out)
+        if feedback == "observation":
+            obs = _moved(model, state[0], model.heads.change(out.feature))
+            observations.append(obs)
+            state = model.next_state(state, obs, torch.ones_like(blind), out.carry)
+        else:
+            state = model.next_state(state, state[0], blind, out.carry)
+    features = torch.stack([out.feature for out in advances], dim=1)
+    if feedback == "observation":
+        standard = torch.stack(observations, dim=1)
+    else:
+        steps = _moved(model, torch.zeros_like(features[..., :1]), model.heads.change(features))
+        standard = first[:, None] + steps.cumsum(1)
+        state = (standard[:, -1], *state[1:])
+    return _decode(model, first, standard, features, actions, advances, decode), state
+
+
+def single(
+    model: "WorldModel", state: "State", action: Float[Tensor, "B A"], run: Run, feedback: Feedback
+) -> tuple[Advance, Trajectory, "State"]:
+    """Imagine one step: `unroll` over a horizon of one, with its advance."""
+    out = model.advance(state, action, run)
+    obs = _moved(model, state[0], model.heads.change(out.feature))
+    seen = torch.ones_like(state[1]) if feedback == "observation" else torch.zeros_like(state[1])
+    trajectory = _decode(
+        model, state[0], obs[:, None], out.feature[:, None], action[:, None], [out], "all"
+    )
+    return out, trajectory, model.next_state(state, obs, seen, out.carry)
+
+
+def with_policy(
+    model: "WorldModel",
+    obs: Any,
+    state: "State | None",
+    policy: Callable[[Any], Any],
+    horizon: int,
+    feedback: Feedback,
+    run: Run,
+) -> Trajectory:
+    """Imagine under a policy that is asked for an action at every imagined observation."""
+    reference = model.stats.obs_mean if obs is None else obs
+    edge = Edge.of(reference, "obs", (model.obs_dim,))
+    current = model.start(obs) if state is None else state
+    if obs is None:
+        edge = Edge(False, edge.dtype, current[0].device, (current[0].shape[0],))
+    axes = 0 if model.discrete else 1
+    steps: list[Trajectory] = []
+    for _ in range(horizon):
+        seen = edge.leave(model.normaliser.restore_obs(current[0]))
+        action = model.normaliser.action(
+            enter(policy(seen), "policy(obs)", axes, model.normaliser.obs_mean)
+        )
+        _, trajectory, current = single(model, current, action, run, feedback)
+        steps.append(trajectory)
+    return _joined(steps).leave(edge)
+
+
+def _moved(model: "WorldModel", obs: Tensor, change: Tensor) -> Tensor:
+    """Add a predicted change, in its own standard deviations, to a standardised observation."""
+    return obs + change * model.normaliser.change_scale + model.normaliser.change_shift
+
+
+def _decode(
+    model: "WorldModel",
+    first: Float[Tensor, "B O"],
+    standard: Float[Tensor, "B H O"],
+    features: Float[Tensor, "B H D"],
+    actions: Float[Tensor, "B H A"],
+    advances: list[Advance],
+    decode: Decode,
+) -> Trajectory:
+    """Decode features and standardised observations into environment units."""
+    if decode == "last":
+        first = standard[:, -2] if standard.shape[1] > 1 else first
+        standard, features, actions = standard[:, -1:], features[:, -1:], actions[:, -1:]
+    need_obs = decode != "reward" or model.reward_fn or model.termination_fn
+    obs = model.normaliser.restore_obs(standard) if need_obs else None
+    if model.reward_fn is None:
+        reward = model.normaliser.restore_reward(model.heads.reward(features).squeeze(-1))
+    else:
+        reward = _user(model, model.reward_fn, first, obs, actions)
+    if model.termination_fn is None:
+        terminated = torch.sigmoid(model.heads.termination(features).squeeze(-1))
+    else:
+        terminated = _user(model, model.termination_fn, first, obs, actions)
+    std = model.heads.std(features) if decode != "reward" else None
+    return Trajectory(
+        obs=None if decode == "reward" else obs,
+        reward=reward,
+        terminated=terminated,
+        n_iters=torch.stack([out.n_iters for out in advances], dim=1),
+        residual=torch.stack([out.residual for out in advances], dim=1),
+        settled=torch.stack([out.settled for out in advances], dim=1),
+        std=None if std is None else std * model.normaliser.change_std,
+    )
+
+
+def _user(
+    model: "WorldModel", function: Any, first: Tensor, obs: Tensor | None, actions: Tensor
+) -> Tensor:
+    """Apply the user's function of obs, action and next_obs in environment units."""
+    assert obs is not None
+    before = torch.cat([model.normaliser.restore_obs(first)[:, None], obs[:, :-1]], dim=1)
+    return function(before, model.normaliser.restore_action(actions), obs).to(obs.dtype)
+
+
+def _joined(steps: list[Trajectory]) -> Trajectory:
+    """Join trajectories of one step along the horizon."""
+
+    def join(name: str) -> Any:
+        values = [getattr(step, name) for step in steps]
+        return None if values[0] is None else torch.cat(values, dim=1)
+
+    return Trajectory(**{field.name: join(field.name) for field in fields(Trajectory)})
