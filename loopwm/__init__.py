@@ -1,3 +1,83 @@
 """Looped world models: one core refines a latent state until it can predict what happens next."""
 
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from loopwm.core import depth
+    from loopwm.core.config import Bounded
+    from loopwm.core.halt import Fixed, OutputDelta, Residual
+    from loopwm.data.store import RolloutDataset
+    from loopwm.study.accuracy import PredictionReport
+    from loopwm.study.prediction import evaluate
+    from loopwm.train.config import AdamW, FitConfig, Muon
+    from loopwm.world.build import load
+    from loopwm.world.config import GRU, MLP, Gaussian, Mean, Objective, Untied, WorldConfig
+    from loopwm.world.ensemble import Ensemble
+    from loopwm.world.fit import fit
+    from loopwm.world.model import WorldModel, WorldModelLike
+    from loopwm.world.prediction import Prediction, Trajectory
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "GRU",
+    "MLP",
+    "AdamW",
+    "Bounded",
+    "Ensemble",
+    "FitConfig",
+    "Fixed",
+    "Gaussian",
+    "Mean",
+    "Muon",
+    "Objective",
+    "OutputDelta",
+    "Prediction",
+    "PredictionReport",
+    "Residual",
+    "RolloutDataset",
+    "Trajectory",
+    "Untied",
+    "WorldConfig",
+    "WorldModel",
+    "WorldModelLike",
+    "depth",
+    "evaluate",
+    "fit",
+    "load",
+]
+
+# Where each name lives; a name is imported when it is first used, so that neither `import loopwm`
+# nor `loopwm --help` waits for torch.
+_HOMES = {
+    "core.config": ("Bounded",),
+    "core.halt": ("Fixed", "OutputDelta", "Residual"),
+    "data.store": ("RolloutDataset",),
+    "study.accuracy": ("PredictionReport",),
+    "study.prediction": ("evaluate",),
+    "train.config": ("AdamW", "FitConfig", "Muon"),
+    "world.build": ("load",),
+    "world.config": ("GRU", "MLP", "Gaussian", "Mean", "Objective", "Untied", "WorldConfig"),
+    "world.ensemble": ("Ensemble",),
+    "world.fit": ("fit",),
+    "world.model": ("WorldModel", "WorldModelLike"),
+    "world.prediction": ("Prediction", "Trajectory"),
+}
+_MODULES = {"depth": "loopwm.core.depth"}
+_HOME = {name: f"loopwm.{module}" for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        value = importlib.import_module(_MODULES[name])
+    elif name in _HOME:
+        value = getattr(importlib.import_module(_HOME[name]), name)
+    else:
+        raise AttributeError(f"module 'loopwm' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

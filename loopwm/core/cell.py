@@ -1,7 +1,7 @@
 """One refinement of a latent state: `(h, e) -> h`, the weights that the loop applies repeatedly."""
 
 import math
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -15,6 +15,7 @@ from loopwm.core.fused import BoundedRefinement
 Conditioning = tuple[Tensor, ...]
 
 
+@runtime_checkable
 class Cell(Protocol):
     """Refine a state under a conditioning that stays fixed while the injection does.
 

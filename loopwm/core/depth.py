@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from loopwm.errors import ConfigError
 
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
 
+@runtime_checkable
 class Depth(Protocol):
     """Choose iteration counts for a batch of sequences."""
 

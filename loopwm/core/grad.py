@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from loopwm.errors import ConfigError
 
@@ -13,6 +13,7 @@ State = tuple["Tensor", ...]
 Iterate = Callable[..., State]
 
 
+@runtime_checkable
 class GradientMode(Protocol):
     """Run one iteration so that its backward pass is the one wanted."""
 

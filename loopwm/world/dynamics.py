@@ -1,7 +1,7 @@
 """What a world model is built around: a carried state, an input, and the feature they make."""
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -96,6 +96,7 @@ class Advance:
         )
 
 
+@runtime_checkable
 class Dynamics(Protocol):
     """Turn an input and the carried state into a feature and the next carried state.
 

@@ -1,0 +1,69 @@
+"""The face: a frozen list of names, each of which works, and none of which costs an import."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import loopwm as lw
+
+NAMES = {
+    *("AdamW", "Bounded", "Ensemble", "FitConfig", "Fixed", "GRU", "Gaussian", "MLP", "Mean"),
+    *("Muon", "Objective", "OutputDelta", "Prediction", "PredictionReport", "Residual"),
+    *("RolloutDataset", "Trajectory", "Untied", "WorldConfig", "WorldModel", "WorldModelLike"),
+    *("depth", "evaluate", "fit", "load"),
+}
+TORCH_FREE = {
+    *("AdamW", "Bounded", "FitConfig", "Fixed", "GRU", "Gaussian", "MLP", "Mean", "Muon"),
+    *("Objective", "OutputDelta", "Residual", "Untied", "WorldConfig", "depth"),
+}
+
+
+def python(code: str) -> str:
+    """Run `code` in a fresh interpreter and return what it prints."""
+    return subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def test_the_public_names_are_the_agreed_ones_and_at_most_forty():
+    assert set(lw.__all__) == NAMES
+    assert len(NAMES) <= 40
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_every_public_name_resolves_and_is_documented(name: str):
+    assert getattr(lw, name).__doc__
+    assert name in dir(lw)
+
+
+def test_a_name_that_does_not_exist_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'loopwm' has no attribute 'WorldConfg'"):
+        _ = lw.WorldConfg  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_what_type_checkers_see_is_what_runs():
+    tree = ast.parse(Path(lw.__file__).read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {
+        alias.name: node.module
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert seen.keys() == NAMES
+    for name, home in seen.items():
+        expected = sys.modules[f"{home}.{name}"] if name in lw._MODULES else None
+        assert getattr(lw, name) is (expected or getattr(sys.modules[str(home)], name))
+
+
+def test_import_loopwm_does_not_import_torch():
+    assert python("import sys, loopwm; print('torch' in sys.modules)") == "False"
+
+
+def test_configurations_do_not_import_torch():
+    names = ", ".join(f"loopwm.{name}" for name in sorted(TORCH_FREE))
+    code = f"import sys, loopwm; {names}; loopwm.WorldConfig(); loopwm.FitConfig()"
+    assert python(f"{code}; print('torch' in sys.modules)") == "False"
