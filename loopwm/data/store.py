@@ -135,7 +135,7 @@ class RolloutDataset:
             meta = replace(meta, dropped={**meta.dropped, "last step without next_obs": lost})
         if columns["action"].ndim == 1 and meta.num_actions is None:
             meta = replace(meta, num_actions=int(columns["action"].max()) + 1)
-        return cls(**columns, meta=meta)
+        return cls(info={}, meta=meta, **columns)
 
     def save(self, path: str | Path, shard_bytes: int = SHARD_BYTES) -> None:
         """Write the dataset as a directory of checksummed shards, atomically.
@@ -281,8 +281,8 @@ class RolloutDataset:
         return self.select_episodes(chosen)
 
     def make_env(self, **overrides: Any) -> "gymnasium.Env":
-        """Make the environment that the rows come from (see `loopwm.data.spaces.make_env`)."""
-        from loopwm.data.spaces import make_env
+        """Make the environment that the rows come from (see `loopwm.data.environment.make_env`)."""
+        from loopwm.data.environment import make_env
 
         return make_env(self.meta, **overrides)
 

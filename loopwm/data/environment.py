@@ -1,0 +1,144 @@
+"""Making environments, and describing them for the datasets collected in them."""
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.spaces import Box, Dict, Discrete
+from gymnasium.wrappers import FlattenObservation, TimeLimit, TransformObservation
+
+from loopwm.data.engine import quiet_mujoco
+from loopwm.data.meta import DatasetMeta, package_versions
+from loopwm.data.spaces import check_spaces, obs_names
+from loopwm.data.unclipped import UnclippedState
+from loopwm.errors import ConfigError, EnvironmentUnsupported
+
+Source: TypeAlias = str | Callable[..., gym.Env[Any, Any]]
+
+# Episodes of an environment that sets no limit end here, so that every episode ends.
+DEFAULT_TIME_LIMIT = 1000
+
+
+def make(
+    source: Source, env_kwargs: Mapping[str, Any] | None = None, unclipped: bool = False
+) -> gym.Env[Any, Any]:
+    """Make an environment whose observation is one row of numbers.
+
+    Args:
+        source: A Gymnasium id, or a function that makes an environment.
+        env_kwargs: Arguments for the environment.
+        unclipped: Observe velocities as simulated where the task would clip them.
+
+    Raises:
+        ConfigError: If the id is unknown, with close matches, or the arguments do not fit.
+        EnvironmentUnsupported: If its spaces are not supported, or it cannot be made here.
+    """
+    name = source_name(source)
+    with quiet_mujoco():
+        env = _make(source, name, dict(env_kwargs or {}))
+    check_spaces(env, name)
+    if unclipped:
+        env = UnclippedState(env)
+    if isinstance(env.observation_space, Dict):
+        env = FlattenObservation(env)
+    return env
+
+
+def make_env(
+    meta: DatasetMeta, *, factory: Callable[..., gym.Env[Any, Any]] | None = None, **overrides: Any
+) -> gym.Env[Any, Any]:
+    """Make the environment of a dataset again, with the same observation.
+
+    Args:
+        meta: The description of the dataset.
+        factory: What made the environment, where it was not a Gymnasium id.
+        overrides: Arguments that replace or complete the recorded ones, such as `render_mode`.
+
+    Raises:
+        ConfigError: If the environment is not registered; import the package that does so.
+    """
+    if factory is None and meta.env_id not in gym.registry:
+        raise ConfigError(
+            f"{meta.env_id!r} is not a registered environment; import the package that registers "
+            "it first, or pass factory="
+        )
+    env = make(factory or meta.env_id, meta.settings() | overrides, meta.unclipped)
+    return env if meta.obs_kept is None else _keep(env, meta.obs_kept)
+
+
+def source_name(source: Source) -> str:
+    """Return the id of an environment, or the name of the function that makes it."""
+    if isinstance(source, str):
+        return source
+    if callable(source):
+        name = getattr(source, "__qualname__", type(source).__qualname__)
+        return f"{getattr(source, '__module__', '')}.{name}"
+    raise ConfigError(
+        f"env must be a Gymnasium id or a function that makes an environment, got {source!r}"
+        + ("; pass a function, so that copies can be made" * isinstance(source, gym.Env))
+    )
+
+
+def describe(
+    source: Source, env: gym.Env[Any, Any], env_kwargs: Mapping[str, Any], unclipped: bool
+) -> DatasetMeta:
+    """Return what a dataset collected in an environment says about it."""
+    action = env.action_space
+    known = isinstance(source, str) and env.spec is not None
+    dt = getattr(env.unwrapped, "dt", None)
+    return DatasetMeta(
+        env_id=env.spec.id if known and env.spec else source_name(source),
+        env_kwargs=dict(env_kwargs),
+        unclipped=unclipped,
+        versions=package_versions(),
+        action_low=tuple(map(float, action.low)) if isinstance(action, Box) else None,
+        action_high=tuple(map(float, action.high)) if isinstance(action, Box) else None,
+        num_actions=int(action.n) if isinstance(action, Discrete) else None,
+        obs_names=obs_names(env),
+        dt=float(dt) if isinstance(dt, float | int) else None,
+    )
+
+
+def time_limit(env: gym.Env[Any, Any]) -> int:
+    """Return the most steps that an episode can have."""
+    layer = env
+    while isinstance(layer, gym.Wrapper):
+        if isinstance(layer, TimeLimit):
+            return layer._max_episode_steps
+        layer = layer.env
+    limit = env.spec.max_episode_steps if env.spec is not None else None
+    return limit or DEFAULT_TIME_LIMIT
+
+
+def _make(source: Source, name: str, env_kwargs: dict[str, Any]) -> gym.Env[Any, Any]:
+    try:
+        if isinstance(source, str):
+            # The checker's warnings are about how an environment is written, not how it is used.
+            return gym.make(source, disable_env_checker=True, **env_kwargs)
+        env = source(**env_kwargs)
+    except gym.error.UnregisteredEnv as error:
+        raise ConfigError(f"there is no environment {name!r}{_matches(name)}") from error
+    except (gym.error.DependencyNotInstalled, gym.error.DeprecatedEnv) as error:
+        raise EnvironmentUnsupported(f"{name} cannot be made: {error}") from error
+    except TypeError as error:
+        if not env_kwargs:
+            raise
+        raise ConfigError(f"{name} does not accept env_kwargs={env_kwargs}: {error}") from error
+    if not isinstance(env, gym.Env):
+        raise EnvironmentUnsupported(f"{name} returned {type(env).__name__}, not a gymnasium.Env")
+    return env
+
+
+def _matches(name: str) -> str:
+    known = {each.lower(): each for each in gym.registry}
+    close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(known[each] for each in close)}?" if close else ""
+
+
+def _keep(env: gym.Env[Any, Any], kept: tuple[int, ...]) -> gym.Env[Any, Any]:
+    space, places = env.observation_space, np.array(kept)
+    assert isinstance(space, Box)
+    fewer = Box(space.low[places], space.high[places], dtype=space.dtype.type)
+    return TransformObservation(env, lambda obs: obs[places], fewer)

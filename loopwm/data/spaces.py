@@ -1,0 +1,106 @@
+"""Which spaces are supported, and what their dimensions are called."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.spaces import Box, Dict, Discrete
+
+from loopwm.errors import EnvironmentUnsupported
+
+
+def check_spaces(env: gym.Env[Any, Any], name: str) -> None:
+    """Refuse an environment whose observation or action cannot be a row of numbers.
+
+    Args:
+        env: The environment.
+        name: What to call it.
+
+    Raises:
+        EnvironmentUnsupported: Naming the space and the remedy.
+    """
+    _check_observation(env.observation_space, name)
+    action = env.action_space
+    if isinstance(action, Discrete):
+        if action.start != 0:
+            raise EnvironmentUnsupported(
+                f"{name}: the action space {action} must count from 0; "
+                "shift it with gymnasium.wrappers.TransformAction in a factory"
+            )
+    elif not (isinstance(action, Box) and len(action.shape) == 1 and action.dtype.kind == "f"):
+        raise EnvironmentUnsupported(
+            f"{name}: the action space {action} is neither a flat Box of floats nor Discrete; "
+            "convert it with gymnasium.wrappers.TransformAction in a factory"
+        )
+
+
+def obs_names(env: gym.Env[Any, Any]) -> tuple[str, ...] | None:
+    """Return a name for each dimension of a flattened observation, where they are known."""
+    structure = getattr(env.unwrapped, "observation_structure", None)
+    names = None
+    if isinstance(structure, dict):
+        names = _mujoco_names(env.unwrapped, structure)
+    elif isinstance(env.unwrapped.observation_space, Dict):
+        names = _dict_names(env.unwrapped.observation_space)
+    shape = env.observation_space.shape
+    return tuple(names) if names is not None and shape == (len(names),) else None
+
+
+def _check_observation(space: gym.Space[Any], name: str) -> None:
+    if isinstance(space, Dict):
+        for key, each in space.spaces.items():
+            if _is_image(each):
+                raise EnvironmentUnsupported(
+                    f"{name}: the observation {key!r} is an image, {each}; images are not "
+                    "supported yet, drop it with gymnasium.wrappers.FilterObservation in a factory"
+                )
+        if space.is_np_flattenable:
+            return
+    elif isinstance(space, Box) and len(space.shape) == 1 and space.shape[0] > 0:
+        return
+    if _is_image(space):
+        raise EnvironmentUnsupported(
+            f"{name}: the observation space {space} is an image; images are not supported yet, "
+            "use an environment or a wrapper that observes a flat state"
+        )
+    raise EnvironmentUnsupported(
+        f"{name}: the observation space {space} is neither a flat Box nor a Dict of Boxes; "
+        "flatten it with gymnasium.wrappers.FlattenObservation in a factory"
+    )
+
+
+def _is_image(space: gym.Space[Any]) -> bool:
+    if not isinstance(space, Box):
+        return False
+    return len(space.shape) > 2 or (len(space.shape) == 2 and space.dtype == np.uint8)
+
+
+def _mujoco_names(task: Any, structure: dict[str, int]) -> list[str] | None:
+    """Name positions after joints and velocities after the joint they belong to."""
+    positions, velocities = [], []
+    for index in range(task.model.njnt):
+        joint = task.model.joint(index)
+        name = joint.name or f"joint {index}"
+        for names, size in ((positions, len(joint.qpos0)), (velocities, len(joint.damping))):
+            names += [name] if size == 1 else [f"{name}[{place}]" for place in range(size)]
+    blocks = {
+        "qpos": positions[structure.get("skipped_qpos", 0) :],
+        "qvel": [f"d {name}/dt" for name in velocities],
+    }
+    names = []
+    for key, size in structure.items():
+        if not key.startswith("skipped"):
+            names += blocks.get(key, [f"{key}[{place}]" for place in range(size)])
+    return names
+
+
+def _dict_names(space: Dict, prefix: str = "") -> list[str]:
+    names = []
+    for key, each in space.spaces.items():
+        if isinstance(each, Dict):
+            names += _dict_names(each, f"{prefix}{key}.")
+        else:
+            size = gym.spaces.flatdim(each)
+            places = [""] if size == 1 else [f"[{place}]" for place in range(size)]
+            names += [f"{prefix}{key}{place}" for place in places]
+    return names

@@ -1,0 +1,192 @@
+"""Episodes played step by step in Gymnasium, several environments side by side."""
+
+import math
+from collections.abc import Iterator
+from itertools import count as counter
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.spaces import Discrete
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from loopwm.data.episode import Episode, Task
+from loopwm.data.guard import ACTION, Watch, step_fault
+from loopwm.data.policy import as_policy
+from loopwm.errors import DataError
+
+DIFFICULTY = "difficulty/"
+
+
+def play_stepping(
+    task: Task, first: int, count: int | None, steps: int, num_envs: int
+) -> Iterator[Episode]:
+    """Play episodes of a task in order.
+
+    Args:
+        task: What to play.
+        first: Number of the first episode.
+        count: Number of episodes, or None for no limit.
+        steps: Total steps wanted; the episode in which they are reached is the last one.
+        num_envs: Environments to step side by side, at least 1.
+
+    Yields:
+        Episodes `first`, `first + 1`, ...; the last one may be cut short at `steps`.
+    """
+    lanes = _even_lanes(math.ceil(steps / task.limit), num_envs)
+    vector = SyncVectorEnv([task.make] * lanes, copy=False, autoreset_mode=AutoresetMode.DISABLED)
+    try:
+        yield from _in_order(_Field(task, vector, first, count), steps)
+    finally:
+        vector.close()
+
+
+def _even_lanes(episodes: int, num_envs: int) -> int:
+    """Use as many environments as finish together, rather than leave some idle in the end."""
+    rounds = math.ceil(episodes / num_envs)
+    return math.ceil(episodes / rounds)
+
+
+def _in_order(field: "_Field", steps: int) -> Iterator[Episode]:
+    done: dict[int, Episode] = {}
+    following = field.first
+    while True:
+        while following in done:
+            episode = done.pop(following)
+            yield episode
+            steps -= len(episode)
+            following += 1
+            if steps <= 0:
+                return
+        here = next((run for run in field.runs if run and run.number == following), None)
+        if here and len(here.reward) >= steps:
+            yield here.episode(truncated=True).cut(steps)
+            return
+        if here is None and field.exhausted:
+            return
+        field.step(done)
+
+
+class _Run:
+    """An episode being played."""
+
+    def __init__(self, number: int, task: Task, env: gym.Env[Any, Any], obs: np.ndarray) -> None:
+        self.number = number
+        self.space = env.action_space
+        self.watch = Watch(env)
+        policy = as_policy(task.policy)
+        self.control = policy.begin(task.policy_rng(number), self.space, task.limit)
+        self.obs = [obs.copy()]
+        self.action: list[np.ndarray] = []
+        self.reward: list[float] = []
+        self.terminated = False
+        self.info: dict[str, dict[int, float]] = {}
+
+    def choose(self) -> np.ndarray | None:
+        """Return the next action, or None if it is not finite."""
+        kind = np.int64 if isinstance(self.space, Discrete) else self.space.dtype
+        action = np.asarray(self.control(self.obs[-1]))
+        if not np.isfinite(action).all():
+            return None
+        if action.size == 1 and action.shape != self.space.shape:
+            action = action.reshape(self.space.shape or ())
+        if action.shape != self.space.shape:
+            raise DataError(
+                f"the policy returned an action of shape {action.shape}; "
+                f"the action space is {self.space}"
+            )
+        return action.astype(kind)
+
+    def take(self, action: np.ndarray, obs: np.ndarray, reward: float, terminated: bool) -> None:
+        self.action.append(action)
+        self.obs.append(obs.copy())
+        self.reward.append(float(reward))
+        self.terminated = bool(terminated)
+
+    def episode(self, truncated: bool, fault: str | None = None) -> Episode:
+        length = len(self.reward)
+        discrete = isinstance(self.space, Discrete)
+        info = {name: np.full(length, np.nan) for name in self.info}
+        for name, values in self.info.items():
+            info[name][list(values)] = list(values.values())
+        return Episode(
+            obs=np.stack(self.obs),
+            action=np.array(self.action, np.int64 if discrete else self.space.dtype),
+            reward=np.array(self.reward, np.float64),
+            terminated=self.terminated,
+            truncated=truncated,
+            fault=fault,
+            info=info,
+        )
+
+
+class _Field:
+    """Environments side by side, each with the episode that is played in it."""
+
+    def __init__(self, task: Task, vector: SyncVectorEnv, first: int, count: int | None) -> None:
+        self.task, self.vector, self.first = task, vector, first
+        self.numbers = iter(counter(first) if count is None else range(first, first + count))
+        self.runs: list[_Run | None] = [None] * vector.num_envs
+        self.over = np.ones(vector.num_envs, bool)
+        self.obs = np.zeros((vector.num_envs, 0))
+        self.exhausted = False
+
+    def step(self, done: dict[int, Episode]) -> None:
+        """Make one step in every environment, moving episodes that end into `done`."""
+        self._reset()
+        actions = np.stack([self._action(lane, done) for lane in range(len(self.runs))])
+        self.obs, rewards, terminated, truncated, infos = self.vector.step(actions)
+        self.over = terminated | truncated
+        for lane, run in enumerate(self.runs):
+            if run is None:
+                continue
+            fault = step_fault(run.watch, self.obs[lane], rewards[lane])
+            if fault is None:
+                self._keep_info(run, lane, infos)
+                run.take(actions[lane], self.obs[lane], rewards[lane], terminated[lane])
+            if fault or self.over[lane] or len(run.reward) == self.task.limit:
+                stopped = bool(fault or truncated[lane] or not terminated[lane])
+                done[run.number] = run.episode(stopped, fault)
+                self.runs[lane] = None
+
+    def _reset(self) -> None:
+        free = [lane for lane, run in enumerate(self.runs) if run is None]
+        fresh = {lane: number for lane, number in zip(free, self.numbers, strict=False)}
+        self.exhausted = len(fresh) < len(free)
+        # An environment with nothing left to play still has to be steppable.
+        mask = self.over.copy()
+        mask[list(fresh)] = True
+        if not mask.any():
+            return
+        seeds = [self.task.reset_seed(fresh.get(lane, 0)) for lane in range(len(self.runs))]
+        self.obs, _ = self.vector.reset(seed=list(seeds), options={"reset_mask": mask})
+        for lane, number in fresh.items():
+            env = self.vector.envs[lane]
+            self.runs[lane] = _Run(number, self.task, env, self.obs[lane])
+
+    def _action(self, lane: int, done: dict[int, Episode]) -> np.ndarray:
+        run = self.runs[lane]
+        action = run.choose() if run else None
+        if action is not None:
+            return action
+        if run:
+            done[run.number] = run.episode(truncated=True, fault=ACTION)
+            self.runs[lane] = None
+        space: Any = self.vector.single_action_space
+        zero = np.zeros(space.shape or (), space.dtype)
+        return zero if isinstance(space, Discrete) else np.clip(zero, space.low, space.high)
+
+    def _keep_info(self, run: _Run, lane: int, infos: dict[str, Any]) -> None:
+        for name, column in infos.items():
+            if not (name in self.task.info_keys or name.startswith(DIFFICULTY)):
+                continue
+            if infos[f"_{name}"][lane]:
+                value = column[lane] if isinstance(column, np.ndarray) else column
+                run.info.setdefault(name, {})[len(run.reward)] = _number(name, value)
+
+
+def _number(name: str, value: Any) -> float:
+    number = np.asarray(value)
+    if number.ndim or number.dtype.kind not in "biuf":
+        raise DataError(f"info[{name!r}] must be a number to become a column, got {value!r}")
+    return float(number)
