@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -14,7 +14,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from loopwm.errors import ConfigError, DataError, StoreError
-from loopwm.files.single import read_regular, write_file
+from loopwm.files import write_file
+from loopwm.files.single import read_regular
 
 Split = Literal["train", "test"]
 Stage = Literal["early", "middle", "late"]
@@ -91,6 +92,7 @@ class Actor:
         self.weights = [(_float32(w), _float32(b)) for w, b in weights]
         self.low, self.high, self.info = _float32(low), _float32(high), info
         _check_shapes(self.weights, self.low, self.high)
+        self._centre, self._half = (self.low + self.high) / 2, (self.high - self.low) / 2
 
     @property
     def obs_dim(self) -> int:
@@ -117,12 +119,14 @@ class Actor:
         hidden = np.asarray(obs, np.float32)
         *layers, (weight, bias) = self.weights
         for inner_weight, inner_bias in layers:
-            hidden = np.maximum(inner_weight @ hidden + inner_bias, np.float32(0))
-        squashed = np.tanh(weight @ hidden + bias)
-        action = self.low + np.float32(0.5) * (squashed + np.float32(1)) * (self.high - self.low)
-        return np.clip(action, self.low, self.high)
+            hidden = np.maximum(inner_weight @ hidden + inner_bias, 0.0)
+        action = self._centre + self._half * np.tanh(weight @ hidden + bias)
+        # Rounding may cross a bound.
+        return np.minimum(np.maximum(action, self.low), self.high)
 
-    def begin(self, rng: np.random.Generator, action_space: gym.Space[Any], horizon: int) -> Self:
+    def begin(
+        self, rng: np.random.Generator, action_space: gym.Space[Any], horizon: int
+    ) -> "Actor":
         """Start an episode (see `loopwm.data.policy.Policy`).
 
         Raises:
@@ -199,13 +203,13 @@ def split_of(seed: int) -> Split:
 
 
 def shipped_actors(
-    env_id: str, split: Split = "train", *, root: Path | str | None = None
+    env_id: str, split: str = "train", *, root: Path | str | None = None
 ) -> list[Actor]:
     """Load the trained actors of a task, in the order of training seed and stage.
 
     Args:
         env_id: Gymnasium id of the task.
-        split: Which training seeds (see `split_of`).
+        split: `train` or `test`: which training seeds (see `split_of`).
         root: Directory of actors; those that ship with the package by default.
 
     Returns:

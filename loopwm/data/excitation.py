@@ -1,6 +1,6 @@
 """Open-loop excitations: whole sequences of actions, drawn before the episode begins."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import gymnasium as gym
@@ -141,7 +141,9 @@ class Excitation:
         kinds: What to choose from, at least one.
     """
 
-    kinds: tuple[OpenLoop, ...] = (Uniform(), OrnsteinUhlenbeck(), Sines())
+    kinds: tuple[OpenLoop, ...] = field(
+        default_factory=lambda: (Uniform(), OrnsteinUhlenbeck(), Sines())
+    )
 
     def __post_init__(self) -> None:
         """Refuse a choice from nothing."""

@@ -60,6 +60,7 @@ class Policy(Protocol):
         ...
 
 
+@runtime_checkable
 class Predictor(Protocol):
     """Be a policy of Stable-Baselines3."""
 
@@ -71,7 +72,7 @@ class Predictor(Protocol):
 PolicyLike: TypeAlias = Policy | OpenLoop | Predictor | Controller
 
 
-def as_policy(policy: PolicyLike) -> Policy:
+def as_policy(policy: object) -> Policy:
     """Adapt whatever can choose actions to the protocol `Policy`.
 
     Args:
@@ -93,7 +94,7 @@ def as_policy(policy: PolicyLike) -> Policy:
         return policy
     if isinstance(policy, OpenLoop):
         return _Playback(policy)
-    if callable(getattr(policy, "predict", None)):
+    if isinstance(policy, Predictor):
         return _Predict(policy)
     if callable(policy):
         return _Reactive(policy)
@@ -116,7 +117,8 @@ class WithNoise:
     std: float = 0.15
 
     def __post_init__(self) -> None:
-        """Refuse what is no standard deviation."""
+        """Refuse what is no policy or no standard deviation."""
+        as_policy(self.policy)
         check_positive(self, "std")
 
     def begin(
@@ -139,7 +141,7 @@ class WithNoise:
 
         def noisy(obs: np.ndarray) -> np.ndarray:
             disturbed = control(obs) + scale * noise.standard_normal(box.shape)
-            return np.clip(disturbed.astype(box.dtype), box.low, box.high)
+            return np.minimum(np.maximum(disturbed.astype(box.dtype), box.low), box.high)
 
         return noisy
 

@@ -1,0 +1,1 @@
+"""Agents: policies trained in the real environment, and what acts by imagining."""
