@@ -14,8 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from loopwm.agent.sac import PolicyTraining, actor_of, make_task, soft_actor_critic
 from loopwm.data.actor import STAGES, Actor, ActorInfo, Stage
-from loopwm.data.environment import time_limit
 from loopwm.data.engine import quiet_mujoco
+from loopwm.data.environment import time_limit
 from loopwm.data.unclipped import CLIPPED_IDS
 from loopwm.errors import ConfigError
 from loopwm.seed import key
