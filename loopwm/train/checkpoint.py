@@ -108,7 +108,8 @@ def resume(run_dir: Path, training: Training, identity: dict[str, Any]) -> int:
             return _load(tree, training)
         except (RuntimeError, KeyError, ValueError) as error:
             raise CheckpointError(
-                f"{path} does not fit this model: {error}; choose another run_dir"
+                f"{path} does not fit this model: {' '.join(str(error).split())}; "
+                "choose another run_dir"
             ) from error
     if found:
         raise CheckpointError(

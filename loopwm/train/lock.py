@@ -19,10 +19,15 @@ def exclusive(run_dir: Path) -> Iterator[None]:
     file `lock` stays and means nothing by itself.
 
     Raises:
-        CheckpointError: If another run is writing there.
+        CheckpointError: If another run is writing there, or nobody can.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
-    file = os.open(run_dir / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        file = os.open(run_dir / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise CheckpointError(
+            f"run_dir={str(run_dir)!r} cannot be written: {error.strerror or error}"
+        ) from error
     try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -3,7 +3,8 @@
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -78,22 +79,24 @@ class Log:
         """Continue the file `metrics.jsonl` in `run_dir` after its first `size` bytes.
 
         Raises:
-            CheckpointError: If the file is shorter than that.
+            CheckpointError: If the file is shorter than that, or cannot be written.
         """
         self._sinks = list(sinks)
-        self._path = run_dir and run_dir / "metrics.jsonl"
         self._file = None
         self.records: list[Record] = []
-        if self._path:
-            self.records = _cut(self._path, size)
-            self._file = self._path.open("a", encoding="utf-8")
+        if run_dir is not None:
+            path = run_dir / "metrics.jsonl"
+            with _reported(str(path)):
+                self.records = _cut(path, size)
+                self._file = path.open("a", encoding="utf-8")
 
     def write(self, record: Record) -> None:
         """Add one record."""
         self.records.append(record)
         if self._file:
-            self._file.write(json.dumps(record, allow_nan=False) + "\n")
-            self._file.flush()
+            with _reported(self._file.name):
+                self._file.write(json.dumps(record, allow_nan=False) + "\n")
+                self._file.flush()
         for sink in self._sinks:
             sink.write(record)
 
@@ -101,8 +104,9 @@ class Log:
         """Bring the file safely to disk and return its size in bytes."""
         if self._file is None:
             return 0
-        os.fsync(self._file.fileno())
-        return self._file.tell()
+        with _reported(self._file.name):
+            os.fsync(self._file.fileno())
+            return self._file.tell()
 
     def close(self) -> None:
         """Close the file; the sinks belong to the caller."""
@@ -148,6 +152,17 @@ def _floats(values: list[Tensor | float]) -> list[float]:
     if len(tensors) == len(values):  # one transfer for all
         return torch.stack([t.reshape(()).double() for t in tensors]).tolist()
     return [float(v) for v in values]
+
+
+@contextmanager
+def _reported(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be written: {error.strerror or error}; "
+            "the checkpoints made so far are whole"
+        ) from error
 
 
 def _cut(path: Path, size: int) -> list[Record]:

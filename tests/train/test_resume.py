@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -95,10 +96,32 @@ def test_a_process_stopped_by_a_signal_ends_like_the_uninterrupted_one(
     assert subprocess.run(command, timeout=60).returncode == code
     # SIGTERM let the update finish and be saved, SIGKILL did not.
     newest = 38 if number == signal.SIGTERM else 30
-    assert [p.name for p in checkpoints(tmp_path)][0] == f"{newest:09d}"
+    assert checkpoints(tmp_path)[0].name == f"{newest:09d}"
     net, history = toy.train(tmp_path, toy.config(optimizer))
     assert history.resumed_from == newest
     assert_equal_runs(tmp_path, net.state_dict(), whole)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_kills_at_any_moment_of_saving_do_not_change_the_end(toy: ModuleType, tmp_path: Path):
+    net, _ = toy.train(tmp_path / "whole", toy.long_config())
+    rng = np.random.default_rng(0)
+    newest = [0]
+    for _ in range(6):
+        command = [sys.executable, str(toy.__file__), str(tmp_path / "killed")]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "running\n"
+            time.sleep(rng.uniform(0, 0.3))
+            process.kill()
+        newest.append(int(checkpoints(tmp_path / "killed")[0].name))
+    assert newest == sorted(newest)
+    assert 0 < newest[1] < newest[-1] < 300, "the kills missed the run"
+    again, _ = toy.train(tmp_path / "killed", toy.long_config())
+    assert_equal_runs(
+        tmp_path / "killed", again.state_dict(), (tmp_path / "whole", net.state_dict())
+    )
 
 
 def test_an_interrupt_from_the_keyboard_ends_like_the_uninterrupted_run(

@@ -38,7 +38,7 @@ def loss(
 
 def validate(net: nn.Module) -> float:
     x, y = sample(torch.Generator().manual_seed(99), 64)
-    return float((net(x) - y).square().mean())
+    return float((net(x) - y).square().mean().detach())
 
 
 def config(optimizer: str = "AdamW", **changes: object) -> FitConfig:
@@ -74,9 +74,27 @@ def train(
     return net, run(net, watched, sample, settings, run_dir=run_dir, validate=validate)
 
 
-def main(run_dir: str, optimizer: str, update: int, signal_number: int) -> None:
-    train(Path(run_dir), config(optimizer), {update: lambda: os.kill(os.getpid(), signal_number)})
+def long_config() -> FitConfig:
+    """Return a run that writes checkpoints without pause."""
+    return config(updates=300, checkpoint_every=1)
+
+
+def train_until_killed(run_dir: str) -> None:
+    def running() -> None:
+        sys.stdout.write("running\n")
+        sys.stdout.flush()
+
+    train(Path(run_dir), long_config(), dict.fromkeys(range(300), running))
+
+
+def train_and_signal(run_dir: str, optimizer: str, update: int, number: int) -> None:
+    """Train, and send this process a signal inside the loss of an update."""
+    train(Path(run_dir), config(optimizer), {update: lambda: os.kill(os.getpid(), number)})
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    match sys.argv[1:]:
+        case [run_dir]:
+            train_until_killed(run_dir)
+        case [run_dir, optimizer, update, number]:
+            train_and_signal(run_dir, optimizer, int(update), int(number))
