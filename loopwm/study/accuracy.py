@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _BY_HORIZON = (
     *("rmse", "interval", "rmse_change", "interval_change", "median", "quartiles", "dimensions"),
     *("windows", "episodes", "diverged", "reward", "iterations", "settled", "uncertainty"),
+    "by_episode",
 )
 
 
@@ -47,6 +48,8 @@ class PredictionReport:
         iterations: Mean iterations of the loop per imagined step.
         settled: Share of imagined steps whose loop settled.
         uncertainty: Scores of the stated spread; empty for models that state none.
+        by_episode: For each episode with windows its number, its windows and the sum of their
+            squared errors, for paired comparisons; kept for the model and its parts.
         termination: Score of the predicted terminal steps, one step ahead, or None without any.
         parts: The same for each part of a mixture.
         references: The same for copy-last, a linear model and the ceiling, where available.
@@ -70,6 +73,7 @@ class PredictionReport:
     iterations: dict[int, float]
     settled: dict[int, float]
     uncertainty: dict[int, UncertaintyScore] = field(default_factory=dict)
+    by_episode: dict[int, tuple[tuple[int, int, float], ...]] = field(default_factory=dict)
     termination: TerminationScore | None = None
     parts: "dict[str, PredictionReport]" = field(default_factory=dict)
     references: "dict[str, PredictionReport]" = field(default_factory=dict)

@@ -78,7 +78,9 @@ def evaluate(
     return replace(
         report,
         termination=_termination(model, test, history, how, sampling),
-        references=references | ceiling,
+        references={
+            name: replace(each, by_episode={}) for name, each in (references | ceiling).items()
+        },
         notes=_notes(how, scale, train, history, sampling) | {"ceiling": remark},
     )
 

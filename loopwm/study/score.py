@@ -93,21 +93,19 @@ def score_uncertainty(
 ) -> UncertaintyScore | None:
     """Score a predicted spread; all inputs in training-set standard deviations.
 
-    Where a model states both a Gaussian spread and the disagreement of its members, the spread
-    scored is the root of the sum of their squares (the law of total variance).
-
     Args:
         error: Predicted minus true observation; rows that are not finite are left out.
-        std: Spread of the Gaussian heads, or None.
-        disagreement: Standard deviation of the members' means, or None.
+        std: Stated spread, or None; an ensemble's is that of its mixture.
+        disagreement: Standard deviation of the members' means, or None; it stands in for the
+            spread of a model that states no other.
 
     Returns:
         The scores, or None for a model that states no spread.
     """
-    if std is None and disagreement is None:
+    stated = disagreement if std is None else std
+    if stated is None:
         return None
-    variance = sum(spread**2 for spread in (std, disagreement) if spread is not None)
-    spread = np.sqrt(np.maximum(variance, 1e-12))
+    spread = np.maximum(stated, 1e-6)
     usable = np.isfinite(error).all(1) & np.isfinite(spread).all(1)
     if not usable.any():
         nan = float("nan")

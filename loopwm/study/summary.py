@@ -138,6 +138,7 @@ def _numbers(measured: WindowErrors, scale: Scale) -> dict[str, Any]:
             "reward": _root_mean(rewards),
             "iterations": _mean(measured.iterations),
             "settled": _mean(measured.settled),
+            "by_episode": _by_episode(squares, measured.episode),
         }
 
 
@@ -172,6 +173,14 @@ def _interval(squares: Float[ndarray, "W O"], episode: Int[ndarray, " W"]) -> tu
 
 def _root(end: float) -> float:
     return math.inf if end > math.sqrt(_HUGE) else math.sqrt(end)
+
+
+def _by_episode(
+    squares: Float[ndarray, "W O"], episode: Int[ndarray, " W"]
+) -> tuple[tuple[int, int, float], ...]:
+    numbers, index, counts = np.unique(episode, return_inverse=True, return_counts=True)
+    sums = np.bincount(index, weights=squares.mean(axis=1), minlength=len(numbers))
+    return tuple(zip(numbers.tolist(), counts.tolist(), sums.tolist(), strict=True))
 
 
 def _uncertainty(measured: WindowErrors, scale: Scale) -> UncertaintyScore | None:

@@ -64,9 +64,10 @@ def draw_rows(rows: Int[ndarray, " N"], count: int, rng: np.random.Generator) ->
     """
     if len(rows) <= count:
         return rows
-    edges = np.linspace(0, len(rows), count + 1)
-    picks = np.floor(edges[:-1] + rng.random(count) * np.diff(edges)).astype(np.int64)
-    return np.unique(rows[np.minimum(picks, len(rows) - 1)])
+    # Whole stretches differ in length by one; where they begin is random, so that is fair too.
+    edges = ((np.arange(count + 1) + rng.random()) * len(rows) / count).astype(np.int64)
+    picks = rng.integers(edges[:-1], edges[1:]) % len(rows)
+    return np.sort(rows[picks])
 
 
 def window_rows(

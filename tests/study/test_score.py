@@ -58,13 +58,18 @@ def test_a_true_spread_covers_nine_tenths_and_has_the_normals_entropy(
     assert np.isnan(score.spearman_disagreement)
 
 
-def test_spreads_of_members_and_heads_add_in_variance(rng: np.random.Generator) -> None:
+def test_disagreement_is_ranked_by_itself_and_stands_in_for_a_missing_spread(
+    rng: np.random.Generator,
+) -> None:
     error, std, members = rng.normal(size=(3, 50, 2)) ** 2 + 0.1
     both = score_uncertainty(error, std, members)
-    total = score_uncertainty(error, np.hypot(std, members), None)
+    stated = score_uncertainty(error, std, None)
+    between = score_uncertainty(error, None, members)
     assert both is not None
-    assert total is not None
-    assert both.nll == pytest.approx(total.nll)
+    assert stated is not None
+    assert between is not None
+    assert (both.nll, both.coverage) == (stated.nll, stated.coverage)
+    assert between.spearman == both.spearman_disagreement
     assert both.spearman_disagreement == pytest.approx(
         spearman(np.linalg.norm(error, axis=1), np.linalg.norm(members, axis=1))
     )

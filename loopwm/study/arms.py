@@ -1,0 +1,53 @@
+"""The models that are compared, by name; free of torch."""
+
+from dataclasses import dataclass
+
+from loopwm.core.depth import Fixed
+from loopwm.errors import ConfigError
+from loopwm.world.config import GRU, MLP, Gaussian, ModelConfig, Untied, WorldConfig
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Name one way to build a model.
+
+    Attributes:
+        label: What tables call it.
+        config: The configuration that is trained.
+        members: Number of models; more than one make an ensemble.
+        family: Arms of one family are shapes of the same model; the best one stands for it.
+    """
+
+    label: str
+    config: ModelConfig
+    members: int = 1
+    family: str = ""
+
+
+# Every shape of the MLP has at least four times the parameters of the looped default; mbrl-lib's
+# own 4x200 would have 3.98 times as many.
+ARMS = {
+    "looped": Arm("looped (default)", WorldConfig()),
+    "once": Arm("same cell, not looped (T=1)", WorldConfig(depth=Fixed(1))),
+    "untied": Arm("8 untied cells", Untied(blocks=8)),
+    "mlp-4x208": Arm("MLP 4x208", MLP(width=208, depth=4), family="mlp"),
+    "mlp-3x256": Arm("MLP 3x256", MLP(width=256, depth=3), family="mlp"),
+    "mlp-2x384": Arm("MLP 2x384", MLP(width=384, depth=2), family="mlp"),
+    "gru": Arm("GRU", GRU()),
+    "no-carry": Arm("looped, no carry", WorldConfig(carry=False)),
+    "stack": Arm("looped, no carry, 4 frames", WorldConfig(carry=False, frames=4)),
+    "gaussian": Arm("looped, Gaussian head", WorldConfig(head=Gaussian())),
+    "ensemble": Arm("ensemble of 5, Gaussian heads", WorldConfig(head=Gaussian()), members=5),
+    "mlp-ensemble": Arm("ensemble of 5 MLP 4x200, Gaussian heads", MLP(head=Gaussian()), members=5),
+}
+
+
+def arm_of(name: str) -> Arm:
+    """Return the arm of that name.
+
+    Raises:
+        ConfigError: If there is none, listing those that exist.
+    """
+    if name not in ARMS:
+        raise ConfigError(f"arm must be one of {', '.join(ARMS)}, got {name!r}")
+    return ARMS[name]

@@ -1,0 +1,94 @@
+"""Work cut into cells, each a JSON file: finished ones are skipped, several workers can share."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from loopwm.files import read_json, write_json
+
+
+@runtime_checkable
+class Named(Protocol):
+    """Ask of a cell that it has a name, which says everything that its result depends on."""
+
+    @property
+    def name(self) -> str:
+        """The name, also that of its file."""
+        ...
+
+
+_Cell = TypeVar("_Cell", bound=Named)
+
+
+def run_cells(
+    cells: Sequence[_Cell],
+    folder: Path,
+    compute: Callable[[_Cell], dict[str, Any]],
+    report: Callable[[str], None] = lambda line: None,
+) -> dict[str, dict[str, Any]]:
+    """Compute the cells that are not finished and return the results of all that are.
+
+    A cell that another living process is working on is left to it; so a plan can be run by several
+    processes at once, and again after a crash.
+
+    Args:
+        cells: The work, in order.
+        folder: Where results are kept, `<name>.json` each.
+        compute: Makes a cell's result, made of JSON values.
+        report: Receives a line for each cell begun.
+
+    Returns:
+        Results by name; cells that others are working on are missing.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for position, cell in enumerate(cells):
+        path = folder / f"{cell.name}.json"
+        with _claimed(path) as mine:
+            # Checked under the claim: another process may have finished it a moment ago.
+            if mine and not path.exists():
+                report(f"{position + 1} of {len(cells)}: {cell.name}")
+                write_json(path, compute(cell))
+    names = [cell.name for cell in cells]
+    finished = {name: folder / f"{name}.json" for name in names}
+    return {name: read_json(path) for name, path in finished.items() if path.exists()}
+
+
+@contextmanager
+def _claimed(path: Path) -> Iterator[bool]:
+    """Hold `<path>.claim`, which names this process; yield whether it could be had."""
+    claim = path.with_name(f"{path.name}.claim")
+    mine = _take(claim) or (not _held(claim) and _take_over(claim))
+    try:
+        yield mine
+    finally:
+        if mine:
+            claim.unlink(missing_ok=True)
+
+
+def _take(claim: Path) -> bool:
+    """Create the claim with its content in one step, so that no other process sees it empty."""
+    draft = claim.with_name(f"{claim.name}.{os.getpid()}")
+    draft.write_text(str(os.getpid()))
+    try:
+        os.link(draft, claim)
+    except FileExistsError:
+        return False
+    finally:
+        draft.unlink()
+    return True
+
+
+def _take_over(claim: Path) -> bool:
+    claim.unlink(missing_ok=True)
+    return _take(claim)
+
+
+def _held(claim: Path) -> bool:
+    try:
+        process = int(claim.read_text())
+        os.kill(process, 0)
+    except (OSError, ValueError):
+        return False
+    return process != os.getpid()

@@ -1,0 +1,176 @@
+"""From the cells of a comparison to its tables: errors, ratios, parameters, plateau, parts."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from loopwm.stats import paired_ratio
+from loopwm.study.accuracy import PredictionReport
+from loopwm.study.results import Column, Sheet
+
+Result = Mapping[str, Any]
+
+REFERENCE = "looped"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Hold the cells of one arm: the same model from several seeds.
+
+    Attributes:
+        arm: Name of the arm.
+        label: What tables call it.
+        results: The cells' results.
+        reports: Their evaluations, in the same order.
+    """
+
+    arm: str
+    label: str
+    results: tuple[Result, ...]
+    reports: tuple[PredictionReport, ...]
+
+
+def group_cells(finals: Mapping[str, Result]) -> list[Group]:
+    """Group finished cells by arm, seeds ascending; cells that failed are left out."""
+    by_arm: dict[str, list[Result]] = {}
+    for result in finals.values():
+        if "report" in result:
+            by_arm.setdefault(result["cell"]["arm"], []).append(result)
+    groups = []
+    for arm, results in by_arm.items():
+        ordered = tuple(sorted(results, key=lambda each: each["cell"]["seed"]))
+        reports = tuple(PredictionReport.from_dict(each["report"]) for each in ordered)
+        groups.append(Group(arm, ordered[0]["label"], ordered, reports))
+    return groups
+
+
+def over_seeds(groups: Sequence[Group], horizons: Sequence[int], part: str = "") -> Sheet:
+    """Make the table of errors: a row for each arm, mean over seeds [lowest, highest].
+
+    Args:
+        groups: The arms.
+        horizons: Columns of RMSE.
+        part: Part of the mixture, or "" for all of it.
+    """
+    columns = [Column("model")]
+    columns += [Column(f"rmse_{k}", f"k={k}") for k in horizons]
+    columns += [Column(f"change_{k}", f"k={k}, change") for k in horizons]
+    columns += [Column("diverged", "diverged")]
+    rows = []
+    for group in groups:
+        reports = [_part(report, part) for report in group.reports]
+        row: dict[str, Any] = {"model": group.label}
+        for k in horizons:
+            row[f"rmse_{k}"] = spread([report.rmse[k] for report in reports])
+            row[f"change_{k}"] = spread([report.rmse_change[k] for report in reports])
+        row["diverged"] = max(max(report.diverged.values()) for report in reports)
+        rows.append(row)
+    if groups:
+        rows += _reference_rows(groups[0], horizons, part)
+    return Sheet(part or "all parts", tuple(columns), tuple(rows))
+
+
+def costs(groups: Sequence[Group]) -> Sheet:
+    """Make the table of what each arm costs and whether it had stopped learning."""
+    names = ("model", "parameters", "core", "flops", "lr", "updates", "seconds", "plateau")
+    labels = ("model", "parameters", "of them dynamics", "FLOPs per step", "learning rate")
+    labels += ("updates", "training, s", "gain in the last quarter")
+    rows = []
+    for group in groups:
+        first = group.results[0]
+        gains = [each["plateau"] for each in group.results if each["plateau"] is not None]
+        rows.append(
+            {
+                "model": group.label,
+                "parameters": first["parameters"],
+                "core": first["core_parameters"],
+                "flops": first["flops"],
+                "lr": f"{first['cell']['lr']:g}",
+                "updates": first["cell"]["updates"],
+                "seconds": float(np.mean([each["seconds"] for each in group.results])),
+                "plateau": None if not gains else f"{100 * max(gains):.2g}%",
+            }
+        )
+    columns = tuple(Column(name, label) for name, label in zip(names, labels, strict=True))
+    return Sheet("cost and plateau", columns, tuple(rows))
+
+
+def ratios(groups: Sequence[Group], horizons: Sequence[int], against: str = REFERENCE) -> Sheet:
+    """Make the table of RMSE over that of one arm, on the same windows, seeds taken together.
+
+    Above 1 means worse than that arm. The interval is a bootstrap over episodes, which are the
+    same for all arms.
+
+    Args:
+        groups: The arms.
+        horizons: Columns.
+        against: The arm that all are compared with.
+    """
+    columns = [Column("model"), *(Column(f"ratio_{k}", f"k={k}") for k in horizons)]
+    base = next((group for group in groups if group.arm == against), None)
+    rows = []
+    for group in groups if base is not None else ():
+        if group is base or base is None:
+            continue
+        row: dict[str, Any] = {"model": group.label}
+        row |= {f"ratio_{k}": error_ratio(group.reports, base.reports, k) for k in horizons}
+        rows.append(row)
+    label = against if base is None else base.label
+    return Sheet(f"RMSE over that of: {label}", tuple(columns), tuple(rows))
+
+
+def error_ratio(
+    first: Sequence[PredictionReport], second: Sequence[PredictionReport], horizon: int
+) -> list[float] | None:
+    """Compare two arms on the same windows.
+
+    Args:
+        first: Reports of the numerator's seeds.
+        second: Reports of the denominator's seeds.
+        horizon: Open-loop steps.
+
+    Returns:
+        Ratio of RMSEs and the ends of its 95% interval; None where they share no windows.
+    """
+    sums = [_episode_means(reports, horizon) for reports in (first, second)]
+    shared = sorted(set(sums[0]) & set(sums[1]))
+    top, bottom = (np.array([each[number] for number in shared]) for each in sums)
+    usable = np.isfinite(top).all() and np.isfinite(bottom).all() and len(shared) > 0
+    if not usable or not ((top > 0).all() and (bottom > 0).all()):
+        return None
+    interval = paired_ratio(top, bottom)
+    ends = (top.sum() / bottom.sum(), float(interval.low), float(interval.high))
+    return [math.sqrt(each) for each in ends]
+
+
+def spread(values: Sequence[float]) -> list[float]:
+    """Return mean, lowest and highest of some seeds' numbers."""
+    return [float(np.mean(values)), float(min(values)), float(max(values))]
+
+
+def _episode_means(reports: Sequence[PredictionReport], horizon: int) -> dict[int, float]:
+    """Return for each episode its summed squared errors, averaged over seeds."""
+    totals: dict[int, float] = {}
+    for report in reports:
+        for number, _, total in report.by_episode[horizon]:
+            totals[number] = totals.get(number, 0.0) + total / len(reports)
+    return totals
+
+
+def _reference_rows(group: Group, horizons: Sequence[int], part: str) -> list[dict[str, Any]]:
+    rows = []
+    for name, whole in group.reports[0].references.items():
+        report = _part(whole, part)
+        label = f"{name}, of {group.label}" if name == "ceiling" else name
+        row: dict[str, Any] = {"model": label, "diverged": max(report.diverged.values())}
+        row |= {f"rmse_{k}": report.rmse[k] for k in horizons}
+        row |= {f"change_{k}": report.rmse_change[k] for k in horizons}
+        rows.append(row)
+    return rows
+
+
+def _part(report: PredictionReport, part: str) -> PredictionReport:
+    return report.parts[part] if part else report

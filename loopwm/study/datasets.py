@@ -1,0 +1,109 @@
+"""The experience that studies share: collected once, kept on disk, split the same everywhere."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from loopwm.data.collect import collect
+from loopwm.data.standard import collect_standard
+from loopwm.data.store import RolloutDataset
+from loopwm.errors import ConfigError, DataError
+
+TEST_ROWS = 40_000
+TRAIN_SEED, TEST_SEED = 0, 1
+
+
+@dataclass(frozen=True)
+class Experience:
+    """Say what a study is trained and tested on.
+
+    Attributes:
+        task: Gymnasium id.
+        rows: Transitions of training and validation together.
+        observation: "full", or "positions" for observations without velocities.
+        mixture: "standard" (`loopwm.data.standard`), or "excitation" alone.
+    """
+
+    task: str = "Hopper-v5"
+    rows: int = 100_000
+    observation: str = "full"
+    mixture: str = "standard"
+
+    def __post_init__(self) -> None:
+        """Check the choices.
+
+        Raises:
+            ConfigError: If one is unknown.
+        """
+        for name, known in (
+            ("observation", ("full", "positions")),
+            ("mixture", ("standard", "excitation")),
+        ):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Hold the three parts of a study's experience.
+
+    Attributes:
+        train: What models are trained on.
+        valid: What learning rates and shapes are chosen by: other episodes of the same policies.
+        test: What is reported: episodes of policies from other training seeds.
+    """
+
+    train: RolloutDataset
+    valid: RolloutDataset
+    test: RolloutDataset
+
+
+def study_data(experience: Experience, folder: Path) -> Split:
+    """Load a study's experience, or collect and keep it.
+
+    Args:
+        experience: What is wanted.
+        folder: Where it is kept.
+
+    Returns:
+        Training, validation (5% of its episodes) and test set.
+    """
+    whole = _kept(experience, experience.rows, "train", TRAIN_SEED, folder)
+    test = _kept(experience, TEST_ROWS, "test", TEST_SEED, folder)
+    if experience.observation == "positions":
+        whole, test = (each.keep_obs(position_dims(each)) for each in (whole, test))
+    train, valid = whole.split(0.95, seed=0)
+    return Split(train, valid, test)
+
+
+def position_dims(dataset: RolloutDataset) -> list[int]:
+    """List the observation dimensions that are not velocities.
+
+    Raises:
+        DataError: If the dimensions have no names, or none is a velocity.
+    """
+    names = dataset.meta.obs_names
+    if names is None:
+        raise DataError(
+            f"the observations of {dataset.meta.env_id} have no names, so velocities cannot be "
+            "told from positions; use keep_obs with indices of your own"
+        )
+    kept = [index for index, name in enumerate(names) if not is_velocity(name)]
+    if len(kept) in (0, len(names)):
+        raise DataError(f"the observations of {dataset.meta.env_id} are all alike: {names}")
+    return kept
+
+
+def is_velocity(name: str) -> bool:
+    """Say whether the name of an observation dimension is that of a velocity."""
+    return name.startswith("d ") and name.endswith("/dt")
+
+
+def _kept(experience: Experience, rows: int, split: str, seed: int, folder: Path) -> RolloutDataset:
+    path = folder / f"{experience.task}-{experience.mixture}-{rows}-{split}"
+    if not path.exists():
+        # Two processes may both collect it: the rows are the same, and saving is atomic.
+        if experience.mixture == "standard":
+            collect_standard(experience.task, rows, seed, split).save(path)
+        else:
+            collect(experience.task, rows, seed).save(path)
+    return RolloutDataset.load(path)
