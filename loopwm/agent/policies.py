@@ -20,8 +20,8 @@ from loopwm.data.unclipped import CLIPPED_IDS
 from loopwm.errors import ConfigError
 from loopwm.seed import key
 
-# Shares of the way from the untrained to the best return at which the stages are taken.
-_SHARES = {"early": 0.25, "middle": 0.6}
+# Shares of the way from the untrained to the best return that early and middle are to have.
+_SHARES = (0.25, 0.6)
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Snapshot:
 def train_policies(
     env_id: str,
     seeds: Sequence[int] = (0, 1, 2, 3),
-    steps: int = 100_000,
+    steps: int = 72_000,
     out: Path | str = "actors",
     *,
     config: PolicyTraining | None = None,
@@ -85,8 +85,9 @@ def train_policies(
 def choose(snapshots: Sequence[Snapshot]) -> dict[Stage, Snapshot]:
     """Choose the early, the middle and the late snapshot of one training by their return.
 
-    Late is the best one; early and middle are those before it whose return is nearest to a
-    quarter and to three fifths of the way from the first return to the best.
+    Late is the best one; early and middle are those whose return is nearest to a quarter and to
+    three fifths of the way from the first return to the best. Returns jump and fall back during
+    training, so this is an order of strength, not always of time.
 
     Args:
         snapshots: At least three, in the order of training, the untrained actor first.
@@ -95,16 +96,15 @@ def choose(snapshots: Sequence[Snapshot]) -> dict[Stage, Snapshot]:
         Three different snapshots, early no better than middle, middle no better than late.
     """
     returns = np.array([each.mean_return for each in snapshots])
-    late = 2 + int(np.argmax(returns[2:]))
-    span = max(returns[late] - returns[0], 1e-6)
-    share = (returns[:late] - returns[0]) / span
-    early = int(np.argmin(np.abs(share - _SHARES["early"])))
-    distance = np.abs(share - _SHARES["middle"])
-    distance[early] = np.inf
-    early, middle = sorted((early, int(np.argmin(distance))), key=lambda i: returns[i])
-    return {
-        stage: snapshots[index] for stage, index in zip(STAGES, (early, middle, late), strict=True)
-    }
+    late = int(np.argmax(returns))
+    share = (returns - returns[0]) / max(returns[late] - returns[0], 1e-6)
+    chosen = [late]
+    for wanted in _SHARES:
+        distance = np.abs(share - wanted)
+        distance[chosen] = np.inf
+        chosen.append(int(np.argmin(distance)))
+    ranked = [*sorted(chosen[1:], key=lambda index: returns[index]), late]
+    return {stage: snapshots[index] for stage, index in zip(STAGES, ranked, strict=True)}
 
 
 def returns_of(actor: Actor, episodes: int, seed: int) -> np.ndarray:

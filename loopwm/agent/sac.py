@@ -15,7 +15,7 @@ from loopwm.errors import ConfigError, EnvironmentUnsupported, require
 class PolicyTraining:
     """Set how a policy is trained by soft actor-critic (arXiv 1812.05905).
 
-    Small networks and one update for four steps: a run is to take minutes of one core, and the
+    Small networks and one update for two steps: a run is to take minutes of one core, and the
     policies are a source of varied data, not the best that could be had.
 
     Attributes:
@@ -32,7 +32,7 @@ class PolicyTraining:
     """
 
     num_envs: int = 8
-    updates_per_step: float = 0.25
+    updates_per_step: float = 0.5
     batch_size: int = 128
     learning_rate: float = 1e-3
     learning_starts: int = 2_000

@@ -77,6 +77,8 @@ def collect_standard(
         ConfigError: If an argument is out of range.
         DataError: If the task has no actors; the message says how to train them.
     """
+    if seed < 0:
+        raise ConfigError(f"seed must not be negative, got {seed}")
     found = shipped_actors(env_id, split, root=actors)
     pieces = plan(steps, found)
     datasets = []
@@ -105,19 +107,21 @@ def plan(steps: int, actors: Sequence[Actor]) -> list[Piece]:
     """
     ends = (True, False) if actors[0].info.env_id in CLIPPED_IDS else ()
     settings = [{"terminate_when_unhealthy": each} for each in ends] or [{}]
-    pieces = []
-    for part, rows in zip(PARTS, _shares(steps, len(PARTS)), strict=True):
-        grid = [(*way, kwargs) for way in _ways(part, actors) for kwargs in settings]
-        if rows < len(grid):
-            raise ConfigError(
-                f"steps must be at least {len(PARTS) * len(grid)}, so that every policy and "
-                f"setting has a row, got {steps}"
-            )
-        pieces += [
-            Piece(part, share, *way)
-            for share, way in zip(_shares(rows, len(grid)), grid, strict=True)
-        ]
-    return pieces
+    grids = {
+        part: [(*way, kwargs) for way in _ways(part, actors) for kwargs in settings]
+        for part in PARTS
+    }
+    needed = len(PARTS) * max(map(len, grids.values()))
+    if steps < needed:
+        raise ConfigError(
+            f"steps must be at least {needed}, so that every policy and setting has a row, "
+            f"got {steps}"
+        )
+    return [
+        Piece(part, share, *how)
+        for (part, grid), rows in zip(grids.items(), _shares(steps, len(PARTS)), strict=True)
+        for share, how in zip(_shares(rows, len(grid)), grid, strict=True)
+    ]
 
 
 def _ways(part: str, actors: Sequence[Actor]) -> list[tuple[PolicyLike, float]]:

@@ -32,11 +32,12 @@ def test_stages_are_taken_at_a_quarter_three_fifths_and_all_of_the_way_to_the_be
     assert chosen(-200, -190, 60, 390, 1000, 900) == [60, 390, 1000]
 
 
-def test_stages_come_from_before_the_best_and_differ_whatever_the_returns():
-    assert chosen(0, 100, 25, 60) == [0, 25, 60]
-    assert chosen(50, 20, 10) == [20, 50, 10]
+def test_stages_differ_and_never_fall_whatever_the_returns():
+    assert chosen(0, 100, 25, 60) == [25, 60, 100]
+    assert chosen(50, 20, 10) == [10, 20, 50]
     assert chosen(0, 0, 0, 0) == [0, 0, 0]
-    assert chosen(0, 300, 310, 1000) == [300, 310, 1000]
+    assert chosen(0, 10, 1000) == [0, 10, 1000]
+    assert chosen(8, 230, 235, 850, 450, 540, 410) == [230, 540, 850]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def test_training_writes_an_actor_per_stage_with_its_origin(trained):
         assert (info.env_id, info.seed, info.stage) == ("InvertedPendulum-v5", 2, stage)
         assert 0 <= info.step <= 120
         assert info.episodes == 2
-        assert info.training["updates_per_step"] == 0.25
+        assert info.training["updates_per_step"] == 0.5
         assert info.versions.keys() == {"gymnasium", "mujoco", "stable_baselines3", "torch"}
 
 

@@ -118,8 +118,8 @@ def test_the_same_seed_gives_the_same_rows_and_another_split_or_seed_gives_other
 
     starts = {tuple(row) for row in hopper.obs[hopper.bounds[:-1]]}
     for other in (
-        collect_standard("Hopper-v5", STEPS, seed=4),
-        collect_standard("Hopper-v5", STEPS, seed=3, split="test"),
+        collect_standard("Hopper-v5", 32, seed=4),
+        collect_standard("Hopper-v5", 32, seed=3, split="test"),
     ):
         assert starts.isdisjoint(map(tuple, other.obs[other.bounds[:-1]]))
 
@@ -149,6 +149,11 @@ def test_half_cheetah_is_collected_as_it_is():
     assert not mixture.meta.unclipped
     assert "variant" not in mixture.info
     assert mixture.info["can_terminate"].all()
+
+
+def test_a_negative_seed_is_refused():
+    with pytest.raises(ConfigError, match="seed must not be negative, got -1"):
+        collect_standard("Hopper-v5", 1000, seed=-1)
 
 
 def test_a_task_without_actors_is_refused_before_anything_is_collected():
