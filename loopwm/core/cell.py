@@ -84,7 +84,8 @@ class BoundedCell(nn.Module):
     def forward(self, h: Float[Tensor, "*B D"], conditioning: Conditioning) -> Tensor:
         """Refine h once under the conditioning of `condition`."""
         injected, bias = conditioning
-        if self.training and self.gain is None:
+        # Autocast mixes types, which the backward pass by hand does not follow.
+        if self.training and self.gain is None and not torch.is_autocast_enabled(h.device.type):
             refined = BoundedRefinement.apply(
                 h.flatten(0, -2),
                 injected.flatten(0, -2),
