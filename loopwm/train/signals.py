@@ -12,7 +12,11 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @dataclass(slots=True)
 class StopRequest:
-    """Hold the signal that asked for the end, if one has come."""
+    """Hold the signal that asked for the end, if one has come.
+
+    Attributes:
+        received: Number of the signal, or None.
+    """
 
     received: int | None = None
 
