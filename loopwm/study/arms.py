@@ -24,12 +24,13 @@ class Arm:
     family: str = ""
 
 
-# Every shape of the MLP has at least four times the parameters of the looped default; mbrl-lib's
+# Every shape of the family "mlp" has at least four times the parameters of the looped default; mbrl-lib's
 # own 4x200 would have 3.98 times as many.
 ARMS = {
     "looped": Arm("looped (default)", WorldConfig()),
     "once": Arm("same cell, not looped (T=1)", WorldConfig(depth=Fixed(1))),
     "untied": Arm("8 untied cells", Untied(blocks=8)),
+    "mlp-4x200": Arm("MLP 4x200", MLP(width=200, depth=4)),
     "mlp-4x208": Arm("MLP 4x208", MLP(width=208, depth=4), family="mlp"),
     "mlp-3x256": Arm("MLP 3x256", MLP(width=256, depth=3), family="mlp"),
     "mlp-2x384": Arm("MLP 2x384", MLP(width=384, depth=2), family="mlp"),
