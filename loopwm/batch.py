@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SequenceBatch:
     """Hold windows of consecutive transitions, none of which crosses an episode.
 
@@ -25,9 +25,10 @@ class SequenceBatch:
         valid: Whether the step is real rather than padding.
     """
 
+    # After the reward, because the checks of the shapes must have met K before they can add 1.
+    reward: Float[Tensor, "B K"]
     obs: Float[Tensor, "B K+1 O"]
     action: Float[Tensor, "B K A"] | Int[Tensor, "B K"]
-    reward: Float[Tensor, "B K"]
     terminated: Bool[Tensor, "B K"]
     valid: Bool[Tensor, "B K"]
 
@@ -38,19 +39,19 @@ class SequenceBatch:
     def steps(self, count: int) -> "SequenceBatch":
         """Return the first `count` steps of every window."""
         return SequenceBatch(
-            self.obs[:, : count + 1],
-            self.action[:, :count],
-            self.reward[:, :count],
-            self.terminated[:, :count],
-            self.valid[:, :count],
+            obs=self.obs[:, : count + 1],
+            action=self.action[:, :count],
+            reward=self.reward[:, :count],
+            terminated=self.terminated[:, :count],
+            valid=self.valid[:, :count],
         )
 
     def to(self, device: torch.device | str) -> "SequenceBatch":
         """Return the batch on `device`."""
         return SequenceBatch(
-            self.obs.to(device),
-            self.action.to(device),
-            self.reward.to(device),
-            self.terminated.to(device),
-            self.valid.to(device),
+            obs=self.obs.to(device),
+            action=self.action.to(device),
+            reward=self.reward.to(device),
+            terminated=self.terminated.to(device),
+            valid=self.valid.to(device),
         )

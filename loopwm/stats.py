@@ -11,7 +11,6 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from loopwm.errors import DataError
-from loopwm.seed import numpy_rng
 
 # Resampled counts held at once, in numbers; 32 MB.
 _CHUNK = 4 * 2**20
@@ -121,7 +120,7 @@ def _resampled(
             f"weight {weights.sum():g}; use more data or shorter horizons"
         )
     columns = np.column_stack([weights, sums.reshape(episodes, -1)])
-    rng = numpy_rng(seed, "bootstrap")
+    rng = np.random.default_rng(seed)
     totals = []
     for start in range(0, resamples, rows := max(1, _CHUNK // episodes)):
         # How often each episode is drawn: the same as drawing E indices, and one product sums.
