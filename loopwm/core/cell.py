@@ -13,6 +13,7 @@ from loopwm.core.config import Bounded
 from loopwm.core.fused import BoundedRefinement
 
 Conditioning = tuple[Tensor, ...]
+Weights = tuple[Tensor, ...]
 
 
 @runtime_checkable
@@ -29,8 +30,14 @@ class Cell(Protocol):
         """Compute what depends on the injection e [B, L, D] alone; leading axis B."""
         ...
 
-    def __call__(self, h: Tensor, conditioning: Conditioning) -> Tensor:
-        """Refine h [B, L, D] once."""
+    def constrain(self) -> Weights:
+        """Compute the constrained weights, which all rows and iterations share."""
+        ...
+
+    def __call__(
+        self, h: Tensor, conditioning: Conditioning, weights: Weights | None = None
+    ) -> Tensor:
+        """Refine h [B, L, D] once; without `weights` they are computed for this call alone."""
         ...
 
 
@@ -72,25 +79,36 @@ class BoundedCell(nn.Module):
             self.inject.weight.data.mul_(1 - retention)
         init_linear(self.leave, gain=1 - retention)
 
+    def constrain(self) -> Weights:
+        """Return the retention and its complement, 1 - abar."""
+        rate = self.log_rate.exp() + self._min_rate
+        return torch.exp(-rate), -torch.expm1(-rate)
+
     @property
     def retention(self) -> Float[Tensor, " D"]:
         """Return abar of each channel, at most the configured maximum."""
-        return torch.exp(-(self.log_rate.exp() + self._min_rate))
+        return self.constrain()[0]
 
     def condition(self, e: Float[Tensor, "*B D"]) -> Conditioning:
         """Return `B e` and the part of the gates' input that depends on e."""
         return self.inject(e), self.from_injection(e)
 
-    def forward(self, h: Float[Tensor, "*B D"], conditioning: Conditioning) -> Tensor:
+    def forward(
+        self,
+        h: Float[Tensor, "*B D"],
+        conditioning: Conditioning,
+        weights: Weights | None = None,
+    ) -> Tensor:
         """Refine h once under the conditioning of `condition`."""
         injected, bias = conditioning
+        retention, renewal = weights or self.constrain()
         # Autocast mixes types, which the backward pass by hand does not follow.
         if self.training and self.gain is None and not torch.is_autocast_enabled(h.device.type):
             refined = BoundedRefinement.apply(
                 h.flatten(0, -2),
                 injected.flatten(0, -2),
                 bias.flatten(0, -2),
-                self.retention,
+                retention,
                 self.from_state,
                 self.leave,
             )
@@ -98,9 +116,8 @@ class BoundedCell(nn.Module):
         gate, value = (F.linear(rms_norm(h), self.from_state) + bias).chunk(2, dim=-1)
         correction = F.linear(F.silu(gate) * value, self.leave)
         if self.gain is None:
-            return torch.addcmul(injected, self.retention, h) + correction
-        renewal = -torch.expm1(-(self.log_rate.exp() + self._min_rate)) * self.gain
-        return self.retention * h + renewal * rms_norm(injected + correction)
+            return torch.addcmul(injected, retention, h) + correction
+        return retention * h + (self.gain * renewal) * rms_norm(injected + correction)
 
 
 class PostNormCell(nn.Module):
@@ -126,6 +143,15 @@ class PostNormCell(nn.Module):
         """Return the injection as it is."""
         return (e,)
 
-    def forward(self, h: Float[Tensor, "B L D"], conditioning: Conditioning) -> Tensor:
+    def constrain(self) -> Weights:
+        """Return nothing: no weight is constrained."""
+        return ()
+
+    def forward(
+        self,
+        h: Float[Tensor, "B L D"],
+        conditioning: Conditioning,
+        weights: Weights | None = None,
+    ) -> Tensor:
         """Refine h once."""
         return self.blocks(h + conditioning[0])

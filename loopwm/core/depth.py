@@ -104,7 +104,7 @@ class Poisson:
 
     Args:
         mean: Mean of the Poisson distribution, above 0.
-        max: Largest depth; by default two and a half times the mean, rounded up, plus one.
+        max: Largest depth; by default twice the mean, rounded up.
     """
 
     mean: float = 6.0
@@ -119,7 +119,7 @@ class Poisson:
     @property
     def limit(self) -> int:
         """Return the largest depth that is drawn."""
-        return self.max if self.max is not None else math.ceil(2.5 * self.mean) + 1
+        return self.max if self.max is not None else math.ceil(2 * self.mean)
 
     @property
     def typical(self) -> int:

@@ -57,8 +57,10 @@ class LoopedCore(nn.Module):
             The refined latents and, per row, what the loop did.
         """
 
+        weights = self.cell.constrain()
+
         def iterate(fixed: Conditioning, *states: Tensor) -> State:
-            return self.program.iterate(self.cell, states, fixed)
+            return self.program.iterate(self.cell, states, fixed, weights)
 
         fixed = self.program.prepare(self.cell, e)
         chosen = self.program.readout

@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from loopwm.core.cell import Cell, Conditioning
+from loopwm.core.cell import Cell, Conditioning, Weights
 
 State = tuple[Tensor, ...]
 
@@ -55,13 +55,16 @@ class Program:
             fixed += (e,)
         return fixed
 
-    def iterate(self, cell: Cell, z: State, fixed: Conditioning) -> State:
+    def iterate(
+        self, cell: Cell, z: State, fixed: Conditioning, weights: Weights | None = None
+    ) -> State:
         """Run the cycle once.
 
         Args:
             cell: The shared refinement.
             z: Latents, each [B, L, D].
             fixed: What `prepare` returned.
+            weights: What the cell's `constrain` returned.
 
         Returns:
             The refined latents.
@@ -73,7 +76,7 @@ class Program:
             else:
                 parts = [fixed[-1] if i == "e" else states[i] for i in update.add]
                 conditioning = cell.condition(sum(parts[1:], start=parts[0]))
-            states[update.dst] = cell(states[update.dst], conditioning)
+            states[update.dst] = cell(states[update.dst], conditioning, weights)
         return tuple(states)
 
 

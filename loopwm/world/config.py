@@ -49,7 +49,8 @@ class Objective:
     Args:
         reward: Weight of the squared error of the standardised reward.
         termination: Weight of the cross-entropy of termination.
-        intermediate: Weight of the observation error decoded at a random earlier iteration.
+        intermediate: Weight of the first step's observation error, decoded at a random earlier
+            iteration.
         mask: Probability that an imagined step of training hides the observation from the model,
             so that it learns to go on from its latent state alone.
     """

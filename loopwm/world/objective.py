@@ -1,6 +1,6 @@
 """The training loss: multi-step prediction error, fed back as imagination feeds it back."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
@@ -20,7 +20,7 @@ class _Unrolled:
     """Collect what each step of a training rollout leaves for the loss."""
 
     errors: list[Tensor] = field(default_factory=list)
-    early: list[Tensor] = field(default_factory=list)
+    early: Tensor | None = None
     features: list[Tensor] = field(default_factory=list)
 
 
@@ -31,7 +31,8 @@ def sequence_loss(
 
     The observation error of step k compares the observation imagined from the window's first one
     with the real one, in standard deviations of the one-step change; each row has its own depth
-    of refinement, the same at every step, and part of the loss is decoded at an earlier iteration.
+    of refinement, the same at every step, and part of the loss is the first step's error decoded
+    at an earlier iteration.
 
     Args:
         model: The world model, in training mode.
@@ -51,10 +52,9 @@ def sequence_loss(
 
     error = mean(torch.stack(unrolled.errors, dim=1).square().mean(-1))
     loss = error
-    if unrolled.early:
-        loss = loss + weights.intermediate * mean(
-            torch.stack(unrolled.early, dim=1).square().mean(-1)
-        )
+    if unrolled.early is not None:
+        early = (unrolled.early.square().mean(-1) * valid[:, 0]).sum()
+        loss = loss + weights.intermediate * early / valid[:, 0].sum().clamp_min(1)
     features = torch.stack(unrolled.features, dim=1)
     reward = mean(_reward_error(model, features, batch))
     alive = mean(_termination_error(model, features, batch))
@@ -107,8 +107,8 @@ def _unroll(model: WorldModel, batch: SequenceBatch, generator: torch.Generator)
         unrolled.errors.append((obs - target[:, k + 1]) / scale)
         unrolled.features.append(out.feature)
         if out.tapped is not None:
-            early = _moved(model, state, out.tapped)
-            unrolled.early.append((early - target[:, k + 1]) / scale)
+            unrolled.early = (_moved(model, state, out.tapped) - target[:, 1]) / scale
+            run = replace(run, tap=None)
         state = model.next_state(state, obs, _seen(model, state, generator), out.carry)
     return unrolled
 
