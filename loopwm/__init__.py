@@ -7,6 +7,8 @@ if TYPE_CHECKING:
     from loopwm.core import depth
     from loopwm.core.config import Bounded
     from loopwm.core.halt import Fixed, OutputDelta, Residual
+    from loopwm.data.collect import collect
+    from loopwm.data.standard import collect_standard
     from loopwm.data.store import RolloutDataset
     from loopwm.study.accuracy import PredictionReport
     from loopwm.study.prediction import evaluate
@@ -15,8 +17,9 @@ if TYPE_CHECKING:
     from loopwm.world.config import GRU, MLP, Gaussian, Mean, Objective, Untied, WorldConfig
     from loopwm.world.ensemble import Ensemble
     from loopwm.world.fit import fit
-    from loopwm.world.model import WorldModel, WorldModelLike
+    from loopwm.world.model import WorldModel
     from loopwm.world.prediction import Prediction, Trajectory
+    from loopwm.world.protocol import WorldModelLike
 
 __version__ = "0.1.0"
 
@@ -42,6 +45,8 @@ __all__ = [
     "WorldConfig",
     "WorldModel",
     "WorldModelLike",
+    "collect",
+    "collect_standard",
     "depth",
     "evaluate",
     "fit",
@@ -53,6 +58,8 @@ __all__ = [
 _HOMES = {
     "core.config": ("Bounded",),
     "core.halt": ("Fixed", "OutputDelta", "Residual"),
+    "data.collect": ("collect",),
+    "data.standard": ("collect_standard",),
     "data.store": ("RolloutDataset",),
     "study.accuracy": ("PredictionReport",),
     "study.prediction": ("evaluate",),
@@ -61,7 +68,8 @@ _HOMES = {
     "world.config": ("GRU", "MLP", "Gaussian", "Mean", "Objective", "Untied", "WorldConfig"),
     "world.ensemble": ("Ensemble",),
     "world.fit": ("fit",),
-    "world.model": ("WorldModel", "WorldModelLike"),
+    "world.model": ("WorldModel",),
+    "world.protocol": ("WorldModelLike",),
     "world.prediction": ("Prediction", "Trajectory"),
 }
 _MODULES = {"depth": "loopwm.core.depth"}

@@ -56,7 +56,6 @@ class LoopedCore(nn.Module):
         Returns:
             The refined latents and, per row, what the loop did.
         """
-
         weights = self.cell.constrain()
 
         def iterate(fixed: Conditioning, *states: Tensor) -> State:

@@ -14,7 +14,7 @@ from loopwm.study.summary import WindowErrors
 from loopwm.study.windows import draw_rows
 
 if TYPE_CHECKING:
-    from loopwm.world.model import WorldModelLike
+    from loopwm.world.protocol import WorldModelLike
 
 
 def ceiling_windows(

@@ -13,7 +13,7 @@ from loopwm.errors import DataError
 from loopwm.study.openloop import Imagination, Imagined, imagine_windows
 
 if TYPE_CHECKING:
-    from loopwm.world.model import WorldModelLike
+    from loopwm.world.protocol import WorldModelLike
 
 
 @dataclass(frozen=True)

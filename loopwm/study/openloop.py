@@ -14,7 +14,7 @@ from loopwm.data.store import RolloutDataset
 from loopwm.errors import ConfigError
 
 if TYPE_CHECKING:
-    from loopwm.world.model import WorldModelLike
+    from loopwm.world.protocol import WorldModelLike
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from loopwm.study.summary import DIVERGED, Scale, WindowErrors, summarise
 from loopwm.study.windows import Sampling, change_std, window_rows
 
 if TYPE_CHECKING:
-    from loopwm.world.model import WorldModelLike
+    from loopwm.world.protocol import WorldModelLike
 
 # Terminal steps are rare: one step ahead is cheap, so more rows are looked at for them.
 TERMINATION_ROWS = 10

@@ -43,6 +43,16 @@ class Edge:
         dtype = tensor.dtype if tensor.is_floating_point() else torch.get_default_dtype()
         return cls(is_numpy, dtype, tensor.device, tuple(lead))
 
+    @classmethod
+    def of_actions(cls, actions: Any, axes: tuple[int, ...]) -> "Edge":
+        """Describe actions [..., H, *axes], for any horizon H."""
+        shape = tuple(torch.as_tensor(actions).shape)
+        split = len(shape) - len(axes)
+        if split < 1 or shape[split:] != axes:
+            wanted = ", ".join(["...", "H", *map(str, axes)])
+            raise DataError(f"actions must have the shape ({wanted}), got {shape}")
+        return cls.of(actions, "actions", shape[split - 1 :])
+
     def leave(self, tensor: Tensor, dtype: torch.dtype | None = None) -> Any:
         """Give a result [B, ...] the caller's kind, type, device and leading shape."""
         if dtype is None:

@@ -18,8 +18,9 @@ from loopwm.world import config as configs
 from loopwm.world.baseline import GRUDynamics, MLPDynamics, UntiedDynamics
 from loopwm.world.config import GRU, MLP, ModelConfig, Untied, WorldConfig
 from loopwm.world.ensemble import Ensemble
+from loopwm.world.latent import action_width
 from loopwm.world.looped import LoopedDynamics
-from loopwm.world.model import WorldModel, action_width
+from loopwm.world.model import WorldModel
 
 SCHEMA = 1
 _DYNAMICS = {

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from loopwm.errors import ConfigError
+from loopwm.world import rollout
 from loopwm.world.arrays import Edge
-from loopwm.world.model import State, WorldModel
+from loopwm.world.model import WorldModel
 from loopwm.world.prediction import Prediction, Trajectory
+from loopwm.world.protocol import State
 
 
 class Ensemble(nn.Module):
@@ -72,8 +74,7 @@ class Ensemble(nn.Module):
 
     def step(self, state: State, action: Any, **options: Any) -> tuple[State, Prediction]:
         """Imagine one step with every member (see `WorldModel.step`)."""
-        axes = () if self.discrete else (self.normaliser.action_dim,)
-        edge = Edge.of(action, "action", axes)
+        edge = Edge.of(action, "action", self.members[0].action_axes)
         tensor = torch.as_tensor(action)
         results = [
             member.step(own, tensor, **options)
@@ -93,14 +94,14 @@ class Ensemble(nn.Module):
         self, obs: Any = None, actions: Any = None, *, state: State | None = None, **options: Any
     ) -> Trajectory:
         """Imagine with every member by itself (see `WorldModel.imagine`)."""
-        axes = () if self.discrete else (self.normaliser.action_dim,)
-        horizon = torch.as_tensor(actions).shape[-1 - len(axes)]
-        edge = (
-            Edge.of(actions, "actions", (horizon, *axes))
-            if obs is None
-            else Edge.of(obs, "obs", (self.obs_dim,))
-        )
-        obs = None if obs is None else torch.as_tensor(obs)
+        if (policy := options.pop("policy", None)) is not None:
+            horizon, own = options.pop("horizon"), ("halt", "max_iters", "feedback")
+            chosen = {name: options[name] for name in own if name in options}
+            return rollout.with_policy(self, obs, policy, horizon, chosen)
+        edge = Edge.of_actions(actions, self.members[0].action_axes)
+        if obs is not None:
+            edge = Edge.of(obs, "obs", (self.obs_dim,))
+            obs = torch.as_tensor(obs)
         states = [None] * len(self.members) if state is None else self._split(state)
         results = [
             member.imagine(obs, torch.as_tensor(actions), state=own, **options)

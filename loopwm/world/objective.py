@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from loopwm.batch import SequenceBatch
 from loopwm.core.depth import Fixed
 from loopwm.world.dynamics import Run
-from loopwm.world.model import State, WorldModel
+from loopwm.world.model import WorldModel
+from loopwm.world.protocol import State
 
 Metrics = dict[str, float | Tensor]
 
@@ -99,15 +100,15 @@ def _unroll(model: WorldModel, batch: SequenceBatch, generator: torch.Generator)
     target = model.normaliser.obs(batch.obs)
     actions = model.normaliser.action(batch.action)
     run = _plan(model, len(batch), generator)
-    state = _first_state(model, target[:, 0])
+    state = model.first_state(target[:, 0])
     unrolled = _Unrolled()
     for k in range(actions.shape[1]):
         out = model.advance(state, actions[:, k], run)
-        obs = _moved(model, state, out.feature)
+        obs = model.moved(state[0], out.feature)
         unrolled.errors.append((obs - target[:, k + 1]) / scale)
         unrolled.features.append(out.feature)
         if out.tapped is not None:
-            unrolled.early = (_moved(model, state, out.tapped) - target[:, 1]) / scale
+            unrolled.early = (model.moved(state[0], out.tapped) - target[:, 1]) / scale
             run = replace(run, tap=None)
         state = model.next_state(state, obs, _seen(model, state, generator), out.carry)
     return unrolled
@@ -126,17 +127,6 @@ def _plan(model: WorldModel, rows: int, generator: torch.Generator) -> Run:
         share = torch.rand(rows, generator=generator, device=generator.device)
         tap = 1 + (share * counts).long()
     return Run(counts, tap=tap)
-
-
-def _first_state(model: WorldModel, obs: Float[Tensor, "B O"]) -> State:
-    rows = obs.shape[0]
-    history = obs[:, None].expand(rows, model.frames - 1, model.obs_dim)
-    return (obs, obs.new_ones(rows, 1), history, *model.dynamics.initial(rows))
-
-
-def _moved(model: WorldModel, state: State, feature: Tensor) -> Tensor:
-    change = model.heads.change(feature)
-    return state[0] + change * model.normaliser.change_scale + model.normaliser.change_shift
 
 
 def _seen(model: WorldModel, state: State, generator: torch.Generator) -> Tensor:

@@ -2,31 +2,30 @@
 
 from collections.abc import Callable
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from loopwm.world.arrays import Edge, enter
 from loopwm.world.config import Feedback
 from loopwm.world.dynamics import Advance, Run
+from loopwm.world.latent import LatentModel
 from loopwm.world.prediction import Trajectory
-
-if TYPE_CHECKING:
-    from loopwm.world.model import State, WorldModel
+from loopwm.world.protocol import State, WorldModelLike
 
 Decode = Literal["all", "last", "reward"]
 
 
 def unroll(
-    model: "WorldModel",
-    state: "State",
+    model: LatentModel,
+    state: State,
     actions: Float[Tensor, "B H A"],
     run: Run,
     feedback: Feedback,
     decode: Decode = "all",
-) -> tuple[Trajectory, "State"]:
+) -> tuple[Trajectory, State]:
     """Imagine H steps.
 
     Everything that no later step depends on is decoded after the loop, for all steps in one batch:
@@ -49,7 +48,7 @@ def unroll(
         out = model.advance(state, action, run)
         advances.append(out)
         if feedback == "observation":
-            obs = _moved(model, state[0], model.heads.change(out.feature))
+            obs = model.moved(state[0], out.feature)
             observations.append(obs)
             state = model.next_state(state, obs, torch.ones_like(blind), out.carry)
         else:
@@ -58,18 +57,18 @@ def unroll(
     if feedback == "observation":
         standard = torch.stack(observations, dim=1)
     else:
-        steps = _moved(model, torch.zeros_like(features[..., :1]), model.heads.change(features))
+        steps = model.moved(torch.zeros_like(features[..., :1]), features)
         standard = first[:, None] + steps.cumsum(1)
         state = (standard[:, -1], *state[1:])
     return _decode(model, first, standard, features, actions, advances, decode), state
 
 
 def single(
-    model: "WorldModel", state: "State", action: Float[Tensor, "B A"], run: Run, feedback: Feedback
-) -> tuple[Advance, Trajectory, "State"]:
+    model: LatentModel, state: State, action: Float[Tensor, "B A"], run: Run, feedback: Feedback
+) -> tuple[Advance, Trajectory, State]:
     """Imagine one step: `unroll` over a horizon of one, with its advance."""
     out = model.advance(state, action, run)
-    obs = _moved(model, state[0], model.heads.change(out.feature))
+    obs = model.moved(state[0], out.feature)
     seen = torch.ones_like(state[1]) if feedback == "observation" else torch.zeros_like(state[1])
     trajectory = _decode(
         model, state[0], obs[:, None], out.feature[:, None], action[:, None], [out], "all"
@@ -78,39 +77,39 @@ def single(
 
 
 def with_policy(
-    model: "WorldModel",
+    model: WorldModelLike,
     obs: Any,
-    state: "State | None",
     policy: Callable[[Any], Any],
     horizon: int,
-    feedback: Feedback,
-    run: Run,
+    options: dict[str, Any],
 ) -> Trajectory:
-    """Imagine under a policy that is asked for an action at every imagined observation."""
-    reference = model.stats.obs_mean if obs is None else obs
-    edge = Edge.of(reference, "obs", (model.obs_dim,))
-    current = model.start(obs) if state is None else state
-    if obs is None:
-        edge = Edge(False, edge.dtype, current[0].device, (current[0].shape[0],))
-    axes = 0 if model.discrete else 1
-    steps: list[Trajectory] = []
+    """Imagine under a policy that is asked for an action at every imagined observation.
+
+    Args:
+        model: Any model with the verbs.
+        obs: First observations [B, O]; the policy gets the same kind of array.
+        policy: Maps observations [B, O] to actions.
+        horizon: Number of steps.
+        options: Passed on to `step`.
+    """
+    state, steps = model.start(obs), []
     for _ in range(horizon):
-        seen = edge.leave(model.normaliser.restore_obs(current[0]))
-        action = model.normaliser.action(
-            enter(policy(seen), "policy(obs)", axes, model.normaliser.obs_mean)
-        )
-        _, trajectory, current = single(model, current, action, run, feedback)
-        steps.append(trajectory)
-    return _joined(steps).leave(edge)
+        state, prediction = model.step(state, policy(obs), **options)
+        obs = prediction.next_obs
+        steps.append(prediction)
 
+    def join(name: str) -> Any:
+        values = [getattr(step, name) for step in steps]
+        if values[0] is None:
+            return None
+        return torch.stack(values, 1) if isinstance(values[0], Tensor) else np.stack(values, 1)
 
-def _moved(model: "WorldModel", obs: Tensor, change: Tensor) -> Tensor:
-    """Add a predicted change, in its own standard deviations, to a standardised observation."""
-    return obs + change * model.normaliser.change_scale + model.normaliser.change_shift
+    names = {field.name: field.name for field in fields(Trajectory)} | {"obs": "next_obs"}
+    return Trajectory(**{ours: join(theirs) for ours, theirs in names.items()})
 
 
 def _decode(
-    model: "WorldModel",
+    model: LatentModel,
     first: Float[Tensor, "B O"],
     standard: Float[Tensor, "B H O"],
     features: Float[Tensor, "B H D"],
@@ -145,19 +144,9 @@ def _decode(
 
 
 def _user(
-    model: "WorldModel", function: Any, first: Tensor, obs: Tensor | None, actions: Tensor
+    model: LatentModel, function: Any, first: Tensor, obs: Tensor | None, actions: Tensor
 ) -> Tensor:
     """Apply the user's function of obs, action and next_obs in environment units."""
     assert obs is not None
     before = torch.cat([model.normaliser.restore_obs(first)[:, None], obs[:, :-1]], dim=1)
     return function(before, model.normaliser.restore_action(actions), obs).to(obs.dtype)
-
-
-def _joined(steps: list[Trajectory]) -> Trajectory:
-    """Join trajectories of one step along the horizon."""
-
-    def join(name: str) -> Any:
-        values = [getattr(step, name) for step in steps]
-        return None if values[0] is None else torch.cat(values, dim=1)
-
-    return Trajectory(**{field.name: join(field.name) for field in fields(Trajectory)})
