@@ -13,7 +13,7 @@ NAMES = {
     *("AdamW", "Bounded", "Ensemble", "FitConfig", "Fixed", "GRU", "Gaussian", "MLP", "Mean"),
     *("Muon", "Objective", "OutputDelta", "Prediction", "PredictionReport", "Residual"),
     *("RolloutDataset", "Trajectory", "Untied", "WorldConfig", "WorldModel", "WorldModelLike"),
-    *("depth", "evaluate", "fit", "load"),
+    *("collect", "collect_standard", "depth", "evaluate", "fit", "load"),
 }
 TORCH_FREE = {
     *("AdamW", "Bounded", "FitConfig", "Fixed", "GRU", "Gaussian", "MLP", "Mean", "Muon"),
@@ -61,6 +61,20 @@ def test_what_type_checkers_see_is_what_runs():
 
 def test_import_loopwm_does_not_import_torch():
     assert python("import sys, loopwm; print('torch' in sys.modules)") == "False"
+
+
+def test_the_help_of_the_command_line_does_not_import_torch():
+    code = """
+import sys
+from loopwm.cli import main
+for words in (["--help"], ["train", "--help"]):
+    try:
+        main(words)
+    except SystemExit as end:
+        assert end.code == 0, words
+print("torch" in sys.modules)
+"""
+    assert python(code).splitlines()[-1] == "False"
 
 
 def test_configurations_do_not_import_torch():
