@@ -24,8 +24,8 @@ class Arm:
     family: str = ""
 
 
-# Every shape of the family "mlp" has at least four times the parameters of the looped default; mbrl-lib's
-# own 4x200 would have 3.98 times as many.
+# Every shape of the family "mlp" has at least four times the parameters of the looped default;
+# mbrl-lib's own 4x200 has 3.98 times as many.
 ARMS = {
     "looped": Arm("looped (default)", WorldConfig()),
     "once": Arm("same cell, not looped (T=1)", WorldConfig(depth=Fixed(1))),
