@@ -1,6 +1,7 @@
 """Soft actor-critic by Stable-Baselines3, and the small actor that comes out of it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium as gym
@@ -23,6 +24,12 @@ class PolicyTraining:
         updates_per_step: Gradient updates per environment step.
         batch_size: Transitions per update.
         learning_rate: Step size of all three optimisers.
+        entropy_weight: First weight of the entropy, adapted from there. At the usual 1 it would
+            take thousands of updates to come down to what these tasks end at.
+        target_rate: Share of the critics that their targets take over at each update.
+        env_kwargs: Arguments for the environment in training alone. A different weighting of the
+            reward may get it out of a rut, such as a Hopper that stands still; returns are always
+            measured without them.
         learning_starts: Environment steps of random actions at the beginning.
         actor: Widths of the actor's hidden layers.
         critic: Widths of the critics' hidden layers.
@@ -35,6 +42,9 @@ class PolicyTraining:
     updates_per_step: float = 0.5
     batch_size: int = 128
     learning_rate: float = 1e-3
+    entropy_weight: float = 0.1
+    target_rate: float = 0.01
+    env_kwargs: Mapping[str, Any] = field(default_factory=dict)
     learning_starts: int = 2_000
     actor: tuple[int, ...] = (64, 64)
     critic: tuple[int, ...] = (128, 128)
@@ -82,8 +92,10 @@ def soft_actor_critic(env_id: str, seed: int, config: PolicyTraining) -> Any:
 
     return SAC(
         "MlpPolicy",
-        DummyVecEnv([lambda: make_task(env_id)] * config.num_envs),
+        DummyVecEnv([lambda: make_task(env_id, config.env_kwargs)] * config.num_envs),
         learning_rate=config.learning_rate,
+        ent_coef=f"auto_{config.entropy_weight}",
+        tau=config.target_rate,
         learning_starts=config.learning_starts,
         batch_size=config.batch_size,
         gradient_steps=config.updates,
@@ -115,14 +127,14 @@ def actor_of(model: Any, info: ActorInfo) -> Actor:
     return Actor(weights, model.action_space.low, model.action_space.high, info)
 
 
-def make_task(env_id: str) -> gym.Env[Any, Any]:
+def make_task(env_id: str, env_kwargs: Mapping[str, Any] | None = None) -> gym.Env[Any, Any]:
     """Make a task as its policies observe it: velocities unclipped where that is an option.
 
     Raises:
-        ConfigError: If the id is unknown.
+        ConfigError: If the id is unknown, or the arguments do not fit.
         EnvironmentUnsupported: If the actions are not a bounded Box, or the observation not flat.
     """
-    env = make(env_id, unclipped=env_id in CLIPPED_IDS)
+    env = make(env_id, env_kwargs, unclipped=env_id in CLIPPED_IDS)
     action = env.action_space
     if not (isinstance(action, gym.spaces.Box) and action.is_bounded()):
         raise EnvironmentUnsupported(
