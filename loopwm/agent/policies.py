@@ -12,13 +12,15 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from loopwm.agent.sac import PolicyTraining, actor_of, make_task, soft_actor_critic
+from loopwm.agent.sac import PRESETS, PolicyTraining, actor_of, make_task, soft_actor_critic
 from loopwm.data.actor import STAGES, Actor, ActorInfo, Stage
 from loopwm.data.engine import quiet_mujoco
 from loopwm.data.environment import time_limit
 from loopwm.data.unclipped import CLIPPED_IDS
 from loopwm.errors import ConfigError
 from loopwm.seed import key
+
+_PACKAGES = ("gymnasium", "mujoco", "stable_baselines3", "torch")
 
 # Shares of the way from the untrained to the best return that early and middle are to have.
 _SHARES = (0.25, 0.6)
@@ -40,7 +42,7 @@ class Snapshot:
 def train_policies(
     env_id: str,
     seeds: Sequence[int] = (0, 1, 2, 3),
-    steps: int = 72_000,
+    steps: int = 80_000,
     out: Path | str = "actors",
     *,
     config: PolicyTraining | None = None,
@@ -56,7 +58,8 @@ def train_policies(
         seeds: Training seeds; see `loopwm.data.actor.split_of` for what each is used for.
         steps: Environment steps of each training.
         out: Directory; actors go to `<env id in lower case>/seed<k>-<stage>.safetensors` below it.
-        config: How to train; the defaults take about six minutes of one core per seed.
+        config: How to train; by default that of `loopwm.agent.sac.PRESETS`, or for other tasks
+            `PolicyTraining()`, which takes about six minutes of one core per seed.
         progress: Show a progress bar; by default where stderr is a terminal.
 
     Returns:
@@ -68,7 +71,7 @@ def train_policies(
         EnvironmentUnsupported: If the task's spaces are not supported.
         StoreError: If an actor cannot be written.
     """
-    config = PolicyTraining() if config is None else config
+    config = PRESETS.get(env_id, PolicyTraining()) if config is None else config
     if steps < config.evaluations * config.num_envs:
         raise ConfigError(
             f"steps must be at least evaluations * num_envs = "
@@ -78,7 +81,8 @@ def train_policies(
     with _progress(env_id, len(seeds) * steps, progress) as advance, _one_thread(), quiet_mujoco():
         for seed in seeds:
             snapshots = _train(env_id, seed, steps, config, advance)
-            paths += _write(choose(snapshots), env_id, seed, config, Path(out))
+            settings = {"algorithm": "SAC", "steps": steps, **dataclasses.asdict(config)}
+            paths += _write(choose(snapshots), settings, config.final_episodes, Path(out))
     return paths
 
 
@@ -169,27 +173,24 @@ def _snapshot(model: Any, env_id: str, seed: int, episodes: int) -> Snapshot:
 
 
 def _write(
-    chosen: dict[Stage, Snapshot], env_id: str, seed: int, config: PolicyTraining, out: Path
+    chosen: dict[Stage, Snapshot], settings: dict[str, Any], episodes: int, out: Path
 ) -> list[Path]:
     paths = []
     for stage, snapshot in chosen.items():
+        actor, info = snapshot.actor, snapshot.actor.info
         # Other episodes than those it was chosen by, so that the best is not flattered.
-        returns = returns_of(snapshot.actor, config.final_episodes, seed + 1_000_000)
+        returns = returns_of(actor, episodes, info.seed + 1_000_000)
         info = dataclasses.replace(
-            snapshot.actor.info,
+            info,
             stage=stage,
             mean_return=round(float(returns.mean()), 1),
             return_std=round(float(returns.std()), 1),
-            episodes=config.final_episodes,
-            training={"algorithm": "SAC", **dataclasses.asdict(config)},
-            versions={
-                name: metadata.version(name)
-                for name in ("gymnasium", "mujoco", "stable_baselines3", "torch")
-            },
+            episodes=episodes,
+            training=settings,
+            versions={name: metadata.version(name) for name in _PACKAGES},
         )
-        actor = Actor(snapshot.actor.weights, snapshot.actor.low, snapshot.actor.high, info)
         paths.append(out / info.filename)
-        actor.save(paths[-1])
+        Actor(actor.weights, actor.low, actor.high, info).save(paths[-1])
     return paths
 
 

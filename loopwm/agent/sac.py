@@ -70,6 +70,14 @@ class PolicyTraining:
         return round(self.num_envs * self.updates_per_step)
 
 
+# What the shipped policies were trained with. At its own weights, Hopper-v5 learns to stand still
+# long before it learns to hop, and a body at rest makes poor data.
+PRESETS: Mapping[str, PolicyTraining] = {
+    "Hopper-v5": PolicyTraining(env_kwargs={"healthy_reward": 0.5}),
+    "HalfCheetah-v5": PolicyTraining(updates_per_step=0.25),
+}
+
+
 def soft_actor_critic(env_id: str, seed: int, config: PolicyTraining) -> Any:
     """Make an untrained model for a task (arXiv 1812.05905).
 

@@ -58,7 +58,7 @@ def test_training_writes_an_actor_per_stage_with_its_origin(trained):
         assert (info.env_id, info.seed, info.stage) == ("InvertedPendulum-v5", 2, stage)
         assert 0 <= info.step <= 120
         assert info.episodes == 2
-        assert info.training["updates_per_step"] == 0.5
+        assert (info.training["steps"], info.training["updates_per_step"]) == (120, 0.5)
         assert info.versions.keys() == {"gymnasium", "mujoco", "stable_baselines3", "torch"}
 
 
