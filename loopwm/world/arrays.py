@@ -33,10 +33,10 @@ class Edge:
         """Describe an array whose trailing axes must be `last`.
 
         Raises:
-            DataError: If the trailing axes differ or a value is not finite.
+            DataError: If the trailing axes differ.
         """
         is_numpy = not isinstance(array, Tensor)
-        tensor = torch.as_tensor(array)
+        tensor = to_tensor(array)
         lead = tensor.shape[: tensor.ndim - len(last)]
         if tensor.ndim < len(last) or tuple(tensor.shape[len(lead) :]) != last:
             raise DataError(f"{name} must end in the axes {last}, got shape {tuple(tensor.shape)}")
@@ -46,11 +46,11 @@ class Edge:
     @classmethod
     def of_actions(cls, actions: Any, axes: tuple[int, ...]) -> "Edge":
         """Describe actions [..., H, *axes], for any horizon H."""
-        shape = tuple(torch.as_tensor(actions).shape)
+        shape = tuple(to_tensor(actions).shape)
         split = len(shape) - len(axes)
-        if split < 1 or shape[split:] != axes:
+        if split < 1 or shape[split:] != axes or shape[split - 1] == 0:
             wanted = ", ".join(["...", "H", *map(str, axes)])
-            raise DataError(f"actions must have the shape ({wanted}), got {shape}")
+            raise DataError(f"actions must have the shape ({wanted}) with H >= 1, got {shape}")
         return cls.of(actions, "actions", shape[split - 1 :])
 
     def leave(self, tensor: Tensor, dtype: torch.dtype | None = None) -> Any:
@@ -63,24 +63,40 @@ class Edge:
         return tensor.to(self.device, dtype)
 
 
-def enter(array: Any, name: str, axes: int, like: Tensor) -> Tensor:
+def to_tensor(array: Any, device: torch.device | None = None) -> Tensor:
+    """Return a numpy array, a torch tensor or a nested list as a tensor, copied if it must be."""
+    if not isinstance(array, Tensor):
+        array = np.asarray(array)
+        # torch warns of arrays that it could write to, and refuses reversed ones.
+        if not array.flags.writeable or min(array.strides, default=0) < 0:
+            array = array.copy()
+    return torch.as_tensor(array, device=device)
+
+
+def enter(array: Any, name: str, axes: int, like: Tensor, choices: int | None = None) -> Tensor:
     """Bring an array to the model's device and floating type, leading axes flattened to B.
 
     Args:
         array: numpy array, torch tensor or nested list.
         name: Name of the argument, for the error.
         axes: Number of trailing axes to keep.
-        like: Parameter of the model; integer arrays keep an integer type.
+        like: Parameter of the model.
+        choices: If the array holds indices, how many there are to choose from.
 
     Returns:
-        A tensor [B, ...].
+        A tensor [B, ...]; int64 if it holds indices.
 
     Raises:
-        DataError: If a value is NaN or infinite.
+        DataError: If a value is NaN, infinite, or an index that does not exist.
     """
-    tensor = torch.as_tensor(array, device=like.device)
-    tensor = tensor.long() if not tensor.is_floating_point() else tensor.to(like.dtype)
+    tensor = to_tensor(array, like.device)
     tensor = tensor.reshape(-1, *tensor.shape[tensor.ndim - axes :])
-    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+    if not bool(torch.isfinite(tensor).all()):
         raise DataError(f"{name} holds NaN or infinite values; the model predicts from finite ones")
-    return tensor
+    if choices is None:
+        return tensor.to(like.dtype)
+    index = tensor.long()
+    wrong = (index != tensor) | (index < 0) | (index >= choices)
+    if bool(wrong.any()):
+        raise DataError(f"{name} must hold integers in 0..{choices - 1}, got {tensor[wrong][0]}")
+    return index

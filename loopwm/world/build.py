@@ -188,7 +188,12 @@ def decode(value: Any, path: str = "the file") -> Any:
             f"{path} names the unknown configuration {value['type']!r}; "
             "it needs a newer version of loopwm"
         )
-    return kind(**inner)
+    try:
+        return kind(**inner)
+    except (TypeError, ConfigError) as error:
+        raise StoreError(
+            f"{path} holds settings of {value['type']} that this version does not take: {error}"
+        ) from error
 
 
 def _keep_from_muon(model: WorldModel) -> None:

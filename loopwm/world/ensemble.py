@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from loopwm.errors import ConfigError
 from loopwm.world import rollout
-from loopwm.world.arrays import Edge
+from loopwm.world.arrays import Edge, to_tensor
 from loopwm.world.model import WorldModel
 from loopwm.world.prediction import Prediction, Trajectory
 from loopwm.world.protocol import State
@@ -75,7 +75,7 @@ class Ensemble(nn.Module):
     def step(self, state: State, action: Any, **options: Any) -> tuple[State, Prediction]:
         """Imagine one step with every member (see `WorldModel.step`)."""
         edge = Edge.of(action, "action", self.members[0].action_axes)
-        tensor = torch.as_tensor(action)
+        tensor = to_tensor(action)
         results = [
             member.step(own, tensor, **options)
             for member, own in zip(self.members, self._split(state), strict=True)
@@ -86,7 +86,7 @@ class Ensemble(nn.Module):
     def predict(self, obs: Any, action: Any, **options: Any) -> Prediction:
         """Predict one step from an observation alone (see `WorldModel.predict`)."""
         edge = Edge.of(obs, "obs", (self.obs_dim,))
-        inputs = torch.as_tensor(obs), torch.as_tensor(action)
+        inputs = to_tensor(obs), to_tensor(action)
         results = [member.predict(*inputs, **options) for member in self.members]
         return _leave(_mean(results, "next_obs"), edge)
 
@@ -95,16 +95,21 @@ class Ensemble(nn.Module):
     ) -> Trajectory:
         """Imagine with every member by itself (see `WorldModel.imagine`)."""
         if (policy := options.pop("policy", None)) is not None:
-            horizon, own = options.pop("horizon"), ("halt", "max_iters", "feedback")
-            chosen = {name: options[name] for name in own if name in options}
-            return rollout.with_policy(self, obs, policy, horizon, chosen)
+            horizon = options.pop("horizon", None)
+            if obs is None or horizon is None or actions is not None or "decode" in options:
+                raise ConfigError(
+                    "imagine with policy= needs obs and horizon=, no actions and no decode="
+                )
+            return rollout.with_policy(self, obs, policy, horizon, options)
+        if actions is None:
+            raise ConfigError("imagine needs actions, or policy= and horizon=")
         edge = Edge.of_actions(actions, self.members[0].action_axes)
         if obs is not None:
             edge = Edge.of(obs, "obs", (self.obs_dim,))
-            obs = torch.as_tensor(obs)
+            obs = to_tensor(obs)
         states = [None] * len(self.members) if state is None else self._split(state)
         results = [
-            member.imagine(obs, torch.as_tensor(actions), state=own, **options)
+            member.imagine(obs, to_tensor(actions), state=own, **options)
             for member, own in zip(self.members, states, strict=True)
         ]
         return _leave(_mean(results, "obs"), edge)
@@ -148,6 +153,6 @@ def _mean(results: list[Any], observed: str) -> Any:
     if observed in stacked:
         averaged["disagreement"] = stacked[observed].std(0)
         if "std" in stacked:
-            spread = stacked["std"].square().mean(0) + stacked[observed].var(0)
+            spread = stacked["std"].square().mean(0) + stacked[observed].var(0, correction=0)
             averaged["std"] = spread.sqrt()
     return type(results[0])(**averaged)

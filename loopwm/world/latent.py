@@ -114,6 +114,10 @@ class LatentModel(nn.Module):
         """Return how far inference refines under a stop rule."""
         if max_iters is not None and max_iters < 1:
             raise ConfigError(f"max_iters must be at least 1, got {max_iters}")
+        if halt is not None and not isinstance(halt, Fixed | StopRule):
+            raise ConfigError(
+                f"halt must be a stop rule such as lw.OutputDelta() or lw.Fixed(8), got {halt!r}"
+            )
         return Run.of(self.depth, halt, max_iters, lambda h: self.heads.change(h.flatten(1)))
 
     def advance(self, state: State, action: Float[Tensor, "B A"], run: Run) -> Advance:

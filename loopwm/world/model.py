@@ -50,7 +50,7 @@ class WorldModel(LatentModel):
         Returns:
             The state after the step, in which the model sees `obs`.
         """
-        act = self._action(action, state)
+        act, _ = self._action(action, state)
         out = self.advance(state, act, self.plan(halt))
         fresh = self.start(obs)
         _check_rows("obs", fresh[0], state)
@@ -77,8 +77,7 @@ class WorldModel(LatentModel):
         Returns:
             The state after the step, and the prediction as numpy if the action is numpy.
         """
-        edge = Edge.of(action, "action", self.action_axes)
-        act = self._action(action, state)
+        act, edge = self._action(action, state)
         feedback = self.check_feedback(feedback)
         advance, trajectory, state = rollout.single(
             self, state, act, self.plan(halt, max_iters), feedback
@@ -113,8 +112,7 @@ class WorldModel(LatentModel):
         """
         edge = Edge.of(obs, "obs", (self.obs_dim,))
         Edge.of(action, "action", self.action_axes)
-        like = self.normaliser.obs_mean
-        tensor = enter(action, "action", len(self.action_axes), like)
+        tensor = self._enter(action, "action", len(self.action_axes))
         _, prediction = self.step(self.start(obs), tensor, halt=halt, max_iters=max_iters)
         return prediction.leave(edge)
 
@@ -160,6 +158,8 @@ class WorldModel(LatentModel):
         if policy is not None:
             if obs is None or horizon is None or actions is not None:
                 raise ConfigError("imagine with policy= needs obs and horizon=, and no actions")
+            if decode != "all":
+                raise ConfigError(f'imagine with policy= decodes "all" steps, got {decode!r}')
             options = {"halt": halt, "max_iters": max_iters, "feedback": feedback}
             return rollout.with_policy(self, obs, policy, horizon, options)
         if actions is None:
@@ -168,7 +168,7 @@ class WorldModel(LatentModel):
         if obs is not None:
             edge = Edge.of(obs, "obs", (self.obs_dim,))
         first = self.start(obs) if state is None else state
-        tensor = enter(actions, "actions", 1 + len(self.action_axes), self.normaliser.obs_mean)
+        tensor = self._enter(actions, "actions", 1 + len(self.action_axes))
         _check_rows("actions", tensor, first)
         scaled = self.normaliser.action(tensor)
         trajectory, _ = rollout.unroll(
@@ -199,10 +199,16 @@ class WorldModel(LatentModel):
 
         save(self, Path(path))
 
-    def _action(self, action: Any, state: State) -> Tensor:
-        tensor = enter(action, "action", len(self.action_axes), self.normaliser.obs_mean)
+    def _action(self, action: Any, state: State) -> tuple[Tensor, Edge]:
+        """Check and scale one action per row of a state."""
+        edge = Edge.of(action, "action", self.action_axes)
+        tensor = self._enter(action, "action", len(self.action_axes))
         _check_rows("action", tensor, state)
-        return self.normaliser.action(tensor)
+        return self.normaliser.action(tensor), edge
+
+    def _enter(self, action: Any, name: str, axes: int) -> Tensor:
+        choices = self.normaliser.action_dim if self.discrete else None
+        return enter(action, name, axes, self.normaliser.obs_mean, choices)
 
 
 def _check_rows(name: str, tensor: Tensor, state: State) -> None:

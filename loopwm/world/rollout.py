@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from loopwm.errors import ConfigError
 from loopwm.world.config import Feedback
 from loopwm.world.dynamics import Advance, Run
 from loopwm.world.latent import LatentModel
@@ -87,22 +88,30 @@ def with_policy(
 
     Args:
         model: Any model with the verbs.
-        obs: First observations [B, O]; the policy gets the same kind of array.
-        policy: Maps observations [B, O] to actions.
-        horizon: Number of steps.
+        obs: First observations [..., O]; the policy gets the same kind of array.
+        policy: Maps observations [..., O] to actions.
+        horizon: Number of steps, at least 1.
         options: Passed on to `step`.
+
+    Raises:
+        ConfigError: If the horizon is below 1.
     """
+    if horizon < 1:
+        raise ConfigError(f"horizon must be at least 1, got {horizon}")
     state, steps = model.start(obs), []
     for _ in range(horizon):
         state, prediction = model.step(state, policy(obs), **options)
         obs = prediction.next_obs
         steps.append(prediction)
 
+    axis = steps[0].reward.ndim
+
     def join(name: str) -> Any:
         values = [getattr(step, name) for step in steps]
         if values[0] is None:
             return None
-        return torch.stack(values, 1) if isinstance(values[0], Tensor) else np.stack(values, 1)
+        stack = torch.stack if isinstance(values[0], Tensor) else np.stack
+        return stack(values, axis)
 
     names = {field.name: field.name for field in fields(Trajectory)} | {"obs": "next_obs"}
     return Trajectory(**{ours: join(theirs) for ours, theirs in names.items()})
