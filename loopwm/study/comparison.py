@@ -122,6 +122,27 @@ def ratios(groups: Sequence[Group], horizons: Sequence[int], against: str = REFE
     return Sheet(f"RMSE over that of: {label}", tuple(columns), tuple(rows))
 
 
+def spreads(groups: Sequence[Group], horizons: Sequence[int]) -> Sheet:
+    """Make the table of how well the stated spread fits, mean over seeds [lowest, highest].
+
+    Args:
+        groups: The arms; those that state no spread are left out.
+        horizons: Rows for each arm.
+    """
+    names = ("nll", "coverage", "spearman", "spearman_disagreement")
+    labels = ("NLL", "90% coverage", "rank correlation of error with spread", "with disagreement")
+    rows = []
+    for group in groups:
+        for k in horizons:
+            scores = [each.uncertainty[k] for each in group.reports if k in each.uncertainty]
+            if scores:
+                row: dict[str, Any] = {"model": group.label, "k": k}
+                row |= {name: spread([getattr(each, name) for each in scores]) for name in names}
+                rows.append(row)
+    columns = (Column("model"), Column("k"), *map(Column, names, labels))
+    return Sheet("stated spread", columns, tuple(rows))
+
+
 def error_ratio(
     first: Sequence[PredictionReport], second: Sequence[PredictionReport], horizon: int
 ) -> list[float] | None:

@@ -10,7 +10,10 @@ from rich.table import Table
 from loopwm.errors import ConfigError
 from loopwm.study.accuracy import PredictionReport
 
-UNITS = {"obs": "standard deviations of the observation", "change": "those of the k-step change"}
+UNITS = {
+    "obs": "standard deviations of the observation",
+    "change": "standard deviations of the k-step change",
+}
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -53,7 +56,7 @@ def report_table(report: PredictionReport, unit: str = "obs") -> Table:
     rmse, interval = columns_of(report, unit)
     rows = {"steps": [str(k) for k in report.horizons]}
     if report.dt is not None:
-        rows["seconds"] = [number(k * report.dt) for k in report.horizons]
+        rows["seconds"] = [f"{k * report.dt:.4g}" for k in report.horizons]
     rows["RMSE [95%]"] = [with_interval(rmse[k], interval[k]) for k in report.horizons]
     if unit == "obs":
         rows["median [quartiles]"] = [

@@ -1,0 +1,189 @@
+"""The tables of docs/results.md by name, each with what recomputes it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from loopwm.errors import ConfigError
+from loopwm.study.comparison import costs, group_cells, over_seeds, ratios, spreads
+from loopwm.study.efficiency import Cell, Plan, run_plan
+from loopwm.study.provenance import provenance
+from loopwm.study.results import Sheet, Study, save_study
+
+HORIZONS = (1, 15, 50)
+_PARTS = ("excitation", "early", "middle", "late")
+_UNITS = (
+    "Errors are open-loop RMSE after k steps in standard deviations of each observation dimension "
+    "in the training set, and (change) in those of its change over k steps, RMS over dimensions; "
+    "mean over seeds [lowest, highest]. All windows count, diverged ones too; nothing is clamped."
+)
+_DATA = (
+    "The standard mixture: a quarter of the rows each from excitation and from policies early, "
+    "middle and late in their training, half of the policy episodes with action noise; the test "
+    "set comes from policies of other training seeds. Learning rates (and the shape of the MLP) "
+    "are chosen by validation error in trials, the same for every model."
+)
+
+
+# Seeds, paragraphs on the method, tables.
+Computed = tuple[Sequence[int], tuple[str, ...], tuple[Sheet, ...]]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Say how a table is recomputed.
+
+    Attributes:
+        work: Where cells, data and checkpoints are kept between runs.
+        threads: CPU threads.
+        report: Receives a line about each piece of work begun.
+    """
+
+    work: Path = Path("runs/study")
+    threads: int = 1
+    report: Callable[[str], None] = lambda line: None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Name a study and say how it is computed.
+
+    Attributes:
+        title: Heading.
+        question: What is asked.
+        order: Place on the page.
+        compute: Returns seeds, method and tables.
+    """
+
+    title: str
+    question: str
+    order: int
+    compute: Callable[[Options], Computed]
+
+
+def rerun(name: str, results: Path, options: Options = Options()) -> Study:
+    """Recompute one table and write its file; what is finished is not computed again.
+
+    Args:
+        name: Name of the study.
+        results: Folder of the studies' JSON files.
+        options: Where and how.
+
+    Raises:
+        ConfigError: If there is no study of that name; the message lists them.
+    """
+    if name not in RECIPES:
+        raise ConfigError(f"name must be one of {', '.join(RECIPES)}, got {name!r}")
+    recipe = RECIPES[name]
+    seeds, method, sheets = recipe.compute(options)
+    source = provenance(f"loopwm results --rerun {name}", seeds)
+    study = Study(name, recipe.title, recipe.question, method, sheets, source, recipe.order)
+    save_study(study, results)
+    return study
+
+
+def _prediction(task: str, options: Options) -> Computed:
+    plan = Plan(Cell(task=task))
+    _, finals = run_plan(plan, options.work, threads=options.threads, report=options.report)
+    groups = group_cells(finals)
+    sheets = [over_seeds(groups, HORIZONS), ratios(groups, HORIZONS), costs(groups)]
+    sheets += [over_seeds(groups, HORIZONS, part) for part in _PARTS]
+    return plan.seeds, (_DATA, _UNITS, _training(plan)), tuple(sheets)
+
+
+def _partial(task: str, options: Options) -> Computed:
+    base = Cell(task=task, observation="positions", horizon=16, context=16)
+    plan = Plan(base, arms=("looped", "no-carry", "stack", "gru"), rates=(1e-3,))
+    _, finals = run_plan(plan, options.work, threads=options.threads, report=options.report)
+    groups = group_cells(finals)
+    method = (
+        "Velocities are removed from the observations. Every model takes in 16 real observations "
+        "before it imagines; what it can know of velocities, it knows from those.",
+        *(_DATA, _UNITS, _training(plan)),
+    )
+    sheets = (over_seeds(groups, HORIZONS), ratios(groups, HORIZONS), costs(groups))
+    return plan.seeds, method, sheets
+
+
+def _uncertainty(task: str, options: Options) -> Computed:
+    arms = ("gaussian", "ensemble", "mlp-ensemble")
+    plan = Plan(Cell(task=task), arms=arms, rates=(1e-3,))
+    _, finals = run_plan(plan, options.work, threads=options.threads, report=options.report)
+    groups = group_cells(finals)
+    method = (
+        "NLL is the mean negative log density of a normal with the stated mean and spread, in "
+        "standard deviations of the observation; coverage that of its central 90%. The spread "
+        "stated is that of one step: beyond the first, coverage says how much it understates.",
+        *(_DATA, _UNITS, _training(plan)),
+    )
+    sheets = (spreads(groups, (1, 5, 15)), over_seeds(groups, HORIZONS), costs(groups))
+    return plan.seeds, method, sheets
+
+
+def _speed(options: Options) -> Computed:
+    from loopwm.study.bench import BenchConfig, bench_imagine
+
+    config = BenchConfig()
+    options.report("imagination: a few minutes, most of them for torch.compile")
+    method = (
+        "Contestants take turns, so that a busy machine slows all of them alike; rates per CPU "
+        "second are what a core to itself would give. All heads are decoded; weights are random.",
+        "The bare cell is `core.refine` alone, as often as imagination applies it; the bare loop "
+        "computes what depends on the injection once a step, as imagination does.",
+    )
+    return (), method, tuple(bench_imagine(config))
+
+
+def _collection(options: Options) -> Computed:
+    from loopwm.study.collection import collection_sheet
+
+    method = (
+        "Open-loop actions, one process; `collect` returns a checked dataset, SyncVectorEnv is "
+        "only stepped. The two take turns.",
+    )
+    return (), method, (collection_sheet(options.report),)
+
+
+def _training(plan: Plan) -> str:
+    rates = ", ".join(f"{rate:g}" for rate in plan.rates)
+    return (
+        f"{plan.base.rows:,} transitions, batches of 256 windows, {plan.updates:,} updates, loss "
+        f"over {plan.base.horizon} steps; trials of {plan.trial_updates:,} updates at {rates}. "
+        "Gain in the last quarter: by how much the validation error still fell; below 1% is "
+        "taken as a plateau."
+    )
+
+
+def _recipes() -> dict[str, Recipe]:
+    recipes = {}
+    for order, (short, task) in enumerate(
+        (("hopper", "Hopper-v5"), ("halfcheetah", "HalfCheetah-v5"))
+    ):
+        recipes[f"prediction-{short}"] = Recipe(
+            f"{task}: looped against not looped",
+            "Does applying the same cell again and again predict better, at what cost?",
+            10 + order,
+            lambda options, task=task: _prediction(task, options),
+        )
+        recipes[f"partial-{short}"] = Recipe(
+            f"{task} without velocities: does the latent state earn its place?",
+            "Is what a carried state remembers worth more than a stack of frames?",
+            20 + order,
+            lambda options, task=task: _partial(task, options),
+        )
+        recipes[f"uncertainty-{short}"] = Recipe(
+            f"{task}: does the stated spread fit the error?",
+            "Can one tell from the model when it is wrong?",
+            30 + order,
+            lambda options, task=task: _uncertainty(task, options),
+        )
+    recipes["bench"] = Recipe(
+        "Speed of imagination", "How many transitions per second, and what limits them?", 40, _speed
+    )
+    recipes["collection"] = Recipe(
+        "Speed of collection", "How fast is real experience gathered?", 41, _collection
+    )
+    return recipes
+
+
+RECIPES = _recipes()
