@@ -1,0 +1,113 @@
+"""`loopwm evaluate`: models side by side on experience they have not seen."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional, arg
+
+from loopwm.cli.choice import Refinement
+from loopwm.cli.screen import console, say
+from loopwm.cli.stored import load_dataset, load_model
+from loopwm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from loopwm.study.accuracy import PredictionReport
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure the open-loop errors of models on real experience, beside what any must beat.
+
+    The last path is the dataset, all before it are models.
+
+    Examples:
+      loopwm evaluate runs/hopper data/test
+      loopwm evaluate runs/looped runs/once runs/mlp data/test --train data/train --plots figures
+      loopwm evaluate runs/hopper data/test --horizons 1 10 100 --context 16 --json report.json
+      loopwm evaluate runs/hopper data/test --tol 0.02
+
+    Args:
+        paths: One or more models, then the dataset.
+        horizons: Open-loop steps at which errors are measured.
+        context: Real observations that a model sees before it imagines.
+        refinement: How far the loop refines.
+        train: Training set, for the linear reference and the units of change.
+        max_windows: Most windows for each horizon.
+        json: File to write all numbers to.
+        plots: Directory to draw error against horizon into.
+    """
+
+    paths: Annotated[
+        Positional[tuple[Path, ...]],
+        arg(metavar="MODEL [MODEL ...] DATA", help_behavior_hint="(required)"),
+    ]
+    horizons: tuple[int, ...] = (1, 5, 15, 50)
+    context: int = 1
+    refinement: Annotated[Refinement, arg(name="")] = Refinement()
+    train: Annotated[str | None, arg(metavar="DATA")] = None
+    max_windows: int = 2000
+    json: Annotated[Path | None, arg(metavar="FILE")] = None
+    plots: Annotated[Path | None, arg(metavar="DIR")] = None
+
+    def run(self) -> None:
+        """Evaluate, print, and write what was asked for."""
+        reports = self.reports()
+        screen = console()
+        if len(reports) == 1:
+            screen.print(str(*reports.values()), markup=False, highlight=False)
+        else:
+            from loopwm.study.table import compare_table
+
+            for unit in ("obs", "change"):
+                screen.print(compare_table(reports, unit))
+        if self.json is not None:
+            from loopwm.files import write_json
+
+            write_json(self.json, {n: each.to_dict() for n, each in reports.items()})
+            say(f"wrote {self.json}")
+        if self.plots is not None:
+            self._plot(reports, self.plots)
+
+    def reports(self) -> "dict[str, PredictionReport]":
+        """Evaluate every model on the same windows.
+
+        Raises:
+            ConfigError: If a model or the dataset is missing from the command line.
+        """
+        if len(self.paths) < 2:
+            raise ConfigError("evaluate needs a model and a dataset: loopwm evaluate MODEL DATA")
+        rule = self.refinement.rule()
+        *places, place = self.paths
+        models = {name: load_model(each) for name, each in names_of(places).items()}
+        test = load_dataset(place)
+        train = None if self.train is None else load_dataset(self.train)
+        from loopwm.study.prediction import evaluate
+        from loopwm.study.windows import Sampling
+
+        sampling = Sampling(max_windows=self.max_windows)
+        options = {"context": self.context, "train": train, "halt": rule, "sampling": sampling}
+        return {
+            name: replace(evaluate(model, test, self.horizons, **options), name=name)
+            for name, model in models.items()
+        }
+
+    def _plot(self, reports: "dict[str, PredictionReport]", folder: Path) -> None:
+        from loopwm.files import write_file
+        from loopwm.study.canvas import png
+        from loopwm.study.plot import plot_error
+
+        for unit in ("obs", "change"):
+            figure = plot_error(reports, unit=unit)
+            path = folder / f"error-{unit}.png"
+            write_file(path, png(figure))
+            say(f"wrote {path}")
+
+
+def names_of(places: list[Path]) -> dict[str, Path]:
+    """Name models by their directory, or by their whole path where two would share a name."""
+    short = [each.resolve().name for each in places]
+    return {
+        name if short.count(name) == 1 else str(each): each
+        for name, each in zip(short, places, strict=True)
+    }

@@ -1,0 +1,69 @@
+"""`loopwm policies`: the trained actors behind the standard mixture."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from loopwm.cli.screen import console, say
+
+
+@dataclass(frozen=True)
+class TrainPolicies:
+    """Train policies of a task by SAC and keep each early, middle and late in its return.
+
+    Needs Stable-Baselines3: pip install "loopwm[agent]".
+
+    Examples:
+      loopwm policies train Hopper-v5 --out actors
+      loopwm policies train Hopper-v5 --seeds 0 2 --steps 50000 --out actors
+
+    Args:
+        env_id: Gymnasium id of a task with a Box observation and a bounded Box action.
+        out: Directory; the actors of a task go to a folder of its own below it.
+        seeds: Training seeds; 2 and 3 of every four are for testing.
+        steps: Environment steps of each training.
+    """
+
+    env_id: Annotated[Positional[str], arg(metavar="ENV_ID")]
+    out: Path = Path("actors")
+    seeds: tuple[int, ...] = (0, 1, 2, 3)
+    steps: int = 100_000
+
+    def run(self) -> None:
+        """Train and save."""
+        from loopwm.agent.policies import train_policies
+
+        paths = train_policies(self.env_id, self.seeds, self.steps, self.out)
+        say("\n".join(f"wrote {path}" for path in paths))
+
+
+@dataclass(frozen=True)
+class ListPolicies:
+    """List the trained actors of a task with their returns.
+
+    Examples:
+      loopwm policies list Hopper-v5
+
+    Args:
+        env_id: Gymnasium id of the task.
+        root: Directory of actors; by default those that ship with loopwm.
+    """
+
+    env_id: Annotated[Positional[str], arg(metavar="ENV_ID")]
+    root: Annotated[Path | None, arg(metavar="DIR")] = None
+
+    def run(self) -> None:
+        """Print a table."""
+        from rich.table import Table
+
+        from loopwm.data.actor import shipped_actors
+
+        table = Table("seed", "for", "stage", "return", "steps of training", title=self.env_id)
+        for split in ("train", "test"):
+            for info in (a.info for a in shipped_actors(self.env_id, split, root=self.root)):
+                returns = f"{info.mean_return:.0f} ± {info.return_std:.0f}"
+                row = (str(info.seed), split, info.stage, returns, f"{info.step:,}")
+                table.add_row(*row)
+        console().print(table)

@@ -1,0 +1,267 @@
+"""The command line: help without torch, one line for each mistake, and the way from end to end."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from loopwm.cli import main
+from loopwm.cli.choice import ModelChoice, Refinement
+from loopwm.cli.train import Train
+from loopwm.cli.usage import COMMANDS, parse
+from loopwm.core.depth import Fixed, Poisson
+from loopwm.core.halt import Fixed as FixedHalt
+from loopwm.core.halt import OutputDelta
+from loopwm.data.store import RolloutDataset
+from loopwm.train.config import Muon
+from loopwm.world.config import GRU, MLP, Gaussian, Untied, WorldConfig
+
+ALL_HELP = """
+import sys, time
+from loopwm.cli import main
+pages = [[], ["--help"], ["policies"], *([*name.split(), "--help"] for name in {names})]
+for page in pages:
+    try:
+        main(page)
+    except SystemExit as stop:
+        assert stop.code == 0, page
+first = time.process_time()
+print("TORCH", [name for name in ("torch", "mujoco", "gymnasium") if name in sys.modules])
+print("SECONDS", first)
+"""
+
+
+def run(*words: str | Path) -> None:
+    main([str(word) for word in words])
+
+
+def mistake(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
+    """Run a command that must fail, and return the line that says why."""
+    with pytest.raises(SystemExit) as stop:
+        run(*words)
+    assert stop.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("loopwm: ")
+    return captured.err
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a directory with a dataset and a trained model, both made by the command line."""
+    folder = tmp_path_factory.mktemp("cli")
+    kwargs = (
+        '{"terminate_when_unhealthy": false, "exclude_current_positions_from_observation": true}'
+    )
+    run("collect", "Hopper-v5", "--steps", "2500", "--unclipped", "--out", folder / "data",
+        "--env-kwargs", kwargs)  # fmt: skip
+    run("train", folder / "data", "--out", folder / "run", "--width", "16", "--updates", "10")
+    return folder
+
+
+def test_no_help_page_imports_torch_or_a_simulator_and_all_are_quick():
+    code = ALL_HELP.format(names=list(COMMANDS))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "TORCH []" in done.stdout
+    # All pages together, in seconds of the processor, which a busy machine does not stretch much.
+    assert float(done.stdout.split("SECONDS")[1]) < 3
+    for name in COMMANDS:
+        assert f"usage: loopwm {name}" in done.stdout
+
+
+def test_the_first_help_page_takes_less_than_a_second_of_the_processor():
+    code = "import time; from loopwm.cli import main\ntry: main(['--help'])\nfinally: "
+    code += "print('SECONDS', time.process_time())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert float(done.stdout.split("SECONDS")[1]) < 1
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_example_of_the_help_is_a_command(name: str):
+    text = COMMANDS[name].__doc__ or ""
+    examples = [line.strip() for line in text.splitlines() if line.strip().startswith("loopwm ")]
+    assert examples
+    for example in examples:
+        assert isinstance(parse(shlex.split(example)[1:]), COMMANDS[name])
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("trian x", "did you mean 'train'"),
+        ("nonsense", "commands: demo, collect"),
+        ("policies lst", "did you mean 'list'"),
+        ("train", "missing: DATA, --out PATH"),
+        ("train d --out r --updats 4", r"--updats.*did you mean --updates\?.*loopwm train --help"),
+        ("train d --out r --updates five", "--updates.*'five'"),
+        ("train d --out r --updates 0", "updates=0 is out of range"),
+        ("train d --out r --lr -1", "lr=-1.0 is out of range: it must be a positive number"),
+        ("train d --out r --model lop", "invalid choice 'lop'.*looped"),
+        ("train d --out r --model mlp --fixed-depth", "--fixed-depth does not apply to --model"),
+        ("train d --out r", r"there is no dataset d; make one: loopwm collect"),
+        ("evaluate m", "needs a model and a dataset"),
+        ("evaluate m d", "there is no model m; train one"),
+        ("evaluate m d --tol 0.1 --iterations 3", "exclude each other"),
+        ("imagine m d --out o --tol 0", "tol must be above 0"),
+        ("collect Hoper-v5 --out d", "there is no environment 'Hoper-v5'; did you mean Hopper-v5"),
+        ("collect Hopper-v5 --out d --steps 0", "steps must be at least 1, got 0"),
+        ("collect Hopper-v5 --out d --env-kwargs {", "--env-kwargs is no JSON.*write"),
+        ("collect Hopper-v5 --out d --env-kwargs [1]", "--env-kwargs must be a JSON object"),
+        ('collect Hopper-v5 --out d --env-kwargs {"heigth":1}', "does not accept.*heigth"),
+        ("collect Hopper-v5 --out . --steps 10", "already there: add --overwrite"),
+        ("collect Hopper-v5 --out d --policy standard --unclipped", "leave out --env-kwargs"),
+        ("policies list Nothing-v0", "there are no.*actors for 'Nothing-v0'"),
+    ],
+)
+def test_a_mistake_is_one_line_that_says_how_to_go_on(
+    words: str, expected: str, tmp_path: Path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert re.search(expected, mistake(capsys, *words.split()))
+
+
+def test_a_dataset_with_nan_is_refused_in_one_line(folder: Path, tmp_path: Path, capsys):
+    data = RolloutDataset.load(folder / "data")
+    # What a faulty exporter would write: checked on reading, not on the way to the disk.
+    data.reward[7] = float("nan")
+    data.save(tmp_path / "bad")
+    line = mistake(capsys, "train", tmp_path / "bad", "--out", tmp_path / "run")
+    assert re.search("reward.*7", line)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_dataset_is_refused_in_one_line(folder: Path, tmp_path: Path, capsys):
+    RolloutDataset.load(folder / "data").save(tmp_path / "data")
+    shard = next((tmp_path / "data").glob("*.safetensors"))
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    assert str(tmp_path) in mistake(capsys, "evaluate", folder / "run", tmp_path / "data")
+
+
+def test_a_model_is_no_dataset(folder: Path, tmp_path: Path, capsys):
+    line = mistake(capsys, "train", folder / "run", "--out", tmp_path / "again")
+    assert "is not a dataset" in line
+
+
+def test_other_settings_in_a_used_run_directory_are_named(folder: Path, capsys):
+    line = mistake(capsys, "train", folder / "data", "--out", folder / "run", "--width", "8")
+    assert re.search("holds a run with other settings.*width", line)
+
+
+def test_traceback_shows_where_a_mistake_was_noticed():
+    with pytest.raises(ValueError, match="there is no command"):
+        run("--traceback", "nonsense")
+
+
+def test_an_interruption_ends_with_130_and_one_line(monkeypatch, capsys):
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Train, "run", interrupt)
+    with pytest.raises(SystemExit) as stop:
+        run("train", "d", "--out", "r")
+    assert stop.value.code == 130
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_dataset_holds_what_was_asked_for(folder: Path):
+    data = RolloutDataset.load(folder / "data")
+    assert len(data) == 2500
+    assert data.meta.unclipped
+    assert data.meta.env_kwargs["terminate_when_unhealthy"] is False
+
+
+def test_models_are_evaluated_side_by_side(folder: Path, tmp_path: Path, capsys):
+    for name in ("mlp", "once"):
+        run("train", folder / "data", "--out", tmp_path / name, "--model", name, "--width", "8",
+            "--updates", "5")  # fmt: skip
+    models = [folder / "run", tmp_path / "mlp", tmp_path / "once"]
+    run("evaluate", *models, folder / "data", "--horizons", "1", "5", "--max-windows", "50",
+        "--json", tmp_path / "report.json", "--plots", tmp_path / "plots")  # fmt: skip
+    shown = capsys.readouterr().out
+    for row in ("run", "mlp", "once", "copy last", "linear"):
+        assert re.search(rf"^│ {row} ", shown, re.MULTILINE)
+    document = json.loads((tmp_path / "report.json").read_text())
+    assert list(document) == ["run", "mlp", "once"]
+    assert set(document["mlp"]["rmse"]) == {"1", "5"}
+    assert (tmp_path / "plots" / "error-obs.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_episode_is_imagined_into_figures(folder: Path, tmp_path: Path):
+    run("imagine", folder / "run", folder / "data", "--out", tmp_path, "--horizon", "20",
+        "--no-video")  # fmt: skip
+    assert {each.name for each in tmp_path.iterdir()} == {"imagined.png", "iterations.png"}
+
+
+@pytest.mark.parametrize("words", [("--episode", "99"), ("--start", "5000")])
+def test_an_episode_that_is_not_there_is_a_mistake(folder: Path, tmp_path: Path, capsys, words):
+    line = mistake(capsys, "imagine", folder / "run", folder / "data", "--out", tmp_path, *words)
+    assert "must lie in 0.." in line
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("", WorldConfig()),
+        ("--model once", WorldConfig(depth=Fixed(1))),
+        ("--width 96 --depth 4", WorldConfig(width=96, depth=Poisson(4))),
+        ("--depth 4 --fixed-depth", WorldConfig(depth=Fixed(4))),
+        ("--no-carry --frames 4", WorldConfig(carry=False, frames=4)),
+        ("--model mlp --depth 3 --head gaussian", MLP(depth=3, head=Gaussian())),
+        ("--model untied --depth 6", Untied(blocks=6)),
+        ("--model gru --feedback latent", GRU(feedback="latent")),
+    ],
+)
+def test_options_become_the_configuration_of_the_model(words: str, expected: object):
+    command = parse(["train", "d", "--out", "r", *words.split()])
+    assert isinstance(command, Train)
+    assert command.choice.config() == expected
+
+
+@pytest.mark.parametrize("model", ["mlp", "untied", "gru"])
+def test_options_of_other_models_are_refused(model):
+    with pytest.raises(ValueError, match=f"does not apply to --model {model}"):
+        ModelChoice(model=model, fixed_depth=True).config()
+
+
+def test_muon_keeps_the_settings_of_adamw():
+    command = parse(["train", "d", "--out", "r", "--muon", "--betas", "0.8", "0.9"])
+    assert isinstance(command, Train)
+    optimizer = command.fit_config().optimizer
+    assert isinstance(optimizer, Muon)
+    assert optimizer.adamw.betas == (0.8, 0.9)
+
+
+def test_refinement_is_a_stop_rule():
+    assert Refinement(iterations=3).rule() == FixedHalt(3)
+    assert Refinement(tol=0.1).rule() == OutputDelta(0.1)
+    assert Refinement().rule() is None
+
+
+@pytest.mark.slow
+def test_a_run_stopped_by_ctrl_c_goes_on_when_the_command_is_repeated(folder: Path, tmp_path: Path):
+    words = ["train", folder / "data", "--out", tmp_path / "run", "--width", "16", "--threads", "1"]
+    words += ["--updates", "300", "--checkpoint-every", "10", "--log-every", "10"]
+    command = [sys.executable, "-c", "from loopwm.cli import main; main()", *map(str, words)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ)
+    while not (tmp_path / "run" / "checkpoints").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, complaint = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert complaint.count("\n") == 1
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "300 updates" in again.stdout
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    losses = [each["update"] for each in map(json.loads, lines) if "loss" in each]
+    assert losses == list(range(10, 301, 10))
