@@ -8,10 +8,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MUJOCO_GL", "egl")
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import jaxtyping
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    import loopwm as lw
 
 torch.set_num_threads(1)
 
@@ -30,3 +34,22 @@ def without_shape_checks() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", before)
+
+
+@pytest.fixture(scope="session")
+def hopper() -> "lw.RolloutDataset":
+    """Give a few hundred real steps of Hopper-v5, among them many falls."""
+    return collected("Hopper-v5")
+
+
+@pytest.fixture(scope="session")
+def pendulum() -> "lw.RolloutDataset":
+    """Give three real episodes of Pendulum-v1, which never terminates."""
+    return collected("Pendulum-v1")
+
+
+def collected(env_id: str) -> "lw.RolloutDataset":
+    # Imported only here: the checks above must be in place before the library is loaded.
+    import loopwm as lw
+
+    return lw.collect(env_id, steps=600, seed=0, progress=False)

@@ -22,7 +22,7 @@ PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "job
 MAY_PICKLE = {"loopwm/data/parallel.py"}
 # Each either runs code that a file brings, or is pickle under another name.
 UNSAFE_CALLS = {
-    *("eval", "exec", "torch.load", "torch.save", "yaml.load", "np.load"),
+    *("eval", "exec", "torch.load", "torch.save", "yaml.load"),
     *("pickle.load", "pickle.loads", "pickle.Unpickler"),
 }
 UNSAFE_KEYWORDS = {("weights_only", False), ("allow_pickle", True)}
