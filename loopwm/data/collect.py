@@ -82,7 +82,7 @@ def collect(  # noqa: PLR0913 - the front door; all but the first two have defau
         episodes = _play(task, sample, steps, num_envs, workers)
         if progress or (progress is None and Console(stderr=True).is_terminal):
             episodes = _shown(episodes, steps, meta.env_id)
-        return _assemble(episodes, steps, meta, task.info_keys)
+        return assemble(episodes, steps, meta, task.info_keys)
 
 
 def policy_name(policy: PolicyLike) -> str:
@@ -113,9 +113,24 @@ def _shown(episodes: Iterable[Episode], steps: int, name: str) -> Iterator[Episo
             yield episode
 
 
-def _assemble(
-    episodes: Iterable[Episode], steps: int, meta: DatasetMeta, info_keys: Sequence[str]
+def assemble(
+    episodes: Iterable[Episode], steps: int, meta: DatasetMeta, info_keys: Sequence[str] = ()
 ) -> RolloutDataset:
+    """Put episodes into one dataset.
+
+    Args:
+        episodes: Episodes in order, with `steps` steps at least.
+        steps: Number of rows wanted.
+        meta: What is known of the origin; the counts of cut episodes are added.
+        info_keys: Columns that must be there.
+
+    Returns:
+        A dataset of exactly `steps` rows.
+
+    Raises:
+        ConfigError: If a column was never reported.
+        NumericalError: If episode after episode has no step to store.
+    """
     kept: list[Episode] = []
     dropped: dict[str, int] = {}
     missing, fruitless = steps, 0

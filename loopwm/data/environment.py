@@ -6,12 +6,12 @@ from typing import Any, TypeAlias
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.spaces import Box, Dict, Discrete
+from gymnasium.spaces import Box, Dict
 from gymnasium.wrappers import FlattenObservation, TimeLimit, TransformObservation
 
 from loopwm.data.engine import quiet_mujoco
 from loopwm.data.meta import DatasetMeta, package_versions
-from loopwm.data.spaces import check_spaces, obs_names
+from loopwm.data.spaces import action_bounds, check_spaces, obs_names
 from loopwm.data.unclipped import UnclippedState
 from loopwm.errors import ConfigError, EnvironmentUnsupported
 
@@ -38,7 +38,7 @@ def make(
     name = source_name(source)
     with quiet_mujoco():
         env = _make(source, name, dict(env_kwargs or {}))
-    check_spaces(env, name)
+    check_spaces(env.observation_space, env.action_space, name)
     if unclipped:
         env = UnclippedState(env)
     if isinstance(env.observation_space, Dict):
@@ -85,7 +85,6 @@ def describe(
     source: Source, env: gym.Env[Any, Any], env_kwargs: Mapping[str, Any], unclipped: bool
 ) -> DatasetMeta:
     """Return what a dataset collected in an environment says about it."""
-    action = env.action_space
     known = isinstance(source, str) and env.spec is not None
     dt = getattr(env.unwrapped, "dt", None)
     return DatasetMeta(
@@ -93,9 +92,7 @@ def describe(
         env_kwargs=dict(env_kwargs),
         unclipped=unclipped,
         versions=package_versions(),
-        action_low=tuple(map(float, action.low)) if isinstance(action, Box) else None,
-        action_high=tuple(map(float, action.high)) if isinstance(action, Box) else None,
-        num_actions=int(action.n) if isinstance(action, Discrete) else None,
+        **action_bounds(env.action_space),
         obs_names=obs_names(env),
         dt=float(dt) if isinstance(dt, float | int) else None,
     )

@@ -26,9 +26,10 @@ from loopwm.data.unclipped import UnclippedState
 
 FAST_TASKS = ("HalfCheetah-v5", "Hopper-v5", "InvertedPendulum-v5", "Swimmer-v5", "Walker2d-v5")
 
-# Steps of the first stretch of an episode that may end at any time. Every further stretch is as
-# long as all before it, so that at most about half of what is simulated is thrown away.
-FIRST_STRETCH = 16
+# An episode that may end at any time is simulated in stretches, the first of so many steps, the
+# following ones this share of all before; what is simulated beyond the end is thrown away.
+FIRST_STRETCH = 4
+STRETCH_SHARE = 0.25
 
 _LAYERS = (TimeLimit, OrderEnforcing, PassiveEnvChecker, UnclippedState)
 _PHYSICS = int(mujoco.mjtState.mjSTATE_FULLPHYSICS)
@@ -84,10 +85,17 @@ class Simulation:
     """
 
     def __init__(self, model: Any, frame_skip: int) -> None:
-        self.model, self.frame_skip = model, frame_skip
+        self.frame_skip = frame_skip
         self._data = mujoco.MjData(model)
+        self._lists = [model], [self._data]
+        self._sensors = model.nsensordata
+        self._warnings = self._data.warning.number
         self._rollout = Rollout(nthread=0)
-        self.warmstart = np.zeros(model.nv)
+
+    @property
+    def warmstart(self) -> np.ndarray:
+        """`qacc_warmstart` after the last action of the latest run [V]; later runs change it."""
+        return self._data.qacc_warmstart
 
     def run(
         self, state: np.ndarray, warmstart: np.ndarray, action: np.ndarray
@@ -102,31 +110,28 @@ class Simulation:
 
         Returns:
             The full physics state after each action [T,S], and the number of actions before the
-            first one in which the simulation went wrong (T if none did). The warm start after the
-            last action is left in `self.warmstart`.
+            first one in which the simulation went wrong (T if none did).
         """
-        control = np.repeat(action.astype(np.float64), self.frame_skip, axis=0)
-        states = np.empty((1, len(control), len(state)))
+        control = action.astype(np.float64).repeat(self.frame_skip, axis=0)
+        states = np.empty((len(control), len(state)))
+        # The checks would take as long as a short stretch; all shapes are known to be right.
         self._rollout.rollout(
-            self.model,
-            self._data,
+            *self._lists,
             state[None],
             control[None],
+            skip_checks=True,
+            nstep=len(control),
             initial_warmstart=warmstart[None],
-            state=states,
+            state=states[None],
+            sensordata=np.empty((1, len(control), self._sensors)),
         )
-        self.warmstart = self._data.qacc_warmstart.copy()
-        clock = np.concatenate([state[:1], states[0, :, 0]])
-        return states[0, self.frame_skip - 1 :: self.frame_skip], self._sound(clock)
+        steps = self._first_unsound(states[:, 0]) if any(self._warnings.tolist()) else len(action)
+        return states[self.frame_skip - 1 :: self.frame_skip], steps
 
-    def _sound(self, clock: np.ndarray) -> int:
-        stuck = np.flatnonzero(~(np.diff(clock) > 0))
-        if len(stuck) == 0:
-            return (len(clock) - 1) // self.frame_skip
-        # After a warning the rollout repeats the last state: the step before was the bad one. A
-        # clock that runs back is a reset within this very step.
-        index = stuck[0] - 1 if clock[stuck[0] + 1] == clock[stuck[0]] else stuck[0]
-        return max(0, int(index)) // self.frame_skip
+    def _first_unsound(self, clock: np.ndarray) -> int:
+        # The rollout stops at a warning and repeats the state after it.
+        fresh = int((np.diff(clock) != 0).sum())
+        return fresh // self.frame_skip
 
 
 def full_state(model: Any, data: Any) -> np.ndarray:
@@ -138,7 +143,8 @@ def full_state(model: Any, data: Any) -> np.ndarray:
 
 class _Player:
     def __init__(self, task: Task, env: gym.Env[Any, Any]) -> None:
-        self.task, self.env = task, env
+        assert isinstance(task.policy, OpenLoop)
+        self.task, self.env, self.policy = task, env, task.policy
         self.inner: Any = env.unwrapped
         self.formula = FORMULAS[type(self.inner)]
         self.simulation = Simulation(self.inner.model, self.inner.frame_skip)
@@ -146,62 +152,72 @@ class _Player:
 
     def play(self, number: int, horizon: int) -> Episode:
         """Play an episode up to its end, or up to `horizon` steps."""
-        self.env.reset(seed=self.task.reset_seed(number))
-        state = full_state(self.inner.model, self.inner.data)
+        self.inner.reset(seed=self.task.reset_seed(number))
+        states = [full_state(self.inner.model, self.inner.data)[None]]
         warmstart = self.inner.data.qacc_warmstart.copy()
-        states, done = [state[None]], 0
-        while True:
-            upto = min(horizon, max(self.stretch, 2 * done))
-            action = self._actions(number, upto)
-            stretch, sound = self.simulation.run(states[-1][-1], warmstart, action[done:])
+        action, done, sound = self._draw(number, horizon, 0), 0, 0
+        while done < horizon and sound == done:
+            upto = min(horizon, done + max(self.stretch, int(STRETCH_SHARE * done)))
+            if upto > len(action):
+                action = self._draw(number, horizon, upto)
+            stretch, steps = self.simulation.run(states[-1][-1], warmstart, action[done:upto])
             warmstart = self.simulation.warmstart
             states.append(stretch)
-            motion = self._motion(np.concatenate(states), action)
-            length, fault = _first_fault(motion, action, done + sound)
-            ends = np.flatnonzero(motion.terminated[:length])
-            if len(ends):
-                return _episode(motion, action, int(ends[0]) + 1, True, None)
-            if fault or upto == horizon:
-                return _episode(motion, action, length, False, fault)
-            done = upto
+            sound, done = done + steps, upto
+            if self.formula.ended(self.inner, *self._coordinates(stretch)).any():
+                break
+        return self._episode(np.concatenate(states), action[:done], sound)
 
-    def _actions(self, number: int, horizon: int) -> np.ndarray:
-        """Draw the actions anew from the start, of which the earlier ones are the beginning."""
-        policy = self.task.policy
-        assert isinstance(policy, OpenLoop)
+    def _draw(self, number: int, horizon: int, steps: int) -> np.ndarray:
+        """Draw actions anew from the start, of which the earlier ones are the beginning."""
+        count = min(horizon, max(2 * steps, 8 * self.stretch))
         rng = self.task.policy_rng(number)
-        action = policy.actions(rng, self.env.action_space, horizon)
+        action = self.policy.actions(rng, self.env.action_space, count)
         return action.astype(self.env.action_space.dtype, copy=False)
 
-    def _motion(self, states: np.ndarray, action: np.ndarray) -> Motion:
+    def _coordinates(self, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         nq, nv = self.inner.model.nq, self.inner.model.nv
-        qpos, qvel = states[:, 1 : 1 + nq], states[:, 1 + nq : 1 + nq + nv]
-        return self.formula.motion(self.inner, qpos, qvel, action, self.task.unclipped)
+        return states[:, 1 : 1 + nq], states[:, 1 + nq : 1 + nq + nv]
+
+    def _episode(self, states: np.ndarray, action: np.ndarray, sound: int) -> Episode:
+        motion = self.formula.motion(
+            self.inner, *self._coordinates(states), action, self.task.unclipped
+        )
+        length, fault = _first_fault(motion, action, sound)
+        terminated = bool(motion.terminated[:length].any())
+        if terminated:
+            length, fault = int(motion.terminated.argmax()) + 1, None
+        return Episode(
+            obs=motion.obs[: length + 1],
+            action=action[:length],
+            reward=motion.reward[:length],
+            terminated=terminated,
+            truncated=not terminated or length == self.task.limit,
+            fault=fault,
+        )
 
 
 def _first_fault(motion: Motion, action: np.ndarray, sound: int) -> tuple[int, str | None]:
     """Return the number of steps before the first that must not be stored, and why not."""
     total = len(action)
-    faults = {
-        ACTION: ~np.isfinite(action).all(axis=1),
-        DIVERGED: ~((motion.qvel[1:] ** 2).sum(axis=1) <= SPEED_LIMIT**2),
-        OBSERVATION: ~np.isfinite(motion.obs[1:]).all(axis=1),
-        REWARD: ~np.isfinite(motion.reward),
+    if sound == total and _all_fine(motion, action):
+        return total, None
+    speed = np.einsum("tv,tv->t", motion.qvel, motion.qvel)
+    fine = {
+        ACTION: np.isfinite(action).all(axis=1),
+        DIVERGED: (speed[1:] <= SPEED_LIMIT**2) & (np.arange(total) < sound),
+        OBSERVATION: np.isfinite(motion.obs[1:]).all(axis=1),
+        REWARD: np.isfinite(motion.reward),
     }
-    faults[DIVERGED] |= np.arange(total) >= sound
-    first = {why: int(bad.argmax()) if bad.any() else total for why, bad in faults.items()}
-    why = min(first, key=lambda each: first[each])
-    return first[why], why if first[why] < total else None
+    bad = ~np.logical_and.reduce(list(fine.values()))
+    if not bad.any():
+        return total, None
+    first = int(bad.argmax())
+    return first, next(why for why, each in fine.items() if not each[first])
 
 
-def _episode(
-    motion: Motion, action: np.ndarray, length: int, terminated: bool, fault: str | None
-) -> Episode:
-    return Episode(
-        obs=motion.obs[: length + 1],
-        action=action[:length],
-        reward=motion.reward[:length],
-        terminated=terminated,
-        truncated=not terminated,
-        fault=fault,
-    )
+def _all_fine(motion: Motion, action: np.ndarray) -> bool:
+    """Tell at little cost that nothing is wrong; False says only that a closer look is needed."""
+    fastest = np.abs(motion.qvel).max()
+    total = motion.obs.sum() + motion.reward.sum() + action.sum()
+    return bool(fastest * motion.qvel.shape[1] <= SPEED_LIMIT and np.isfinite(total))

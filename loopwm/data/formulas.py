@@ -44,8 +44,8 @@ class Formula:
     Attributes:
         skipped: Leading positions that the observation leaves out, unless told otherwise.
         clips: Whether the task clips observed velocities.
-        healthy: From the task, positions and velocities [T+1,...] to whether each state is healthy
-            [T+1], or None for a task that does not end by itself.
+        healthy: From the task, positions and velocities [T,...] to whether each state is healthy
+            [T], or None for a task that does not end by itself.
         reward: From the task, positions [T+1,...], actions [T,A] and health [T] to rewards [T].
     """
 
@@ -62,6 +62,12 @@ class Formula:
         """Tell whether an episode of a task can end before its time limit."""
         return self.healthy is not None and getattr(task, "_terminate_when_unhealthy", True)
 
+    def ended(self, task: Any, qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
+        """Tell which states are terminal [T], from positions [T,Q] and velocities [T,V]."""
+        if self.healthy is None or not self.terminates(task):
+            return np.zeros(len(qpos), bool)
+        return ~self.healthy(task, qpos, qvel)
+
     def motion(
         self, task: Any, qpos: np.ndarray, qvel: np.ndarray, action: np.ndarray, unclipped: bool
     ) -> Motion:
@@ -75,15 +81,14 @@ class Formula:
             unclipped: Observe velocities as they are.
         """
         seen = np.clip(qvel, -CLIP, CLIP) if self.clips and not unclipped else qvel
-        healthy = np.ones(len(qpos), bool)
+        healthy = np.ones(len(action), bool)
         if self.healthy is not None:
-            healthy = self.healthy(task, qpos, qvel)
-        ends = ~healthy[1:] & self.terminates(task)
+            healthy = self.healthy(task, qpos[1:], qvel[1:])
         return Motion(
             obs=np.concatenate([qpos[:, self.positions_left_out(task) :], seen], axis=1),
             qvel=qvel,
-            reward=self.reward(task, qpos, action, healthy[1:]),
-            terminated=ends,
+            reward=self.reward(task, qpos, action, healthy),
+            terminated=~healthy if self.terminates(task) else np.zeros(len(action), bool),
         )
 
 

@@ -1,5 +1,6 @@
 """What a dataset says about itself: where its rows come from and what their columns mean."""
 
+import functools
 import math
 import platform
 from dataclasses import asdict, dataclass, field, fields
@@ -84,13 +85,9 @@ class DatasetMeta:
 
 def package_versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that shape collected data."""
-    versions = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
+    return {"python": platform.python_version()} | {
+        name: version for name in _PACKAGES if (version := _version(name))
+    }
 
 
 def plain(value: Any, name: str) -> Any:
@@ -115,6 +112,14 @@ def plain(value: Any, name: str) -> Any:
         f"{name} is a {type(value).__name__}, which a dataset cannot record; "
         "pass a function that makes the environment instead of its id"
     )
+
+
+@functools.cache
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _encode(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """Which spaces are supported, and what their dimensions are called."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -9,18 +10,18 @@ from gymnasium.spaces import Box, Dict, Discrete
 from loopwm.errors import EnvironmentUnsupported
 
 
-def check_spaces(env: gym.Env[Any, Any], name: str) -> None:
+def check_spaces(observation: gym.Space[Any], action: gym.Space[Any], name: str) -> None:
     """Refuse an environment whose observation or action cannot be a row of numbers.
 
     Args:
-        env: The environment.
+        observation: Its observation space.
+        action: Its action space.
         name: What to call it.
 
     Raises:
         EnvironmentUnsupported: Naming the space and the remedy.
     """
-    _check_observation(env.observation_space, name)
-    action = env.action_space
+    _check_observation(observation, name)
     if isinstance(action, Discrete):
         if action.start != 0:
             raise EnvironmentUnsupported(
@@ -34,6 +35,15 @@ def check_spaces(env: gym.Env[Any, Any], name: str) -> None:
         )
 
 
+def action_bounds(action: gym.Space[Any]) -> dict[str, Any]:
+    """Return the fields of `DatasetMeta` that describe an action space."""
+    if isinstance(action, Discrete):
+        return {"num_actions": int(action.n)}
+    assert isinstance(action, Box)
+    bounds = {"action_low": action.low, "action_high": action.high}
+    return {name: tuple(map(float, bound)) for name, bound in bounds.items()}
+
+
 def obs_names(env: gym.Env[Any, Any]) -> tuple[str, ...] | None:
     """Return a name for each dimension of a flattened observation, where they are known."""
     structure = getattr(env.unwrapped, "observation_structure", None)
@@ -41,7 +51,7 @@ def obs_names(env: gym.Env[Any, Any]) -> tuple[str, ...] | None:
     if isinstance(structure, dict):
         names = _mujoco_names(env.unwrapped, structure)
     elif isinstance(env.unwrapped.observation_space, Dict):
-        names = _dict_names(env.unwrapped.observation_space)
+        names = _dict_names(env.unwrapped.observation_space.spaces)
     shape = env.observation_space.shape
     return tuple(names) if names is not None and shape == (len(names),) else None
 
@@ -94,11 +104,11 @@ def _mujoco_names(task: Any, structure: dict[str, int]) -> list[str] | None:
     return names
 
 
-def _dict_names(space: Dict, prefix: str = "") -> list[str]:
+def _dict_names(spaces: Mapping[str, gym.Space[Any]], prefix: str = "") -> list[str]:
     names = []
-    for key, each in space.spaces.items():
+    for key, each in spaces.items():
         if isinstance(each, Dict):
-            names += _dict_names(each, f"{prefix}{key}.")
+            names += _dict_names(each.spaces, f"{prefix}{key}.")
         else:
             size = gym.spaces.flatdim(each)
             places = [""] if size == 1 else [f"[{place}]" for place in range(size)]

@@ -97,11 +97,11 @@ class _Run:
             )
         return action.astype(kind)
 
-    def take(self, action: np.ndarray, obs: np.ndarray, reward: float, terminated: bool) -> None:
+    def take(self, action: Any, obs: np.ndarray, reward: float, terminated: bool) -> None:
         self.action.append(action)
         self.obs.append(obs.copy())
-        self.reward.append(float(reward))
-        self.terminated = bool(terminated)
+        self.reward.append(reward)
+        self.terminated = terminated
 
     def episode(self, truncated: bool, fault: str | None = None) -> Episode:
         length = len(self.reward)
@@ -140,12 +140,14 @@ class _Field:
         for lane, run in enumerate(self.runs):
             if run is None:
                 continue
-            fault = step_fault(run.watch, self.obs[lane], rewards[lane])
+            reward, terminal = float(rewards[lane]), bool(terminated[lane])
+            fault = step_fault(run.watch, self.obs[lane], reward)
             if fault is None:
                 self._keep_info(run, lane, infos)
-                run.take(actions[lane], self.obs[lane], rewards[lane], terminated[lane])
-            if fault or self.over[lane] or len(run.reward) == self.task.limit:
-                stopped = bool(fault or truncated[lane] or not terminated[lane])
+                run.take(actions[lane], self.obs[lane], reward, terminal)
+            full = len(run.reward) == self.task.limit
+            if fault or self.over[lane] or full:
+                stopped = bool(fault or truncated[lane] or full or not terminal)
                 done[run.number] = run.episode(stopped, fault)
                 self.runs[lane] = None
 

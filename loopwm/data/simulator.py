@@ -1,0 +1,113 @@
+"""The simulator restarted from observed states, for ceilings of accuracy and for pictures."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from loopwm.data.environment import make_env
+from loopwm.data.fast import Simulation, full_state
+from loopwm.data.formulas import FORMULAS
+from loopwm.data.meta import DatasetMeta
+from loopwm.errors import ConfigError, EnvironmentUnsupported
+
+
+def state_from_obs(env: gym.Env[Any, Any], obs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the positions and velocities that an observation shows.
+
+    Leading positions that the task leaves out of its observation (how far it has come) are 0, as
+    nothing else depends on them. Velocities that the task clips stay clipped.
+
+    Args:
+        env: A MuJoCo task whose observation begins with positions and velocities.
+        obs: Observations [..., O].
+
+    Returns:
+        Positions [..., Q] and velocities [..., V], as MuJoCo orders them.
+
+    Raises:
+        EnvironmentUnsupported: If the observation does not hold the state.
+    """
+    task: Any = env.unwrapped
+    structure = getattr(task, "observation_structure", {})
+    kept = [name for name in structure if not name.startswith("skipped")]
+    if kept[:2] != ["qpos", "qvel"]:
+        raise EnvironmentUnsupported(
+            f"the observation of {type(task).__name__} does not begin with positions and "
+            "velocities, so that no state can be set from it"
+        )
+    skipped, positions = structure.get("skipped_qpos", 0), structure["qpos"]
+    obs = np.asarray(obs, np.float64)
+    if obs.shape[-1] < positions + task.model.nv:
+        raise EnvironmentUnsupported(
+            f"an observation of {obs.shape[-1]} dimensions does not hold the "
+            f"{positions} positions and {task.model.nv} velocities of {type(task).__name__}"
+        )
+    origin = np.zeros((*obs.shape[:-1], skipped))
+    return (
+        np.concatenate([origin, obs[..., :positions]], axis=-1),
+        obs[..., positions : positions + task.model.nv],
+    )
+
+
+def set_state(env: gym.Env[Any, Any], obs: np.ndarray) -> None:
+    """Put a MuJoCo task into the state that an observation [O] shows, to render it."""
+    task: Any = env.unwrapped
+    task.set_state(*state_from_obs(env, obs))
+
+
+def can_simulate(meta: DatasetMeta) -> bool:
+    """Tell whether `simulate` can restart the environment of a dataset from its observations."""
+    try:
+        env = make_env(meta)
+    except (ConfigError, EnvironmentUnsupported):
+        return False
+    formula = FORMULAS.get(type(env.unwrapped))
+    env.close()
+    clipped = formula is not None and formula.clips and not meta.unclipped
+    return formula is not None and not clipped and meta.obs_kept is None
+
+
+def simulate(meta: DatasetMeta, obs: np.ndarray, actions: np.ndarray) -> np.ndarray:
+    """Let the simulator predict: restart it from observations, and apply actions.
+
+    The observation holds no warm start for the contact solver, so that the motion differs from the
+    recorded one by rounding at first, and visibly after some hundred steps of a chaotic motion.
+    Episodes do not end here; a row whose simulation diverges is NaN from that step on.
+
+    Args:
+        meta: The description of a dataset for which `can_simulate` holds.
+        obs: Observations to start from [B,O].
+        actions: Actions to apply [B,H,A].
+
+    Returns:
+        The observations after each action [B,H,O].
+
+    Raises:
+        EnvironmentUnsupported: If the observation does not determine the state.
+    """
+    if not can_simulate(meta):
+        raise EnvironmentUnsupported(
+            f"the observations of {meta.env_id} (unclipped={meta.unclipped}, "
+            f"obs_kept={meta.obs_kept}) do not determine the state of the simulator; "
+            "collect Hopper-v5 and Walker2d-v5 with unclipped=True"
+        )
+    env = make_env(meta)
+    env.reset(seed=0)
+    task: Any = env.unwrapped
+    formula = FORMULAS[type(task)]
+    simulation = Simulation(task.model, task.frame_skip)
+    start = full_state(task.model, task.data)
+    qpos, qvel = state_from_obs(env, obs)
+    split = task.model.nq + 1
+    action_type = env.action_space.dtype
+    future = np.full((*actions.shape[:2], obs.shape[1]), np.nan)
+    for row, sequence in enumerate(actions.astype(action_type, copy=False)):
+        start[0], start[1:split], start[split : split + task.model.nv] = 0, qpos[row], qvel[row]
+        states, sound = simulation.run(start, np.zeros(task.model.nv), sequence)
+        seen = states[:sound]
+        skipped = formula.positions_left_out(task)
+        future[row, :sound, : task.model.nq - skipped] = seen[:, 1 + skipped : split]
+        future[row, :sound, task.model.nq - skipped :] = seen[:, split : split + task.model.nv]
+    env.close()
+    return future
