@@ -17,7 +17,8 @@ from numpy import ndarray
 from loopwm.data.engine import mujoco, quiet_mujoco
 from loopwm.data.environment import make_env
 from loopwm.data.meta import DatasetMeta
-from loopwm.errors import EnvironmentUnsupported, LoopwmError
+from loopwm.data.simulator import state_from_obs
+from loopwm.errors import LoopwmError
 
 
 def positions_of(task: Any, obs: Float[ndarray, "T O"], dt: float) -> Float[ndarray, "T Q"]:
@@ -34,18 +35,10 @@ def positions_of(task: Any, obs: Float[ndarray, "T O"], dt: float) -> Float[ndar
     Raises:
         EnvironmentUnsupported: If the observation does not begin with positions and velocities.
     """
-    structure = getattr(task, "observation_structure", {})
-    skipped = structure.get("skipped_qpos", 0)
-    known, moving = structure.get("qpos", 0), structure.get("qvel", 0)
-    model = task.model
-    if skipped + known != model.nq or moving != model.nv or obs.shape[1] < known + moving:
-        raise EnvironmentUnsupported(
-            "the observation does not hold all positions and velocities, so the motion cannot be "
-            "drawn; plots of the observation can"
-        )
-    velocity = obs[:, known : known + skipped]
-    hidden = np.concatenate([np.zeros((1, skipped)), np.cumsum(velocity[1:], axis=0) * dt])
-    return np.concatenate([hidden, obs[:, :known]], axis=1)
+    positions, velocities = state_from_obs(task, obs)
+    skipped = task.observation_structure["skipped_qpos"]
+    positions[1:, :skipped] = np.cumsum(velocities[1:, :skipped], axis=0) * dt
+    return positions
 
 
 def draw(

@@ -7,9 +7,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rich.table import Table
+
 from loopwm.errors import StoreError
 from loopwm.files import read_json, write_file, write_json
-from loopwm.study.table import number
+from loopwm.study.table import columns_table, number
 
 SCHEMA = 1
 
@@ -139,6 +141,15 @@ def markdown(sheet: Sheet) -> list[str]:
     for row in sheet.rows:
         lines.append(_row([cell(row.get(each.key), each.digits) for each in sheet.columns]))
     return lines
+
+
+def rich_table(sheet: Sheet) -> Table:
+    """Lay a table out for the terminal."""
+    columns = {
+        each.label or each.key: [cell(row.get(each.key), each.digits) for row in sheet.rows]
+        for each in sheet.columns
+    }
+    return columns_table(sheet.title, columns)
 
 
 def cell(value: Any, digits: int = 3) -> str:
