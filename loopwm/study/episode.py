@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Episode:
-    """Hold T steps of real experience and what a model imagined of them.
+    """Hold T steps, between S = T + 1 observations, as they were and as a model imagined them.
 
     Attributes:
         real: Real observations; the first is where the stretch begins.
@@ -33,8 +33,8 @@ class Episode:
         std: Stated spread of each imagined step, or None.
     """
 
-    real: Float[ndarray, "T+1 O"]
-    imagined: Float[ndarray, "T+1 O"]
+    real: Float[ndarray, "S O"]
+    imagined: Float[ndarray, "S O"]
     action: Shaped[ndarray, "T ..."]
     iterations: Int[ndarray, " T"]
     settled: Bool[ndarray, " T"]
@@ -45,7 +45,7 @@ class Episode:
     std: Float[ndarray, "T O"] | None = None
 
     @property
-    def time(self) -> Float[ndarray, " T+1"]:
+    def time(self) -> Float[ndarray, " S"]:
         """Time of each observation: seconds, or steps where the environment has no clock."""
         return np.arange(len(self.real)) * (1.0 if self.dt is None else self.dt)
 
@@ -156,7 +156,7 @@ def _one_step(
 
 
 def _speed(
-    model: object, dataset: RolloutDataset, real: Float[ndarray, "T+1 O"]
+    model: object, dataset: RolloutDataset, real: Float[ndarray, "S O"]
 ) -> Float[ndarray, " T"]:
     stats = getattr(model, "stats", None)
     stats = stats if isinstance(stats, Statistics) else Statistics.of(dataset)

@@ -1,0 +1,70 @@
+"""Cells are computed once, whatever happens in between and however many processes share them."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loopwm.study.cells import run_cells
+
+
+@dataclass(frozen=True)
+class Square:
+    number: int
+
+    @property
+    def name(self) -> str:
+        return f"square-{self.number}"
+
+
+CELLS = [Square(number) for number in range(4)]
+
+
+def compute(cell: Square) -> dict[str, Any]:
+    return {"square": cell.number**2}
+
+
+def test_finished_cells_are_not_computed_again(tmp_path: Path) -> None:
+    first = run_cells(CELLS, tmp_path, compute)
+
+    def refuse(cell: Square) -> dict[str, Any]:
+        raise AssertionError(cell)
+
+    assert run_cells(CELLS, tmp_path, refuse) == first
+    assert first["square-3"] == {"square": 9}
+
+
+def test_a_crash_costs_only_the_cell_it_hit(tmp_path: Path) -> None:
+    done: list[int] = []
+
+    def fragile(cell: Square) -> dict[str, Any]:
+        if cell.number == 2 and 2 not in done:
+            done.append(2)
+            raise KeyboardInterrupt
+        done.append(cell.number)
+        return compute(cell)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_cells(CELLS, tmp_path, fragile)
+    assert len(run_cells(CELLS, tmp_path, fragile)) == 4
+    assert done == [0, 1, 2, 2, 3]
+    assert not list(tmp_path.glob("*.claim*"))
+
+
+def test_a_cell_of_another_living_process_is_left_to_it(tmp_path: Path) -> None:
+    (tmp_path / "square-1.json.claim").write_text(str(os.getppid()))
+    assert set(run_cells(CELLS, tmp_path, compute)) == {"square-0", "square-2", "square-3"}
+
+
+@pytest.mark.parametrize("content", ["999999999", ""])
+def test_the_claim_of_a_dead_process_is_taken_over(tmp_path: Path, content: str) -> None:
+    (tmp_path / "square-1.json.claim").write_text(content)
+    assert len(run_cells(CELLS, tmp_path, compute)) == 4
+
+
+def test_each_cell_begun_is_reported(tmp_path: Path) -> None:
+    lines: list[str] = []
+    run_cells(CELLS[:2], tmp_path, compute, lines.append)
+    assert lines == ["1 of 2: square-0", "2 of 2: square-1"]
