@@ -100,7 +100,7 @@ class WorldConfig:
     feedback: Feedback = "observation"
     carry: bool = True
     frames: int = 1
-    clip: float = 5.0
+    clip: float = 10.0
     objective: Objective = Objective()
     grad: GradientMode = Full()
     encoder: ModuleFactory | None = None
@@ -136,7 +136,7 @@ class MLP:
     depth: int = 4
     frames: int = 1
     head: Head = Mean()
-    clip: float = 5.0
+    clip: float = 10.0
     objective: Objective = Objective()
 
     def __post_init__(self) -> None:
@@ -162,7 +162,7 @@ class Untied:
     cell: Bounded = Bounded()
     carry: bool = True
     head: Head = Mean()
-    clip: float = 5.0
+    clip: float = 10.0
     objective: Objective = Objective()
 
     def __post_init__(self) -> None:
@@ -184,7 +184,7 @@ class GRU:
     width: int = 128
     feedback: Feedback = "observation"
     head: Head = Mean()
-    clip: float = 5.0
+    clip: float = 10.0
     objective: Objective = Objective()
 
     def __post_init__(self) -> None:
