@@ -200,9 +200,9 @@ class Plan:
         *("looped", "once", "untied"),
         *("mlp-4x208", "mlp-3x256", "mlp-2x384", "gru"),
     )
-    rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
-    trial_updates: int = 5_000
-    updates: int = 20_000
+    rates: tuple[float, ...] = (5e-4, 1.5e-3, 4.5e-3)
+    trial_updates: int = 1_500
+    updates: int = 8_000
     seeds: tuple[int, ...] = (0, 1, 2)
 
 
