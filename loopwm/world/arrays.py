@@ -53,11 +53,14 @@ class Edge:
             raise DataError(f"actions must have the shape ({wanted}) with H >= 1, got {shape}")
         return cls.of(actions, "actions", shape[split - 1 :])
 
-    def leave(self, tensor: Tensor, dtype: torch.dtype | None = None) -> Any:
+    def leave(self, tensor: Tensor) -> Any:
         """Give a result [B, ...] the caller's kind, type, device and leading shape."""
-        if dtype is None:
-            dtype = self.dtype if tensor.is_floating_point() else tensor.dtype
-        tensor = tensor.unflatten(0, self.lead) if self.lead else tensor.squeeze(0)
+        return self.cast(tensor.unflatten(0, self.lead) if self.lead else tensor.squeeze(0))
+
+    def cast(self, array: Any) -> Any:
+        """Give an array of any shape the caller's kind, type and device."""
+        tensor = to_tensor(array)
+        dtype = self.dtype if tensor.is_floating_point() else tensor.dtype
         if self.numpy:
             return tensor.detach().to("cpu", dtype).numpy()
         return tensor.to(self.device, dtype)

@@ -1,6 +1,7 @@
 """The world model: its verbs, on the user's arrays."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -75,7 +76,8 @@ class WorldModel(LatentModel):
             feedback: Whether the next step sees the predicted observation or only the latent.
 
         Returns:
-            The state after the step, and the prediction as numpy if the action is numpy.
+            The state after the step, and the prediction in the kind and type of the action; in
+            the model's own type if actions are indices.
         """
         act, edge = self._action(action, state)
         feedback = self.check_feedback(feedback)
@@ -164,7 +166,7 @@ class WorldModel(LatentModel):
             return rollout.with_policy(self, obs, policy, horizon, options)
         if actions is None:
             raise ConfigError("imagine needs actions, or policy= and horizon=")
-        edge = Edge.of_actions(actions, self.action_axes)
+        edge = self._edge(Edge.of_actions(actions, self.action_axes))
         if obs is not None:
             edge = Edge.of(obs, "obs", (self.obs_dim,))
         first = self.start(obs) if state is None else state
@@ -201,10 +203,14 @@ class WorldModel(LatentModel):
 
     def _action(self, action: Any, state: State) -> tuple[Tensor, Edge]:
         """Check and scale one action per row of a state."""
-        edge = Edge.of(action, "action", self.action_axes)
+        edge = self._edge(Edge.of(action, "action", self.action_axes))
         tensor = self._enter(action, "action", len(self.action_axes))
         _check_rows("action", tensor, state)
         return self.normaliser.action(tensor), edge
+
+    def _edge(self, edge: Edge) -> Edge:
+        """Give the edge of actions a floating type where indices have none."""
+        return replace(edge, dtype=self.normaliser.obs_mean.dtype) if self.discrete else edge
 
     def _enter(self, action: Any, name: str, axes: int) -> Tensor:
         choices = self.normaliser.action_dim if self.discrete else None

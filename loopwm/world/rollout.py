@@ -4,12 +4,12 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from loopwm.errors import ConfigError
+from loopwm.world.arrays import Edge, to_tensor
 from loopwm.world.config import Feedback
 from loopwm.world.dynamics import Advance, Run
 from loopwm.world.latent import LatentModel
@@ -58,8 +58,8 @@ def unroll(
     if feedback == "observation":
         standard = torch.stack(observations, dim=1)
     else:
-        steps = model.moved(torch.zeros_like(features[..., :1]), features)
-        standard = first[:, None] + steps.cumsum(1)
+        origin = features.new_zeros(*features.shape[:2], model.obs_dim)
+        standard = first[:, None] + model.moved(origin, features).cumsum(1)
         state = (standard[:, -1], *state[1:])
     return _decode(model, first, standard, features, actions, advances, decode), state
 
@@ -98,20 +98,18 @@ def with_policy(
     """
     if horizon < 1:
         raise ConfigError(f"horizon must be at least 1, got {horizon}")
+    edge = Edge.of(obs, "obs", to_tensor(obs).shape[-1:])
     state, steps = model.start(obs), []
     for _ in range(horizon):
         state, prediction = model.step(state, policy(obs), **options)
-        obs = prediction.next_obs
+        obs = edge.cast(prediction.next_obs)
         steps.append(prediction)
-
-    axis = steps[0].reward.ndim
 
     def join(name: str) -> Any:
         values = [getattr(step, name) for step in steps]
         if values[0] is None:
             return None
-        stack = torch.stack if isinstance(values[0], Tensor) else np.stack
-        return stack(values, axis)
+        return edge.cast(torch.stack([to_tensor(value) for value in values], len(edge.lead)))
 
     names = {field.name: field.name for field in fields(Trajectory)} | {"obs": "next_obs"}
     return Trajectory(**{ours: join(theirs) for ours, theirs in names.items()})
