@@ -1,0 +1,63 @@
+"""The training loss row by row and step by step, through the public verbs, up to each row's end."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+import loopwm as lw
+
+
+def sequence_loss(
+    model: Any,
+    batch: Any,
+    depths: Sequence[int],
+    taps: Sequence[int] | None = None,
+    hidden: np.ndarray | None = None,
+) -> float:
+    """The loss of windows whose steps hide their observation where `hidden` [B, K] says so."""
+    weights, stats = model.config.objective, model.stats
+    errors: list[float] = []
+    early: list[float] = []
+    rewards: list[float] = []
+    endings: list[float] = []
+    spreads: list[float] = []
+    for row, depth in enumerate(depths):
+        steps = int(batch.valid[row].sum())
+        state = model.start(batch.obs[row, :1])
+        if taps is not None:
+            halt = lw.Fixed(taps[row])
+            tapped = model.predict(batch.obs[row, :1], batch.action[row, :1], halt=halt)
+            early.append(unit_error(tapped.next_obs[0], batch.obs[row, 1], stats))
+        for k in range(steps):
+            feedback = "latent" if hidden is not None and hidden[row, k] else "observation"
+            state, out = model.step(
+                state, batch.action[row, k : k + 1], halt=lw.Fixed(depth), feedback=feedback
+            )
+            real = batch.obs[row, k + 1]
+            errors.append(unit_error(out.next_obs[0], real, stats))
+            miss = (float(out.reward[0]) - float(batch.reward[row, k])) / float(stats.reward_std)
+            rewards.append(miss**2)
+            p = float(out.terminated[0])
+            endings.append(-np.log(p if bool(batch.terminated[row, k]) else 1 - p))
+            if k == 0 and out.std is not None:
+                spreads.append(likelihood(out.next_obs[0], real, out.std[0], stats))
+    total = np.mean(errors) + weights.reward * np.mean(rewards)
+    total += weights.termination * np.mean(endings)
+    total += weights.intermediate * np.mean(early) if early else 0.0
+    total += 0.1 * np.mean(spreads) if spreads else 0.0
+    return float(total)
+
+
+def unit_error(imagined: torch.Tensor, real: torch.Tensor, stats: Any) -> float:
+    """Mean squared error in standard deviations of the one-step change."""
+    z = (imagined - real).detach().numpy() / stats.change_std
+    return float(np.mean(z**2))
+
+
+def likelihood(imagined: torch.Tensor, real: torch.Tensor, std: torch.Tensor, stats: Any) -> float:
+    """Gaussian negative log likelihood up to a constant, in the same unit."""
+    spread = std.detach().numpy() / stats.change_std
+    z = (imagined - real).detach().numpy() / stats.change_std / spread
+    return float(np.mean(0.5 * z**2 + np.log(spread)))

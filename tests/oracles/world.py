@@ -1,0 +1,150 @@
+"""World models one row at a time in numpy float64, from their weights and DESIGN's equations."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray
+# (weights, what is carried, input, iterations) -> (feature, what is carried on)
+Feature = Callable[[Mapping[str, Array], Array, Array, int], tuple[Array, Array]]
+
+RETAINED = 0.98  # Bounded's default largest retention
+
+
+def sigmoid(x: Array) -> Array:
+    return 1 / (1 + np.exp(-x))
+
+
+def silu(x: Array) -> Array:
+    return x * sigmoid(x)
+
+
+def rms(x: Array) -> Array:
+    return x / np.sqrt(np.mean(x**2) + 1e-6)
+
+
+def cell(w: Mapping[str, Array], name: str, h: Array, e: Array) -> Array:
+    """`abar h + B e + R(norm(h), e)`."""
+    abar = RETAINED * np.exp(-np.exp(w[f"{name}.log_rate"]))
+    gates = w[f"{name}.from_state"] @ rms(h)
+    gates = gates + w[f"{name}.from_injection.weight"] @ e + w[f"{name}.from_injection.bias"]
+    gate, value = np.split(gates, 2)
+    return abar * h + w[f"{name}.inject.weight"] @ e + w[f"{name}.leave"] @ (silu(gate) * value)
+
+
+def injection(w: Mapping[str, Array], carried: Array, x: Array) -> Array:
+    e = w["dynamics.enter.weight"] @ x + w["dynamics.enter.bias"]
+    if "dynamics.recall.weight" in w:
+        e = e + w["dynamics.recall.weight"] @ rms(carried)
+    return e
+
+
+def looped(
+    w: Mapping[str, Array], carried: Array, x: Array, iterations: int
+) -> tuple[Array, Array]:
+    e, h = injection(w, carried, x), carried
+    for _ in range(iterations):
+        h = cell(w, "dynamics.core.cell", h, e)
+    return h, h
+
+
+def untied(
+    w: Mapping[str, Array], carried: Array, x: Array, iterations: int
+) -> tuple[Array, Array]:
+    e, h = injection(w, carried, x), carried
+    for block in range(iterations):
+        h = cell(w, f"dynamics.cells.{block}", h, e)
+    return h, h
+
+
+def mlp(w: Mapping[str, Array], carried: Array, x: Array, iterations: int) -> tuple[Array, Array]:
+    for layer in range(iterations):
+        x = silu(w[f"dynamics.layers.{layer}.weight"] @ x + w[f"dynamics.layers.{layer}.bias"])
+    return x, carried
+
+
+def gru(w: Mapping[str, Array], carried: Array, x: Array, iterations: int) -> tuple[Array, Array]:
+    """PyTorch's documented equations: r, z, n from weights stacked in that order."""
+    x = silu(w["dynamics.enter.weight"] @ x + w["dynamics.enter.bias"])
+    from_x = w["dynamics.cell.weight_ih"] @ x + w["dynamics.cell.bias_ih"]
+    from_h = w["dynamics.cell.weight_hh"] @ carried + w["dynamics.cell.bias_hh"]
+    xr, xz, xn = np.split(from_x, 3)
+    hr, hz, hn = np.split(from_h, 3)
+    reset, update = sigmoid(xr + hr), sigmoid(xz + hz)
+    h = (1 - update) * np.tanh(xn + reset * hn) + update * carried
+    return silu(w["dynamics.leave.weight"] @ h + w["dynamics.leave.bias"]), h
+
+
+FEATURES: dict[str, Feature] = {"WorldConfig": looped, "Untied": untied, "MLP": mlp, "GRU": gru}
+
+
+class Row:
+    """One row of a world model: start, observe and step, in environment units."""
+
+    def __init__(self, model: Any, iterations: int) -> None:
+        self.w = {n: v.detach().double().numpy() for n, v in model.state_dict().items()}
+        self.stats = model.stats
+        self.iterations = iterations
+        self.feature = FEATURES[type(model.config).__name__]
+        self.frames = getattr(model.config, "frames", 1)
+        self.clip = model.config.clip
+        self.carries = model.dynamics.carries
+        self.choices = model.meta.num_actions
+        self.floor = getattr(model.config.head, "floor", None)
+
+    def start(self, obs: Array) -> None:
+        self.obs, self.seen = self.standard(obs), 1.0
+        self.older = [self.obs] * (self.frames - 1)
+        self.carried = self.origin()
+
+    def origin(self) -> Array:
+        if "dynamics.origin" in self.w:
+            return self.w["dynamics.origin"]
+        return np.zeros(len(self.w.get("dynamics.enter.bias", [])))
+
+    def standard(self, obs: Array) -> Array:
+        return (obs - self.stats.obs_mean) / self.stats.obs_std
+
+    def scaled(self, action: Any) -> Array:
+        if self.choices is not None:
+            return np.eye(self.choices)[action]
+        low, high = self.stats.action_low, self.stats.action_high
+        return 2 * (action - low) / (high - low) - 1
+
+    def advance(self, action: Any) -> Array:
+        """Return the feature, and remember what is carried and shown next time."""
+        frames = [np.clip(frame, -self.clip, self.clip) for frame in self.older]
+        shown = np.clip(self.obs, -self.clip, self.clip) * self.seen
+        x = np.concatenate([*frames, shown, self.scaled(action), [1 - self.seen]])
+        feature, carried = self.feature(self.w, self.carried, x, self.iterations)
+        if self.carries:
+            self.carried = carried
+        self.older = [*self.older, self.obs * self.seen][1:]
+        return feature
+
+    def observe(self, action: Any, obs: Array) -> None:
+        self.advance(action)
+        self.obs, self.seen = self.standard(obs), 1.0
+
+    def step(self, action: Any, feedback: str = "observation") -> dict[str, Any]:
+        feature = self.advance(action)
+        w, stats = self.w, self.stats
+        change = w["heads.change.weight"] @ feature + w["heads.change.bias"]
+        before = self.obs * stats.obs_std + stats.obs_mean
+        after = before + change * stats.change_std + stats.change_mean
+        self.obs, self.seen = self.standard(after), float(feedback == "observation")
+        out = {
+            "next_obs": after,
+            "reward": self.small("reward", feature) * stats.reward_std + stats.reward_mean,
+            "terminated": sigmoid(self.small("termination", feature)),
+        }
+        if self.floor is not None:
+            raw = w["heads.spread.weight"] @ feature + w["heads.spread.bias"]
+            spread = np.log1p(np.exp(raw)) + self.floor
+            out["std"] = spread * w["heads.spread_scale"] * stats.change_std
+        return out
+
+    def small(self, name: str, feature: Array) -> Array:
+        hidden = silu(self.w[f"heads.{name}.0.weight"] @ feature + self.w[f"heads.{name}.0.bias"])
+        return (self.w[f"heads.{name}.2.weight"] @ hidden + self.w[f"heads.{name}.2.bias"])[0]
