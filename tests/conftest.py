@@ -1,11 +1,10 @@
-"""What every test stands on: one torch thread, and no trace of the machine it runs on."""
+"""What every test stands on: one torch thread, checked annotations, and real rollouts."""
 
 import os
 
 # Two test processes with a thread pool each only slow one another down; and one thread is what
-# makes runs repeat bit for bit. MuJoCo and its GL library read their variable at import.
+# makes runs repeat bit for bit. Set for the processes that tests start, too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("MUJOCO_GL", "egl")
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
