@@ -100,24 +100,21 @@ class BoundedCell(nn.Module):
         weights: Weights | None = None,
     ) -> Tensor:
         """Refine h once under the conditioning of `condition`."""
-        injected, bias = conditioning
         retention, renewal = weights or self.constrain()
+        flat = h.flatten(0, -2)
+        injected, bias = (part.flatten(0, -2) for part in conditioning)
         # Autocast mixes types, which the backward pass by hand does not follow.
         if self.training and self.gain is None and not torch.is_autocast_enabled(h.device.type):
             refined = BoundedRefinement.apply(
-                h.flatten(0, -2),
-                injected.flatten(0, -2),
-                bias.flatten(0, -2),
-                retention,
-                self.from_state,
-                self.leave,
+                flat, injected, bias, retention, self.from_state, self.leave
             )
             return refined.view_as(h)  # type: ignore[union-attr]
-        gate, value = (F.linear(rms_norm(h), self.from_state) + bias).chunk(2, dim=-1)
-        correction = F.linear(F.silu(gate) * value, self.leave)
-        if self.gain is None:
-            return torch.addcmul(injected, retention, h) + correction
-        return retention * h + (self.gain * renewal) * rms_norm(injected + correction)
+        # addmm adds the conditioning inside the matrix product: one pass over memory less.
+        gate, value = torch.addmm(bias, rms_norm(flat), self.from_state.T).chunk(2, dim=1)
+        renewed = torch.addmm(injected, F.silu(gate) * value, self.leave.T)
+        if self.gain is not None:
+            renewed = (self.gain * renewal) * rms_norm(renewed)
+        return torch.addcmul(renewed, retention, flat).view_as(h)
 
 
 class PostNormCell(nn.Module):
