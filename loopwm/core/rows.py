@@ -118,6 +118,8 @@ def run_until(
     chosen: int,
 ) -> LoopOutput:
     """Run each row until the stop rule lets it go, or to its depth."""
+    if not len(z[0]):
+        return run_all(iterate, z, fixed, 1, grad, chosen)
     rows = torch.arange(len(z[0]), device=z[0].device)
     limit = torch.full_like(rows, depth) if isinstance(depth, int) else depth
     left = _Left(chosen)

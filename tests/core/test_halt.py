@@ -176,6 +176,13 @@ def test_nothing_is_computed_after_the_last_row_has_stopped():
     assert rows == [2]
 
 
+def test_a_batch_without_rows_comes_back_without_rows(bounded):
+    z, e = starts(1, 1)
+    out = LoopedCore(bounded())((z[0][:0],), e[:0], 5, stop=Residual(0.02))
+    assert out.state[0].shape == (0, 1, 6)
+    assert len(out.n_iters) == len(out.settled) == len(out.residual) == 0
+
+
 def test_a_row_of_nan_never_settles_and_leaves_the_others_alone(bounded):
     core = LoopedCore(bounded()).eval().requires_grad_(False)
     z, e = starts(1, 1)
