@@ -1,0 +1,70 @@
+"""An ensemble is the mean of its members, each imagining by itself, and their spread."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import loopwm as lw
+from loopwm.errors import ConfigError
+
+
+@pytest.fixture(scope="module")
+def members(make, kinds, data) -> list[Any]:
+    return [make(kinds["looped, Gaussian"], data, seed) for seed in range(3)]
+
+
+@pytest.fixture(scope="module")
+def ensemble(members) -> lw.Ensemble:
+    return lw.Ensemble(members)
+
+
+@pytest.fixture(scope="module")
+def inputs(data) -> tuple[np.ndarray, np.ndarray]:
+    return data.obs[:4], data.action[:20].reshape(4, 5, 2)
+
+
+def check(ours: Any, alone: list[Any], observed: str) -> None:
+    seen = np.stack([getattr(each, observed) for each in alone])
+    for name in (observed, "reward", "terminated", "residual"):
+        mean = np.mean([getattr(each, name) for each in alone], axis=0)
+        np.testing.assert_allclose(getattr(ours, name), mean, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(ours.disagreement, seen.std(axis=0, ddof=1), rtol=1e-7)
+    # The variance of an equal mixture: the mean variance, and the variance of the means.
+    spread = np.mean([each.std**2 for each in alone], axis=0) + seen.var(axis=0)
+    np.testing.assert_allclose(ours.std, np.sqrt(spread), rtol=1e-7)
+    counts = np.mean([each.n_iters for each in alone], axis=0)
+    np.testing.assert_array_equal(ours.n_iters, np.ceil(counts))
+    np.testing.assert_array_equal(ours.settled, np.all([each.settled for each in alone], axis=0))
+
+
+@pytest.mark.parametrize("options", [{}, {"halt": lw.OutputDelta(0.05)}], ids=["fixed", "halting"])
+def test_a_prediction_is_the_members_mean_and_spread(ensemble, members, inputs, options):
+    obs, actions = inputs
+    alone = [member.predict(obs, actions[:, 0], **options) for member in members]
+    check(ensemble.predict(obs, actions[:, 0], **options), alone, "next_obs")
+
+
+@pytest.mark.parametrize("feedback", ["observation", "latent"])
+def test_members_imagine_each_from_its_own_predictions(ensemble, members, inputs, feedback):
+    obs, actions = inputs
+    alone = [member.imagine(obs, actions, feedback=feedback) for member in members]
+    check(ensemble.imagine(obs, actions, feedback=feedback), alone, "obs")
+    distance = np.abs(alone[0].obs - alone[1].obs).mean((0, 2))
+    assert distance[-1] > distance[0]
+
+
+def test_equal_members_never_disagree(make, kinds, data, inputs):
+    obs, actions = inputs
+    twins = lw.Ensemble([make(kinds["looped"], data), make(kinds["looped"], data)])
+    np.testing.assert_array_equal(twins.imagine(obs, actions).disagreement, 0)
+
+
+def test_an_ensemble_counts_all_its_parameters(ensemble, members):
+    assert ensemble.num_parameters == 3 * members[0].num_parameters
+    assert ensemble.core_parameters == 3 * members[0].core_parameters
+
+
+def test_one_member_is_no_ensemble(members):
+    with pytest.raises(ConfigError, match="at least two members, got 1"):
+        lw.Ensemble(members[:1])
