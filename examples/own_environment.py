@@ -43,10 +43,10 @@ def reward(obs: torch.Tensor, action: torch.Tensor, next_obs: torch.Tensor) -> t
 
 
 def best_first_action(
-    model: lw.WorldModel, obs: np.ndarray, rng: np.random.Generator
+    model: lw.WorldModel, obs: np.ndarray, rng: np.random.Generator, candidates: int
 ) -> np.ndarray:
-    """Imagine 256 random action sequences of 20 steps; return the start of the best."""
-    actions = np.repeat(rng.uniform(-1, 1, (256, 4, 1)), 5, axis=1).astype(np.float32)
+    """Imagine random action sequences of 20 steps; return the start of the best."""
+    actions = np.repeat(rng.uniform(-1, 1, (candidates, 4, 1)), 5, axis=1).astype(np.float32)
     starts = np.repeat(obs[None], len(actions), axis=0)
     imagined = model.imagine(starts, actions)
     return actions[int(imagined.reward.sum(axis=1).argmax()), 0]
@@ -54,7 +54,7 @@ def best_first_action(
 
 def main(smoke: bool) -> None:
     """Collect, train, then act at random and by planning."""
-    steps, updates, episodes = (1_000, 50, 1) if smoke else (20_000, 2_000, 5)
+    steps, updates, episodes, candidates = (1_000, 30, 1, 4) if smoke else (20_000, 2_000, 5, 256)
     data = lw.collect(Fan, steps=steps, seed=0)
     model = lw.fit(data, lw.WorldConfig(width=32), lw.FitConfig(updates=updates))
     assert isinstance(model, lw.WorldModel)
@@ -67,8 +67,10 @@ def main(smoke: bool) -> None:
             obs, _ = env.reset(seed=episode)
             total, over = 0.0, False
             while not over:
-                plan = name != "random"
-                action = best_first_action(model, obs, rng) if plan else rng.uniform(-1, 1, 1)
+                if name == "random":
+                    action = rng.uniform(-1, 1, 1)
+                else:
+                    action = best_first_action(model, obs, rng, candidates)
                 obs, gained, terminated, truncated, _ = env.step(action)
                 total, over = total + gained, terminated or truncated
             totals.append(total)

@@ -11,6 +11,9 @@ from loopwm.cli.screen import console, say
 from loopwm.cli.stored import load_dataset, load_model
 from loopwm.errors import ConfigError
 
+# Columns of text that a table with intervals needs.
+WIDE = 120
+
 if TYPE_CHECKING:
     from loopwm.study.accuracy import PredictionReport
 
@@ -57,10 +60,12 @@ class Evaluate:
         if len(reports) == 1:
             screen.print(str(*reports.values()), markup=False, highlight=False)
         else:
+            from loopwm.study.brief import brief_table
             from loopwm.study.table import compare_table
 
+            table = compare_table if screen.width >= WIDE else brief_table
             for unit in ("obs", "change"):
-                screen.print(compare_table(reports, unit))
+                screen.print(table(reports, unit))
         if self.json is not None:
             from loopwm.files import write_json
 

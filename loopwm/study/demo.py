@@ -17,6 +17,7 @@ from loopwm.errors import ConfigError, LoopwmError
 from loopwm.files import read_json, write_file, write_json
 from loopwm.study.accuracy import PredictionReport
 from loopwm.study.arms import arm_of
+from loopwm.study.brief import brief_table
 from loopwm.study.canvas import png
 from loopwm.study.episode import Episode, imagine_episode, predict_episode
 from loopwm.study.lanes import Job, run_lanes
@@ -26,7 +27,6 @@ from loopwm.study.plot import plot_episode, plot_error, plot_iterations
 from loopwm.study.prediction import evaluate
 from loopwm.study.provenance import provenance
 from loopwm.study.report import write_report
-from loopwm.study.table import compare_table
 from loopwm.study.video import write_video
 from loopwm.study.watch import watching
 from loopwm.study.windows import Sampling
@@ -58,7 +58,7 @@ class Plan:
     rows: int = 100_000
     test_rows: int = 20_000
     lanes: tuple[tuple[str, ...], ...] = (("looped",), ("once", "mlp-4x200"))
-    updates: int = 4_000
+    updates: int = 6_000
     horizons: tuple[int, ...] = (1, 5, 15, 50)
     windows: int = 1_000
     ceiling: int = 100
@@ -104,7 +104,7 @@ def demonstrate(plan: Plan, out: Path, screen: Console) -> Path:
         models = {arm_of(name).label: _shown(out, name) for name in plan.arms}
         page = _write_page(plan, out, models)
     sizes = {f"{name} ({each.parameters:,} parameters)": each for name, each in models.items()}
-    screen.print(compare_table({name: each.report for name, each in sizes.items()}))
+    screen.print(brief_table({name: each.report for name, each in sizes.items()}))
     screen.print(f"Report: {page.resolve()}", highlight=False, soft_wrap=True)
     return page
 
@@ -212,7 +212,8 @@ def _write_page(plan: Plan, out: Path, models: dict[str, Shown]) -> Path:
     origin = Origin(train, test, settings, provenance("loopwm demo", [*SEEDS.values()]))
     sections = page_sections(models, origin, Views(imagined, stepwise, film, missing))
     title = f"A looped world model of {plan.task}"
-    return write_report(out / "report.html", title, sections, "Made by loopwm demo")
+    remark = "" if plan.updates >= FULL.updates else "; too small to mean anything"
+    return write_report(out / "report.html", title, sections, f"Made by loopwm demo{remark}")
 
 
 def _episodes(plan: Plan, out: Path, test: RolloutDataset) -> tuple[Episode, Episode]:

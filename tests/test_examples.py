@@ -1,0 +1,50 @@
+"""Every example runs at its tiny size, and is short enough to be read."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+# These train several models, or act for a whole episode.
+SLOW = {"compare_depths", "own_environment", "partial_observation", "uncertainty"}
+RUNS = [
+    pytest.param(each, marks=[pytest.mark.slow] if each.stem in SLOW else [], id=each.stem)
+    for each in EXAMPLES
+]
+# Something that each prints when it has come to its end.
+LAST_WORDS = {
+    "compare_depths": "the same cell, not looped",
+    "halting": "mean iterations",
+    "minari_roundtrip": "episode      int64    equal",
+    "own_environment": "planned in imagination",
+    "partial_observation": "four stacked observations",
+    "train_hopper": "RMSE",
+    "uncertainty": "wilder actions",
+}
+
+
+def test_each_example_is_listed_here():
+    assert {each.stem for each in EXAMPLES} == set(LAST_WORDS)
+
+
+@pytest.mark.parametrize("path", RUNS)
+def test_the_example_runs_with_smoke(path: Path, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(path), "--smoke"])
+    runpy.run_path(str(path), run_name="__main__")
+    said = capsys.readouterr().out
+    assert LAST_WORDS[path.stem] in said
+    assert "DIFFERENT" not in said
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_the_example_is_short_and_says_what_it_shows(path: Path, monkeypatch, capsys):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 120
+    monkeypatch.setattr(sys, "argv", [str(path), "--help"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(path), run_name="__main__")
+    assert stop.value.code == 0
+    assert text.split('"""')[1].split(".")[0].split()[0] in capsys.readouterr().out
