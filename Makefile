@@ -30,7 +30,7 @@ test: check ## run the gates and the tests (CI=true adds the slow ones)
 check: $(STAMP) ## run the gates: format, lint, layers, types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/lint-imports --no-logo
+	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/pyright
 
 format: $(STAMP) ## format the code and mend what the linter can
