@@ -3,7 +3,6 @@
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 
 from loopwm.data.engine import mujoco
 
@@ -53,16 +52,16 @@ class Watch:
         return not fine
 
 
-def step_fault(watch: Watch, obs: np.ndarray, reward: float) -> str | None:
+def step_fault(watch: Watch, obs_finite: bool, reward_finite: bool) -> str | None:
     """Return why the step just made must not be stored, or None if it may.
 
     Args:
         watch: The watch over the simulation.
-        obs: Observation after the step [O].
-        reward: Reward of the step.
+        obs_finite: Whether the observation after the step is finite.
+        reward_finite: Whether the reward of the step is finite.
     """
     if watch.diverged():
         return DIVERGED
-    if not np.isfinite(obs).all():
+    if not obs_finite:
         return OBSERVATION
-    return None if np.isfinite(reward) else REWARD
+    return None if reward_finite else REWARD

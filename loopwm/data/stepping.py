@@ -82,26 +82,30 @@ class _Run:
         self.terminated = False
         self.info: dict[str, dict[int, float]] = {}
 
-    def choose(self) -> np.ndarray | None:
-        """Return the next action, or None if it is not finite."""
-        kind = np.int64 if isinstance(self.space, Discrete) else self.space.dtype
-        action = np.asarray(self.control(self.obs[-1]))
-        if not np.isfinite(action).all():
-            return None
-        if action.size == 1 and action.shape != self.space.shape:
-            action = action.reshape(self.space.shape or ())
-        if action.shape != self.space.shape:
-            raise DataError(
-                f"the policy returned an action of shape {action.shape}; "
-                f"the action space is {self.space}"
-            )
-        return action.astype(kind)
+    def choose(self) -> np.ndarray:
+        """Return the next action."""
+        # A copy, in case the policy works in place.
+        action = np.asarray(self.control(self.obs[-1].copy()))
+        if action.shape == self.space.shape:
+            return action
+        if action.size == 1 and not self.space.shape:
+            return action.reshape(())
+        raise DataError(
+            f"the policy returned an action of shape {action.shape}; "
+            f"the action space is {self.space}"
+        )
 
-    def take(self, action: Any, obs: np.ndarray, reward: float, terminated: bool) -> None:
+    def take(self, action: Any, obs: np.ndarray, reward: Any, terminated: Any) -> None:
         self.action.append(action)
         self.obs.append(obs.copy())
         self.reward.append(reward)
-        self.terminated = terminated
+        self.terminated = bool(terminated)
+
+    def note(self, name: str, column: Any, reported: np.ndarray, lane: int) -> None:
+        """Keep a number of the step that `take` is about to take."""
+        if reported[lane]:
+            value = column[lane] if isinstance(column, np.ndarray) else column
+            self.info.setdefault(name, {})[len(self.reward)] = _number(name, value)
 
     def episode(self, truncated: bool, fault: str | None = None) -> Episode:
         length = len(self.reward)
@@ -125,6 +129,8 @@ class _Field:
 
     def __init__(self, task: Task, vector: SyncVectorEnv, first: int, count: int | None) -> None:
         self.task, self.vector, self.first = task, vector, first
+        self.wanted = frozenset(task.info_keys)
+        self.idle = _idle_action(vector.single_action_space)
         self.numbers = iter(counter(first) if count is None else range(first, first + count))
         self.runs: list[_Run | None] = [None] * vector.num_envs
         self.over = np.ones(vector.num_envs, bool)
@@ -134,20 +140,22 @@ class _Field:
     def step(self, done: dict[int, Episode]) -> None:
         """Make one step in every environment, moving episodes that end into `done`."""
         self._reset()
-        actions = np.stack([self._action(lane, done) for lane in range(len(self.runs))])
+        actions = self._actions(done)
         self.obs, rewards, terminated, truncated, infos = self.vector.step(actions)
         self.over = terminated | truncated
+        seen, rewarded = np.isfinite(self.obs).all(axis=1), np.isfinite(rewards)
+        kept = [name for name in infos if name in self.wanted or name.startswith(DIFFICULTY)]
         for lane, run in enumerate(self.runs):
             if run is None:
                 continue
-            reward, terminal = float(rewards[lane]), bool(terminated[lane])
-            fault = step_fault(run.watch, self.obs[lane], reward)
+            fault = step_fault(run.watch, bool(seen[lane]), bool(rewarded[lane]))
             if fault is None:
-                self._keep_info(run, lane, infos)
-                run.take(actions[lane], self.obs[lane], reward, terminal)
+                for name in kept:
+                    run.note(name, infos[name], infos[f"_{name}"], lane)
+                run.take(actions[lane], self.obs[lane], rewards[lane], terminated[lane])
             full = len(run.reward) == self.task.limit
             if fault or self.over[lane] or full:
-                stopped = bool(fault or truncated[lane] or full or not terminal)
+                stopped = bool(fault or truncated[lane] or full or not terminated[lane])
                 done[run.number] = run.episode(stopped, fault)
                 self.runs[lane] = None
 
@@ -160,31 +168,31 @@ class _Field:
         mask[list(fresh)] = True
         if not mask.any():
             return
-        seeds = [self.task.reset_seed(fresh.get(lane, 0)) for lane in range(len(self.runs))]
-        self.obs, _ = self.vector.reset(seed=list(seeds), options={"reset_mask": mask})
+        seeds: list[int | None] = [
+            self.task.reset_seed(fresh.get(lane, 0)) if mask[lane] else None
+            for lane in range(len(self.runs))
+        ]
+        self.obs, _ = self.vector.reset(seed=seeds, options={"reset_mask": mask})
         for lane, number in fresh.items():
             env = self.vector.envs[lane]
             self.runs[lane] = _Run(number, self.task, env, self.obs[lane])
 
-    def _action(self, lane: int, done: dict[int, Episode]) -> np.ndarray:
-        run = self.runs[lane]
-        action = run.choose() if run else None
-        if action is not None:
-            return action
-        if run:
-            done[run.number] = run.episode(truncated=True, fault=ACTION)
-            self.runs[lane] = None
-        space: Any = self.vector.single_action_space
-        zero = np.zeros(space.shape or (), space.dtype)
-        return zero if isinstance(space, Discrete) else np.clip(zero, space.low, space.high)
+    def _actions(self, done: dict[int, Episode]) -> np.ndarray:
+        actions = np.stack([run.choose() if run else self.idle for run in self.runs])
+        fine = np.isfinite(actions).reshape(len(actions), -1).all(axis=1)
+        for lane in np.flatnonzero(~fine):
+            run, self.runs[lane] = self.runs[lane], None
+            actions[lane] = self.idle
+            if run:
+                done[run.number] = run.episode(truncated=True, fault=ACTION)
+        return actions.astype(self.idle.dtype, copy=False)
 
-    def _keep_info(self, run: _Run, lane: int, infos: dict[str, Any]) -> None:
-        for name, column in infos.items():
-            if not (name in self.task.info_keys or name.startswith(DIFFICULTY)):
-                continue
-            if infos[f"_{name}"][lane]:
-                value = column[lane] if isinstance(column, np.ndarray) else column
-                run.info.setdefault(name, {})[len(run.reward)] = _number(name, value)
+
+def _idle_action(space: Any) -> np.ndarray:
+    """Return an action for an environment in which nothing is played."""
+    if isinstance(space, Discrete):
+        return np.zeros((), np.int64)
+    return np.clip(np.zeros(space.shape, space.dtype), space.low, space.high)
 
 
 def _number(name: str, value: Any) -> float:

@@ -28,11 +28,12 @@ def collection_speed(env_id: str, steps: int = 20_000, rounds: int = 5) -> dict[
         rounds: Rounds, of which the median counts.
 
     Returns:
-        Steps per CPU-second: `collect` as it is; `stepped`, the same rows collected by stepping
-        SyncVectorEnv; `bare`, SyncVectorEnv stepped with actions drawn beforehand, keeping and
-        checking nothing. `ratio` is collect / stepped, `ratio_bare` is collect / bare.
+        Steps per CPU-second: `collect` as it is; `sync_vector_env`, the same rows collected by
+        stepping SyncVectorEnv; `sync_bare`, SyncVectorEnv stepped with actions drawn beforehand,
+        checking and keeping nothing. `ratio` is collect / sync_vector_env, and `ratio_bare` is
+        collect / sync_bare.
     """
-    methods = {"collect": _collect, "stepped": _stepped, "bare": _bare}
+    methods = {"collect": _collect, "sync_vector_env": _stepped, "sync_bare": _bare}
     rates: dict[str, list[float]] = {name: [] for name in methods}
     with quiet_mujoco():
         for seed in range(rounds):
@@ -42,8 +43,8 @@ def collection_speed(env_id: str, steps: int = 20_000, rounds: int = 5) -> dict[
                 run()
                 rates[name].append(steps / (time.process_time() - start))
     speed = {name: statistics.median(each) for name, each in rates.items()}
-    speed["ratio"] = speed["collect"] / speed["stepped"]
-    speed["ratio_bare"] = speed["collect"] / speed["bare"]
+    speed["ratio"] = speed["collect"] / speed["sync_vector_env"]
+    speed["ratio_bare"] = speed["collect"] / speed["sync_bare"]
     return speed
 
 

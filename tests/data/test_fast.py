@@ -120,7 +120,7 @@ def unstable(timestep: float) -> gym.Env[Any, Any]:
 def test_a_simulation_that_resets_itself_ends_the_episode_in_the_same_row_on_both_paths(
     monkeypatch: pytest.MonkeyPatch, timestep: float
 ) -> None:
-    options = {"env_kwargs": {"timestep": timestep}}
+    options: dict[str, Any] = {"env_kwargs": {"timestep": timestep}}
     fast, stepped = collect_both_ways(monkeypatch, unstable, 150, 0, **options)
     assert fast.meta.dropped[DIVERGED] > 0
     assert_same_rows(fast, stepped)

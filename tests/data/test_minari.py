@@ -64,6 +64,7 @@ def test_minari_reads_the_exported_episodes_and_environment() -> None:
         assert episode.observations[:-1].tobytes() == data.obs[rows].tobytes()
         assert episode.observations[-1].tobytes() == data.next_obs[rows][-1].tobytes()
         assert episode.rewards.tobytes() == data.reward[rows].tobytes()
+    assert exported.env_spec is not None
     assert exported.env_spec.kwargs["ctrl_cost_weight"] == 0.5
     assert exported.env_spec.max_episode_steps == 30
 
@@ -127,7 +128,7 @@ def test_a_dict_of_observations_is_flattened_as_gymnasium_does() -> None:
     data = RolloutDataset.from_minari(foreign(space, obs))
     for row, step in ((0, 0), (2, 2)):
         single = {name: column[step] for name, column in obs[0].items()}
-        assert data.obs[row].tobytes() == gym.spaces.flatten(space, single).tobytes()
+        assert data.obs[row].tobytes() == np.asarray(gym.spaces.flatten(space, single)).tobytes()
 
 
 def test_numbers_that_are_not_finite_and_unknown_names_are_refused() -> None:
