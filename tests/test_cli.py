@@ -20,6 +20,7 @@ from loopwm.core.depth import Fixed, Poisson
 from loopwm.core.halt import Fixed as FixedHalt
 from loopwm.core.halt import OutputDelta
 from loopwm.data.store import RolloutDataset
+from loopwm.study.results import Column, Sheet, Study, save_study
 from loopwm.train.config import Muon
 from loopwm.world.config import GRU, MLP, Gaussian, Untied, WorldConfig
 
@@ -118,6 +119,9 @@ def test_every_example_of_the_help_is_a_command(name: str):
         ('collect Hopper-v5 --out d --env-kwargs {"heigth":1}', "does not accept.*heigth"),
         ("collect Hopper-v5 --out . --steps 10", "already there: add --overwrite"),
         ("collect Hopper-v5 --out d --policy standard --unclipped", "leave out --env-kwargs"),
+        ("results --folder none", "none holds no studies.*--rerun"),
+        ("results --rerun nothing", "name must be one of .*bench.*, got 'nothing'"),
+        ("bench --batch 0", "--batch must be at least 1, got 0"),
         ("policies list Nothing-v0", "there are no.*actors for 'Nothing-v0'"),
     ],
 )
@@ -200,6 +204,20 @@ def test_an_episode_is_imagined_into_figures(folder: Path, tmp_path: Path):
     run("imagine", folder / "run", folder / "data", "--out", tmp_path, "--horizon", "20",
         "--no-video")  # fmt: skip
     assert {each.name for each in tmp_path.iterdir()} == {"imagined.png", "iterations.png"}
+
+
+def test_the_bench_prints_rates(capsys):
+    run("bench", "--no-compiled", "--no-growth", "--repeats", "1", "--batch", "8", "--horizon", "2",
+        "--task", "Hopper-v5")  # fmt: skip
+    assert "bare cell" in capsys.readouterr().out
+
+
+def test_results_are_rendered_from_their_files(tmp_path: Path, capsys):
+    sheet = Sheet("numbers", (Column("model"), Column("error")), ({"model": "x", "error": 0.25},))
+    save_study(Study("mine", "A study", "Why?", ("How.",), (sheet,)), tmp_path / "results")
+    run("results", "--folder", tmp_path / "results", "--page", tmp_path / "results.md")
+    assert "| x | 0.250 |" in (tmp_path / "results.md").read_text()
+    assert "1 studies" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words", [("--episode", "99"), ("--start", "5000")])

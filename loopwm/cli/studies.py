@@ -6,6 +6,9 @@ from typing import Annotated
 
 from tyro.conf import arg
 
+from loopwm.cli.screen import console, say
+from loopwm.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Demo:
@@ -28,7 +31,6 @@ class Demo:
 
     def run(self) -> None:
         """Run the demonstration."""
-        from loopwm.cli.screen import console
         from loopwm.study.demo import FULL, SMOKE, demonstrate
 
         plan, usual = (SMOKE, "runs/demo-smoke") if self.smoke else (FULL, "runs/demo")
@@ -37,23 +39,80 @@ class Demo:
 
 @dataclass(frozen=True)
 class Bench:
-    """Measure how fast models imagine.
+    """Measure how fast models imagine on one CPU thread, beside the simulator and the machine.
 
     Examples:
       loopwm bench
+      loopwm bench --no-compiled --no-growth --repeats 3
+
+    Args:
+        task: Gymnasium id; it sets the dimensions and is stepped as the simulator.
+        batch: Trajectories imagined at once.
+        horizon: Steps of each.
+        iterations: Iterations of the loop per step.
+        repeats: Timed rounds.
+        compiled: Time torch.compile too, which takes minutes and a C++ compiler.
+        growth: Time how the rate grows with iterations, batch and horizon.
     """
 
+    task: str = "HalfCheetah-v5"
+    batch: int = 1024
+    horizon: int = 15
+    iterations: int = 4
+    repeats: int = 9
+    compiled: bool = True
+    growth: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        for name in ("batch", "horizon", "iterations", "repeats"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"--{name} must be at least 1, got {getattr(self, name)}")
+
     def run(self) -> None:
-        """Measure."""
+        """Measure and print."""
+        from dataclasses import asdict
+
+        from loopwm.study.bench import BenchConfig, bench_imagine
+        from loopwm.study.results import rich_table
+
+        screen = console()
+        for sheet in bench_imagine(BenchConfig(**asdict(self))):
+            screen.print(rich_table(sheet))
 
 
 @dataclass(frozen=True)
 class Results:
-    """Render docs/results.md.
+    """Render docs/results.md from the files beside it; with --rerun, compute one table anew.
+
+    A rerun that was stopped goes on where it was; several processes may share one.
 
     Examples:
       loopwm results
+      loopwm results --rerun bench
+      loopwm results --rerun prediction-hopper --threads 2
+
+    Args:
+        rerun: Name of the table to compute anew.
+        folder: Directory of the tables' JSON files.
+        page: The page to write.
+        work: Directory of data, checkpoints and finished cells of reruns.
+        threads: CPU threads of a rerun.
     """
+
+    rerun: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
+    folder: Path = Path("docs/results")
+    page: Path = Path("docs/results.md")
+    work: Path = Path("runs/study")
+    threads: int = 1
 
     def run(self) -> None:
         """Render."""
+        from loopwm.study.results import render_results
+
+        if self.rerun is not None:
+            from loopwm.study.studies import Options, rerun
+
+            rerun(self.rerun, self.folder, Options(self.work, self.threads, say))
+        studies = render_results(self.folder, self.page)
+        say(f"wrote {self.page} from {len(studies)} studies in {self.folder}")

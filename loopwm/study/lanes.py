@@ -8,7 +8,7 @@ from multiprocessing.process import BaseProcess
 
 from loopwm.errors import LoopwmError
 
-Job = Callable[[], None]
+Job = Callable[[], object]
 
 _PERIOD = 0.25  # seconds between two calls of `watch`
 
