@@ -1,0 +1,211 @@
+"""A comparison trains what it says, chooses by validation, and tabulates what was measured."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from loopwm.errors import ConfigError, NumericalError
+from loopwm.study import datasets, efficiency
+from loopwm.study.accuracy import PredictionReport
+from loopwm.study.arms import ARMS, arm_of
+from loopwm.study.comparison import Group, costs, error_ratio, group_cells, over_seeds, ratios
+from loopwm.study.datasets import Experience, Split, is_velocity, position_dims, study_data
+from loopwm.study.efficiency import (
+    Cell,
+    Plan,
+    plan_finals,
+    plan_trials,
+    plateau_gain,
+    run_cell,
+    run_plan,
+)
+from loopwm.study.prediction import evaluate
+from loopwm.study.windows import Sampling
+from loopwm.train.config import FitConfig
+
+BASE = Cell(task="linear", updates=4, rows=200)
+
+
+@pytest.fixture
+def small(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let cells train on the linear world, on tiny models."""
+    split = Split(world.train, world.test, world.test)
+    monkeypatch.setattr(efficiency, "study_data", lambda experience, folder: split)
+    monkeypatch.setattr(efficiency, "HORIZONS", (1, 5))
+    for name in ("looped", "once"):
+        config = replace(ARMS[name].config, width=8)
+        monkeypatch.setitem(ARMS, name, replace(ARMS[name], config=config))
+
+
+def trial(arm: str, lr: float, validation: float | None) -> dict[str, Any]:
+    return {"cell": {"arm": arm, "lr": lr}, "validation": validation}
+
+
+def test_a_cell_trains_evaluates_and_leaves_its_model(small: None, tmp_path: Path) -> None:
+    result = run_cell(BASE, tmp_path)
+    report = PredictionReport.from_dict(result["report"])
+    assert report.horizons == (1, 5)
+    assert result["parameters"] > result["core_parameters"] > 0
+    assert result["flops"] > 0
+    assert (tmp_path / "models" / BASE.name).exists()
+    assert not (tmp_path / "running" / BASE.name).exists()
+
+
+def test_a_plan_is_resumed_without_training_again(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = Plan(BASE, ("looped", "once"), (1e-3,), 2, 3, (0,))
+    lines: list[str] = []
+    trials, finals = run_plan(plan, tmp_path, report=lines.append)
+    assert (len(trials), len(finals), len(lines)) == (2, 2, 4)
+    monkeypatch.setattr(efficiency, "run_cell", lambda *given: pytest.fail("trained again"))
+    assert run_plan(plan, tmp_path) == (trials, finals)
+
+
+def test_a_rate_that_destroys_training_is_a_finding(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def explode(*given: Any, **options: Any) -> None:
+        raise NumericalError("loss is NaN")
+
+    monkeypatch.setattr("loopwm.world.fit.fit", explode)
+    result = run_cell(BASE, tmp_path)
+    assert (result["validation"], result["failed"]) == (None, "loss is NaN")
+    assert group_cells({"one": result}) == []
+
+
+def test_trials_cover_every_arm_and_rate_and_nothing_else() -> None:
+    cells = plan_trials(BASE, ("looped", "gru"), (1e-3, 3e-3))
+    assert [(each.arm, each.lr) for each in cells] == [
+        *(("looped", 1e-3), ("looped", 3e-3)),
+        *(("gru", 1e-3), ("gru", 3e-3)),
+    ]
+    assert len({each.name for each in cells}) == 4
+
+
+def test_the_best_rate_and_the_best_shape_are_chosen_by_validation() -> None:
+    trials = {
+        "a": trial("looped", 1e-3, 0.5),
+        "b": trial("looped", 3e-3, 0.4),
+        "c": trial("mlp-4x208", 1e-3, 0.6),
+        "d": trial("mlp-3x256", 3e-3, 0.3),
+        "e": trial("mlp-2x384", 3e-3, None),
+    }
+    cells = plan_finals(BASE, trials, 9, (0, 1))
+    assert [(each.arm, each.lr, each.seed, each.updates) for each in cells] == [
+        *(("looped", 3e-3, 0, 9), ("mlp-3x256", 3e-3, 0, 9)),
+        *(("looped", 3e-3, 1, 9), ("mlp-3x256", 3e-3, 1, 9)),
+    ]
+    with pytest.raises(ConfigError, match="did not fail"):
+        plan_finals(BASE, {"e": trials["e"]}, 9, (0,))
+
+
+def test_two_cells_that_differ_have_different_names() -> None:
+    changes: dict[str, Any] = {
+        **{"task": "other", "arm": "once", "seed": 1, "lr": 2e-3, "updates": 5, "rows": 300},
+        **{"observation": "positions", "mixture": "excitation", "horizon": 8, "context": 2},
+    }
+    names = {replace(BASE, **{key: value}).name for key, value in changes.items()}
+    assert len(names | {BASE.name}) == len(changes) + 1
+
+
+def test_the_plateau_compares_the_end_with_three_quarters() -> None:
+    history = [{"update": u, "validation": v} for u, v in ((25, 4.0), (75, 2.0), (100, 1.9))]
+    assert plateau_gain([*history[:1], {"update": 50, "loss": 1.0}, *history[1:]]) == (
+        pytest.approx(0.05)
+    )
+    assert plateau_gain(history[:1]) is None
+
+
+def test_every_mlp_of_the_family_has_four_times_the_parameters_of_the_looped_model() -> None:
+    from loopwm.data.meta import DatasetMeta
+    from loopwm.data.normalise import Statistics
+    from loopwm.world.build import build
+
+    for obs, act in ((11, 3), (17, 6)):
+        one = (0.0,) * act
+        meta = DatasetMeta(action_low=one, action_high=one)
+        ones = np.ones(obs, np.float32)
+        one_reward = np.ones((), np.float32)
+        stats = Statistics(ones, ones, ones, ones, one_reward, one_reward)
+        sizes = {
+            name: build(arm.config, meta, stats, 0).num_parameters
+            for name, arm in ARMS.items()
+            if arm.family == "mlp" or name == "looped"
+        }
+        looped = sizes.pop("looped")
+        assert len(sizes) == 3
+        assert min(sizes.values()) >= 4 * looped
+
+
+def test_an_unknown_arm_is_answered_by_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="looped, once"):
+        arm_of("lopped")
+
+
+def test_a_ratio_is_that_of_the_errors_on_the_same_windows(world: Any) -> None:
+    sampling = Sampling(max_windows=80, ceiling_windows=0)
+    small, large = (
+        evaluate(world.model(bias), world.test, (5,), sampling=sampling) for bias in (0.1, 0.2)
+    )
+    ratio = error_ratio([large], [small], 5)
+    assert ratio is not None
+    assert ratio == pytest.approx([2.0, 2.0, 2.0], rel=1e-3)
+    assert error_ratio([replace(large, by_episode={5: ()})], [small], 5) is None
+
+
+def test_tables_hold_mean_lowest_and_highest_of_the_seeds(world: Any) -> None:
+    sampling = Sampling(max_windows=80, ceiling_windows=0)
+
+    def group(arm: str, biases: tuple[float, ...]) -> Group:
+        reports = tuple(
+            evaluate(world.model(bias), world.test, (1, 5), sampling=sampling) for bias in biases
+        )
+        result = {
+            "cell": {"lr": 1e-3, "updates": 5, "arm": arm, "seed": 0},
+            **{"parameters": 10, "core_parameters": 5, "flops": 2.0, "seconds": 1.0},
+            "plateau": 0.003,
+        }
+        return Group(arm, arm, (result,) * len(biases), reports)
+
+    groups = [group("looped", (0.1, 0.3)), group("once", (0.4,))]
+    sheet = over_seeds(groups, (1, 5))
+    middle, low, high = sheet.rows[0]["rmse_5"]
+    assert (low, high) == (groups[0].reports[0].rmse[5], groups[0].reports[1].rmse[5])
+    assert middle == pytest.approx((low + high) / 2)
+    assert [row["model"] for row in sheet.rows] == ["looped", "once", "copy last", "linear"]
+    part = over_seeds(groups, (5,), "second")
+    assert part.rows[1]["rmse_5"][0] == groups[1].reports[0].parts["second"].rmse[5]
+    (row,) = ratios(groups, (5,)).rows
+    assert row["ratio_5"][0] > 1
+    assert costs(groups).rows[0]["plateau"] == "0.3%"
+
+
+def test_experience_is_collected_once_and_split_by_episode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets, "TEST_ROWS", 1200)
+    wanted = Experience("Pendulum-v1", 4200, mixture="excitation")
+    split = study_data(wanted, tmp_path)
+    assert len(split.train) + len(split.valid) == 4200
+    assert len(split.test) == 1200
+    monkeypatch.setattr(datasets, "collect", lambda *given: pytest.fail("collected again"))
+    again = study_data(wanted, tmp_path)
+    np.testing.assert_array_equal(split.train.obs, again.train.obs)
+
+
+def test_velocities_are_told_by_their_names(world: Any) -> None:
+    meta = replace(world.train.meta, obs_names=("rootz", "d rootz/dt", "thigh"))
+    assert position_dims(replace(world.train, meta=meta)) == [0, 2]
+    assert is_velocity("d rootx/dt")
+    assert not is_velocity("dt")
+
+
+def test_the_training_settings_are_those_of_the_cell() -> None:
+    config = efficiency._fit_config(replace(BASE, updates=100, lr=2e-3, horizon=7, seed=3), 2)
+    assert isinstance(config, FitConfig)
+    assert (config.updates, config.lr, config.horizon, config.seed) == (100, 2e-3, 7, 3)
+    assert (config.threads, config.validate_every) == (2, 5)
