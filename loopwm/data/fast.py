@@ -23,6 +23,7 @@ from loopwm.data.formulas import FORMULAS, Motion
 from loopwm.data.guard import ACTION, DIVERGED, OBSERVATION, REWARD, SPEED_LIMIT
 from loopwm.data.policy import Policy
 from loopwm.data.unclipped import UnclippedState
+from loopwm.errors import ConfigError
 
 FAST_TASKS = ("HalfCheetah-v5", "Hopper-v5", "InvertedPendulum-v5", "Swimmer-v5", "Walker2d-v5")
 
@@ -159,7 +160,7 @@ class _Player:
         while done < horizon and sound == done:
             upto = min(horizon, done + max(self.stretch, int(STRETCH_SHARE * done)))
             if upto > len(action):
-                action = self._draw(number, horizon, upto)
+                action = self._redraw(number, horizon, upto, action)
             stretch, steps = self.simulation.run(states[-1][-1], warmstart, action[done:upto])
             warmstart = self.simulation.warmstart
             states.append(stretch)
@@ -168,8 +169,17 @@ class _Player:
                 break
         return self._episode(np.concatenate(states), action[:done], sound)
 
+    def _redraw(self, number: int, horizon: int, steps: int, earlier: np.ndarray) -> np.ndarray:
+        """Draw actions anew from the start, of which the earlier ones must be the beginning."""
+        action = self._draw(number, horizon, steps)
+        if not np.array_equal(action[: len(earlier)], earlier, equal_nan=True):
+            raise ConfigError(
+                f"{self.policy!r} draws other actions for {len(action)} steps than for "
+                f"{len(earlier)}; a shorter horizon must give the beginning of a longer one"
+            )
+        return action
+
     def _draw(self, number: int, horizon: int, steps: int) -> np.ndarray:
-        """Draw actions anew from the start, of which the earlier ones are the beginning."""
         count = min(horizon, max(2 * steps, 8 * self.stretch))
         rng = self.task.policy_rng(number)
         action = self.policy.actions(rng, self.env.action_space, count)

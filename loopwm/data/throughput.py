@@ -2,7 +2,8 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -17,15 +18,21 @@ from loopwm.data.stepping import play_stepping
 NUM_ENVS = 8
 
 
-def collection_speed(env_id: str, steps: int = 20_000, rounds: int = 5) -> dict[str, float]:
+def collection_speed(
+    env_id: str,
+    steps: int = 20_000,
+    rounds: int = 5,
+    env_kwargs: Mapping[str, Any] | None = None,
+) -> dict[str, float]:
     """Measure how many open-loop steps are collected per CPU-second, and how many Gymnasium makes.
 
     The methods take turns, so that other load on the machine meets all of them.
 
     Args:
-        env_id: A Gymnasium id with bounded actions, at its default settings.
+        env_id: A Gymnasium id with bounded actions.
         steps: Steps per round and method.
         rounds: Rounds, of which the median counts.
+        env_kwargs: Arguments for the environment.
 
     Returns:
         Steps per CPU-second: `collect` as it is; `sync_vector_env`, the same rows collected by
@@ -38,7 +45,7 @@ def collection_speed(env_id: str, steps: int = 20_000, rounds: int = 5) -> dict[
     with quiet_mujoco():
         for seed in range(rounds):
             for name, prepare in methods.items():
-                run = prepare(env_id, steps, seed)
+                run = prepare(env_id, steps, seed, dict(env_kwargs or {}))
                 start = time.process_time()
                 run()
                 rates[name].append(steps / (time.process_time() - start))
@@ -48,22 +55,26 @@ def collection_speed(env_id: str, steps: int = 20_000, rounds: int = 5) -> dict[
     return speed
 
 
-def _collect(env_id: str, steps: int, seed: int) -> Callable[[], object]:
-    return lambda: collect(env_id, steps, seed, Uniform(), progress=False)
+def _collect(
+    env_id: str, steps: int, seed: int, env_kwargs: dict[str, Any]
+) -> Callable[[], object]:
+    return lambda: collect(env_id, steps, seed, Uniform(), env_kwargs=env_kwargs, progress=False)
 
 
-def _stepped(env_id: str, steps: int, seed: int) -> Callable[[], object]:
+def _stepped(
+    env_id: str, steps: int, seed: int, env_kwargs: dict[str, Any]
+) -> Callable[[], object]:
     def run() -> object:
-        env = make(env_id)
-        meta = describe(env_id, env, {}, False)
-        task = Task(env_id, {}, False, seed, Uniform(), time_limit(env))
+        env = make(env_id, env_kwargs)
+        meta = describe(env_id, env, env_kwargs, False)
+        task = Task(env_id, env_kwargs, False, seed, Uniform(), time_limit(env))
         return assemble(play_stepping(task, 0, None, steps, NUM_ENVS), steps, meta)
 
     return run
 
 
-def _bare(env_id: str, steps: int, seed: int) -> Callable[[], object]:
-    vector = gym.make_vec(env_id, NUM_ENVS, vectorization_mode="sync")
+def _bare(env_id: str, steps: int, seed: int, env_kwargs: dict[str, Any]) -> Callable[[], object]:
+    vector = gym.make_vec(env_id, NUM_ENVS, vectorization_mode="sync", **env_kwargs)
     vector.reset(seed=seed)
     vector.action_space.seed(seed)
     actions = [np.asarray(vector.action_space.sample()) for _ in range(steps // NUM_ENVS)]

@@ -12,6 +12,7 @@ from loopwm.data.fast import FAST_TASKS, Simulation, can_play_fast, full_state
 from loopwm.data.guard import DIVERGED
 from loopwm.data.policy import OrnsteinUhlenbeck, Uniform
 from loopwm.data.store import COLUMNS, RolloutDataset
+from loopwm.errors import ConfigError
 
 MUJOCO_TASKS = (
     *("Ant-v5", "HalfCheetah-v5", "Hopper-v5", "Humanoid-v5", "HumanoidStandup-v5"),
@@ -158,6 +159,20 @@ def test_an_action_that_is_not_finite_ends_the_episode_in_the_same_row_on_both_p
     assert fast.meta.dropped == {"action not finite": 4}
     assert fast.episode.tolist() == [0] * 23 + [1] * 23 + [2] * 23 + [3] * 23 + [4] * 8
     assert_same_rows(fast, stepped)
+
+
+class Stretched:
+    """Draw actions that all change with the horizon."""
+
+    def actions(
+        self, rng: np.random.Generator, action_space: gym.Space[Any], horizon: int
+    ) -> np.ndarray:
+        return np.full((horizon, 3), 1e-3 * horizon, np.float32)
+
+
+def test_actions_that_change_with_the_horizon_are_refused() -> None:
+    with pytest.raises(ConfigError, match="must give the beginning"):
+        collect("Hopper-v5", 100, 0, Stretched())
 
 
 def test_episodes_that_end_early_are_drawn_and_simulated_in_stretches(
