@@ -1,0 +1,201 @@
+"""Training learns a system that is known, and repeats itself bit for bit."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import loopwm as lw
+from loopwm.data.meta import DatasetMeta
+from loopwm.data.store import RolloutDataset
+from loopwm.errors import CheckpointError, ConfigError, DataError
+from loopwm.world import fit as fit_module
+
+pytestmark = pytest.mark.usefixtures("without_shape_checks")
+
+SHORT = lw.FitConfig(
+    updates=12,
+    batch_size=16,
+    horizon=3,
+    horizon_warmup=0.5,
+    device="cpu",
+    threads=1,
+    progress=False,
+    validate_every=6,
+    log_every=4,
+)
+SMALL = lw.WorldConfig(width=8, depth=lw.depth.Poisson(3))
+
+
+def weights(model: Any) -> dict[str, torch.Tensor]:
+    return model.state_dict()
+
+
+def equal(a: Any, b: Any) -> bool:
+    return all(torch.equal(value, weights(b)[name]) for name, value in weights(a).items())
+
+
+def errors(model: Any, data: Any, steps: int) -> float:
+    """Open-loop error after some steps, in standard deviations of the one-step change."""
+    starts = np.arange(0, len(data) - 30, 30)
+    actions = data.action[starts[:, None] + np.arange(steps)]
+    path = model.imagine(data.obs[starts], actions, decode="last")
+    z = (path.obs[:, 0] - data.next_obs[starts + steps - 1]) / model.stats.change_std
+    return float(np.sqrt(np.mean(z**2)))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        lw.WorldConfig(width=16, depth=lw.depth.Poisson(3)),
+        lw.MLP(width=32, depth=2),
+        lw.GRU(width=24),
+    ],
+    ids=lambda config: type(config).__name__,
+)
+def test_training_learns_a_linear_system(data, config):
+    # In these units copying the last observation costs about 1 after one step, more later.
+    setting = replace(SHORT, updates=350, batch_size=64, lr=5e-3, ema=0.98, validate_every=350)
+    model = lw.fit(data, config, setting)
+    held_out = data.split(0.95, seed=0)[1]
+    assert errors(model, held_out, 1) < 0.15
+    copied = np.sqrt(
+        np.mean(((data.obs[:-10] - data.next_obs[9:-1]) / model.stats.change_std) ** 2)
+    )
+    assert errors(model, data, 10) < 0.25 * copied
+    rewards = model.predict(data.obs, data.action).reward
+    assert np.corrcoef(rewards, data.reward)[0, 1] > 0.98
+
+
+def test_the_same_seed_gives_the_same_weights_bit_for_bit(data):
+    before = torch.get_rng_state()
+    first = lw.fit(data, SMALL, SHORT)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.randn(3)
+    assert equal(first, lw.fit(data, SMALL, SHORT))
+    assert not equal(first, lw.fit(data, SMALL, replace(SHORT, seed=1)))
+
+
+def test_a_trained_model_is_ready_to_predict_and_knows_its_training(data):
+    model = lw.fit(data, SMALL, SHORT)
+    assert not model.training
+    assert not any(p.requires_grad for p in model.parameters())
+    assert model.config == SMALL
+    assert model.meta.env_id == "linear"
+    logged = {key for record in model.history for key in record}
+    assert {"update", "loss", "error", "reward", "termination", "validation"} <= logged
+
+
+def test_members_differ_and_the_first_is_the_model_of_that_seed(data):
+    pair = lw.fit(data, SMALL, SHORT, members=2)
+    assert isinstance(pair, lw.Ensemble)
+    assert equal(pair.members[0], lw.fit(data, SMALL, SHORT))
+    assert not equal(pair.members[0], pair.members[1])
+
+
+def test_training_goes_on_from_a_model_with_its_statistics(data):
+    model = lw.fit(data, SMALL, SHORT)
+    more = data.extend(data.select_episodes([0, 1]))
+    again = lw.fit(more, None, replace(SHORT, updates=1, lr=1e-12, ema=0.0), init=model)
+    assert again.config == SMALL
+    np.testing.assert_array_equal(again.stats.obs_mean, model.stats.obs_mean)
+    for name, value in weights(model).items():
+        torch.testing.assert_close(weights(again)[name], value, rtol=0, atol=1e-9)
+    assert not equal(model, lw.fit(data, None, SHORT, init=model))
+
+
+def test_an_ensemble_goes_on_member_by_member(data):
+    pair = lw.fit(data, SMALL, SHORT, members=2)
+    again = lw.fit(data, None, replace(SHORT, updates=1, lr=1e-12, ema=0.0), init=pair, members=2)
+    assert isinstance(pair, lw.Ensemble)
+    assert isinstance(again, lw.Ensemble)
+    for ours, theirs in zip(again.members, pair.members, strict=True):
+        torch.testing.assert_close(
+            weights(ours)["dynamics.enter.weight"], weights(theirs)["dynamics.enter.weight"]
+        )
+
+
+def test_the_horizon_grows_to_its_end(data, monkeypatch):
+    seen: list[int] = []
+    real = fit_module.sequence_loss
+
+    def watched(model: Any, batch: Any, generator: torch.Generator) -> Any:
+        seen.append(batch.action.shape[1])
+        assert batch.obs.shape[1] == seen[-1] + 1
+        return real(model, batch, generator)
+
+    monkeypatch.setattr(fit_module, "sequence_loss", watched)
+    lw.fit(data, SMALL, SHORT)
+    assert seen == [SHORT.horizon_at(update) for update in range(12)]
+    assert (seen[0], seen[-1]) == (1, 3)
+
+
+def test_held_out_episodes_are_not_trained_on(data, monkeypatch):
+    used: list[RolloutDataset] = []
+    real = fit_module.Windows
+
+    def watched(dataset: RolloutDataset, *rest: Any) -> Any:
+        used.append(dataset)
+        return real(dataset, *rest)
+
+    monkeypatch.setattr(fit_module, "Windows", watched)
+    lw.fit(data, SMALL, SHORT)
+    train, valid = (set(map(tuple, each.obs.tolist())) for each in used)
+    assert not train & valid
+    assert len(train | valid) == len(data)
+
+
+def test_one_episode_is_trained_on_without_validation(data):
+    model = lw.fit(data.select_episodes([0]), SMALL, SHORT)
+    assert not any("validation" in record for record in model.history)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [SMALL, replace(SMALL, cell=lw.Bounded(gain=1.0)), lw.MLP(width=8), lw.GRU(width=8)],
+    ids=["looped", "renewal", "MLP", "GRU"],
+)
+def test_training_in_bfloat16_stays_close_to_float32(data, config):
+    exact = lw.fit(data, config, SHORT)
+    rough = lw.fit(data, config, replace(SHORT, precision="bf16"))
+    assert all(p.dtype == torch.float32 for p in rough.parameters())
+    # A dozen updates of Adam at 1e-3 move a weight by 0.012 at most.
+    for name, p in exact.named_parameters():
+        torch.testing.assert_close(weights(rough)[name], p.data, rtol=0, atol=0.03)
+
+
+def test_a_gaussian_head_is_calibrated_on_the_held_out_data(data):
+    model = lw.fit(data, replace(SMALL, head=lw.Gaussian()), SHORT)
+    held_out = data.split(0.95, seed=0)[1]
+    out = model.predict(held_out.obs, held_out.action)
+    z = (out.next_obs - held_out.next_obs) / out.std
+    np.testing.assert_allclose(np.sqrt((z**2).mean(0)), 1, rtol=1e-3)
+
+
+def test_a_finished_run_is_taken_up_only_with_its_own_data(data, tmp_path):
+    first = lw.fit(data, SMALL, SHORT, run_dir=tmp_path)
+    assert equal(first, lw.fit(data, SMALL, SHORT, run_dir=tmp_path))
+    with pytest.raises(CheckpointError, match="data"):
+        lw.fit(data.select_episodes(range(7)), SMALL, SHORT, run_dir=tmp_path)
+
+
+def test_contradicting_arguments_are_refused(data):
+    model = lw.fit(data, SMALL, replace(SHORT, updates=1))
+    with pytest.raises(ConfigError, match="members must be at least 1, got 0"):
+        lw.fit(data, SMALL, SHORT, members=0)
+    with pytest.raises(ConfigError, match="config= differs from that of init="):
+        lw.fit(data, lw.GRU(), SHORT, init=model)
+    with pytest.raises(ConfigError, match="members=3, but init has"):
+        lw.fit(data, None, SHORT, init=model, members=3)
+    with pytest.raises(DataError, match="init predicts 3 observation dimensions, the data has 2"):
+        lw.fit(data.keep_obs([0, 1]), None, SHORT, init=model)
+    with pytest.raises(ConfigError, match=r"config must be one of WorldConfig, .* got FitConfig"):
+        lw.fit(data, SHORT)  # pyright: ignore[reportArgumentType]
+
+
+def test_data_without_action_bounds_is_refused(data):
+    bare = replace(data, meta=DatasetMeta())
+    with pytest.raises(DataError, match="does not say its action bounds: set action_low"):
+        lw.fit(bare, SMALL, SHORT)

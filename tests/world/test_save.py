@@ -1,0 +1,162 @@
+"""A saved model is the model, bit for bit; anything else on disk is refused by name."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import loopwm as lw
+from loopwm.errors import StoreError
+from loopwm.files import read_tree, write_tree
+
+OWN = "looped, own modules"
+
+
+@pytest.fixture
+def saved(make, kinds, data, tmp_path: Path) -> Path:
+    """Save a small model, whose files a test may spoil."""
+    make(kinds["looped"], data).float().save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def rewrite(path: Path, change: Any) -> None:
+    """Change the document of a saved model, and write it with checksums that fit."""
+    tree = read_tree(path)
+    change(tree.documents["model"])
+    write_tree(path, tree.arrays, tree.documents)
+
+
+def assert_same(ours: Any, theirs: Any, data: Any) -> None:
+    for name, value in theirs.state_dict().items():
+        assert torch.equal(ours.state_dict()[name], value), name
+    actions = data.action[:12].reshape(4, 3, *data.action.shape[1:])
+    a, b = ours.imagine(data.obs[:4], actions), theirs.imagine(data.obs[:4], actions)
+    for name in ("obs", "reward", "terminated"):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+
+
+KINDS = [
+    *("looped", "looped, no carry", "looped, frames", "looped, renewal", "looped, Gaussian"),
+    *("looped once", "looped, latent", "untied", "MLP, frames", "GRU, Gaussian"),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_comes_back_bit_for_bit(make, kinds, data, tmp_path, kind):
+    model = make(kinds[kind], data).float()
+    model.history = [{"update": 1, "loss": 0.5}]
+    model.heads.spread_scale *= 1.7
+    model.save(tmp_path / "model")
+    back = lw.load(tmp_path / "model")
+    assert isinstance(back, lw.WorldModel)
+    assert_same(back, model, data)
+    assert back.config == model.config
+    assert back.meta == model.meta
+    assert back.history == model.history
+    np.testing.assert_array_equal(back.stats.obs_mean, model.stats.obs_mean)
+    np.testing.assert_array_equal(back.stats.action_low, model.stats.action_low)
+    assert not back.training
+    assert not any(p.requires_grad for p in back.parameters())
+
+
+def test_discrete_models_come_back_bit_for_bit(make, kinds, discrete_data, tmp_path):
+    model = make(kinds["looped"], discrete_data).float()
+    model.save(str(tmp_path / "model"))
+    assert_same(lw.load(str(tmp_path / "model")), model, discrete_data)
+
+
+def test_ensembles_come_back_bit_for_bit(make, kinds, data, tmp_path):
+    members = [make(kinds["looped, Gaussian"], data, seed).float() for seed in (0, 1)]
+    lw.Ensemble(members).save(tmp_path / "model")
+    back = lw.load(tmp_path / "model")
+    assert isinstance(back, lw.Ensemble)
+    for ours, theirs in zip(back.members, members, strict=True):
+        assert_same(ours, theirs, data)
+    obs, action = data.obs[:3], data.action[:3]
+    np.testing.assert_array_equal(
+        back.predict(obs, action).disagreement,
+        lw.Ensemble(members).predict(obs, action).disagreement,
+    )
+
+
+def test_saving_again_replaces_the_model_whole(make, kinds, data, saved):
+    make(kinds["GRU"], data, seed=5).float().save(saved)
+    assert_same(lw.load(saved), make(kinds["GRU"], data, seed=5).float(), data)
+
+
+def test_loading_leaves_torchs_random_numbers_alone(saved):
+    before = torch.get_rng_state()
+    lw.load(saved)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_nothing_saved_is_a_pickle(saved):
+    names = {path.name.split(".")[-1] for path in saved.iterdir() if not path.name.startswith(".")}
+    assert names <= {"json", "safetensors"}
+
+
+def test_modules_of_the_users_come_back_with_their_configuration(make, kinds, data, tmp_path):
+    model = make(kinds[OWN], data).float()
+    model.save(tmp_path / "model")
+    with pytest.raises(StoreError, match=r"code of your own \(.*Squash\).*lw\.load\(path, config="):
+        lw.load(tmp_path / "model")
+    assert_same(lw.load(tmp_path / "model", config=kinds[OWN]), model, data)
+
+
+def test_another_configuration_is_refused(saved, kinds):
+    with pytest.raises(StoreError, match=r"config= differs from the one that .* was saved with"):
+        lw.load(saved, config=kinds["GRU"])
+
+
+@pytest.mark.parametrize("pattern", ["weights*.safetensors", "stat*.safetensors", "manifest.json"])
+def test_a_flipped_byte_is_found(saved, pattern):
+    (path,) = saved.glob(pattern)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=str(saved)):
+        lw.load(saved)
+
+
+def test_a_missing_file_is_found(saved):
+    next(saved.glob("weights*.safetensors")).unlink()
+    with pytest.raises(StoreError, match=str(saved)):
+        lw.load(saved)
+
+
+def test_nothing_there_is_said_plainly(tmp_path):
+    with pytest.raises(StoreError, match="holds nothing that was saved"):
+        lw.load(tmp_path / "nowhere")
+
+
+def test_a_dataset_is_no_model(data, tmp_path):
+    data.save(tmp_path / "data")
+    with pytest.raises(StoreError, match="holds no model of schema"):
+        lw.load(tmp_path / "data")
+
+
+def test_a_newer_schema_is_refused(saved):
+    rewrite(saved, lambda model: model.update(schema=99))
+    with pytest.raises(StoreError, match="no model of schema 1; it was saved by another version"):
+        lw.load(saved)
+
+
+def test_an_unknown_configuration_is_never_looked_up(saved):
+    rewrite(saved, lambda model: model["config"].update(type="os.system"))
+    with pytest.raises(StoreError, match=r"unknown configuration 'os\.system'.*newer version"):
+        lw.load(saved)
+
+
+@pytest.mark.parametrize("change", [{"surprise": 1}, {"width": -8}])
+def test_settings_that_this_version_does_not_take_are_refused(saved, change):
+    rewrite(saved, lambda model: model["config"].update(change))
+    with pytest.raises(StoreError, match=r"settings of world\.WorldConfig .* not take: .*"):
+        lw.load(saved)
+
+
+def test_weights_that_do_not_fit_the_configuration_are_refused(saved):
+    rewrite(saved, lambda model: model["config"].update(width=9))
+    with pytest.raises(StoreError, match="do not fit its configuration"):
+        lw.load(saved)
