@@ -1,10 +1,12 @@
+import dataclasses
+import json
 import sys
 
 import numpy as np
 import pytest
 
 from loopwm.agent.policies import Snapshot, choose, returns_of, train_policies
-from loopwm.agent.sac import PolicyTraining, actor_of, make_task, soft_actor_critic
+from loopwm.agent.sac import PRESETS, PolicyTraining, actor_of, make_task, soft_actor_critic
 from loopwm.data.actor import STAGES, Actor, ActorInfo, shipped_actors
 from loopwm.data.unclipped import UnclippedState
 from loopwm.errors import ConfigError, EnvironmentUnsupported, MissingExtra
@@ -103,6 +105,16 @@ def test_the_actor_acts_as_the_stable_baselines_policy_it_came_from():
 def test_policies_observe_velocities_unclipped_where_that_is_an_option():
     assert isinstance(make_task("Hopper-v5"), UnclippedState)
     assert not isinstance(make_task("HalfCheetah-v5"), UnclippedState)
+
+
+@pytest.mark.parametrize("env_id", PRESETS)
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_the_shipped_actors_say_that_they_were_trained_with_the_presets(env_id, split):
+    preset = json.loads(json.dumps(dataclasses.asdict(PRESETS[env_id])))
+    for actor in shipped_actors(env_id, split):
+        settings = dict(actor.info.training)
+        assert actor.info.step <= settings.pop("steps")
+        assert settings == {"algorithm": "SAC", **preset}
 
 
 def test_settings_that_cannot_be_trained_with_are_refused(tmp_path):
