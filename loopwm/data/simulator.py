@@ -5,6 +5,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from loopwm.data.engine import quiet_mujoco
 from loopwm.data.environment import make_env
 from loopwm.data.fast import Simulation, full_state
 from loopwm.data.formulas import FORMULAS
@@ -104,7 +105,8 @@ def simulate(meta: DatasetMeta, obs: np.ndarray, actions: np.ndarray) -> np.ndar
     future = np.full((*actions.shape[:2], obs.shape[1]), np.nan)
     for row, sequence in enumerate(actions.astype(action_type, copy=False)):
         start[0], start[1:split], start[split : split + task.model.nv] = 0, qpos[row], qvel[row]
-        states, sound = simulation.run(start, np.zeros(task.model.nv), sequence)
+        with quiet_mujoco():
+            states, sound = simulation.run(start, np.zeros(task.model.nv), sequence)
         seen = states[:sound]
         skipped = formula.positions_left_out(task)
         future[row, :sound, : task.model.nq - skipped] = seen[:, 1 + skipped : split]
