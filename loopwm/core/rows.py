@@ -39,7 +39,16 @@ class LoopOutput:
 def run_all(
     iterate: Iterate, z: State, fixed: Conditioning, depth: int, grad: GradientMode, chosen: int
 ) -> LoopOutput:
-    """Run every row to the same depth: no bookkeeping in the loop."""
+    """Run every row to the same depth: no bookkeeping in the loop.
+
+    Args:
+        iterate: One iteration: from the conditioning and the states to the states.
+        z: Initial states, rows first.
+        fixed: What conditions every iteration, rows first.
+        depth: Iterations of every row, at least 1.
+        grad: How gradients flow through the iterations.
+        chosen: Index of the state that the residual is measured on.
+    """
     step = partial(iterate, fixed)
     before = z
     for t in range(depth):
@@ -66,6 +75,15 @@ def run_depths(
 
     The deepest rows come first, so that rows leave from the end and the rest stays a slice, whose
     gradient is cheap; rows that come in another order are sorted and put back.
+
+    Args:
+        iterate: One iteration: from the conditioning and the states to the states.
+        z: Initial states, rows first.
+        fixed: What conditions every iteration, rows first.
+        depth: Iterations of each row, at least 1.
+        tap: Iteration of each row after which its chosen state is kept too, in 1..depth.
+        grad: How gradients flow through the iterations.
+        chosen: Index of the state that is tapped and that the residual is measured on.
     """
     if bool((depth[1:] > depth[:-1]).any()):
         order = depth.argsort(descending=True, stable=True)
@@ -117,7 +135,18 @@ def run_until(
     grad: GradientMode,
     chosen: int,
 ) -> LoopOutput:
-    """Run each row until the stop rule lets it go, or to its depth."""
+    """Run each row until the stop rule lets it go, or to its depth.
+
+    Args:
+        iterate: One iteration: from the conditioning and the states to the states.
+        z: Initial states, rows first.
+        fixed: What conditions every iteration, rows first.
+        depth: Most iterations, of all rows or of each, at least 1.
+        stop: Decides after each iteration which rows are settled.
+        readout: Decodes the chosen state for stop rules that look at the prediction.
+        grad: How gradients flow through the iterations.
+        chosen: Index of the state that the stop rule and the residual look at.
+    """
     if not len(z[0]):
         return run_all(iterate, z, fixed, 1, grad, chosen)
     rows = torch.arange(len(z[0]), device=z[0].device)

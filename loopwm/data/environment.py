@@ -84,7 +84,14 @@ def source_name(source: Source) -> str:
 def describe(
     source: Source, env: gym.Env[Any, Any], env_kwargs: Mapping[str, Any], unclipped: bool
 ) -> DatasetMeta:
-    """Return what a dataset collected in an environment says about it."""
+    """Return what a dataset collected in an environment says about it.
+
+    Args:
+        source: What the environment was made from.
+        env: The environment.
+        env_kwargs: The arguments that it was made with.
+        unclipped: Whether velocities are observed as simulated.
+    """
     known = isinstance(source, str) and env.spec is not None
     dt = getattr(env.unwrapped, "dt", None)
     return DatasetMeta(

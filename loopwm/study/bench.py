@@ -79,7 +79,14 @@ def fresh_model(config: ModelConfig, data: RolloutDataset, seed: int = 0) -> Wor
 def imagining(
     model: WorldModel | Ensemble, data: RolloutDataset, name: str, config: BenchConfig
 ) -> Contestant:
-    """Make `model.imagine` from real observations a contestant."""
+    """Make `model.imagine` from real observations a contestant.
+
+    Args:
+        model: What imagines.
+        data: Real transitions, from which the first observations and the actions are drawn.
+        name: What the row of the table is called.
+        config: Batch, horizon and iterations.
+    """
     obs, actions = _inputs(data, config)
 
     def run() -> object:
@@ -117,7 +124,14 @@ def bare_loop(model: WorldModel, config: BenchConfig) -> Contestant:
 def compiled_imagine(
     model: WorldModel, data: RolloutDataset, name: str, config: BenchConfig
 ) -> Contestant:
-    """Make imagination compiled as a whole a contestant; its first run compiles."""
+    """Make imagination compiled as a whole a contestant; its first run compiles.
+
+    Args:
+        model: What imagines.
+        data: Real transitions, from which the first observations and the actions are drawn.
+        name: What the row of the table is called.
+        config: Batch, horizon and iterations.
+    """
     obs, actions = _inputs(data, config)
     plan = model.plan(Fixed(config.iterations))
 

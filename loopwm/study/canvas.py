@@ -32,7 +32,17 @@ def make_figure(width: float = 7.0, height: float = 4.0) -> "Figure":
 
 
 def dress(axes: "Axes", x: str = "", y: str = "", title: str = "") -> "Axes":
-    """Give axes their labels and a quiet frame: two spines and a faint grid."""
+    """Give axes their labels and a quiet frame: two spines and a faint grid.
+
+    Args:
+        axes: What to dress.
+        x: Label of the horizontal axis.
+        y: Label of the vertical axis.
+        title: Title above, or nothing.
+
+    Returns:
+        The same axes.
+    """
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(FAINT)
     axes.grid(True, color="#E4E4E4", linewidth=0.6)

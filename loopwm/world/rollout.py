@@ -67,7 +67,18 @@ def unroll(
 def single(
     model: LatentModel, state: State, action: Float[Tensor, "B A"], run: Run, feedback: Feedback
 ) -> tuple[Advance, Trajectory, State]:
-    """Imagine one step: `unroll` over a horizon of one, with its advance."""
+    """Imagine one step: `unroll` over a horizon of one, with its advance.
+
+    Args:
+        model: What imagines.
+        state: State of each row.
+        action: Standardised action of each row.
+        run: Depth, stop rule and gradient mode of the loop.
+        feedback: Whether the next step sees the decoded observation.
+
+    Returns:
+        What the dynamics gave, the imagined step, and the state after it.
+    """
     out = model.advance(state, action, run)
     obs = model.moved(state[0], out.feature)
     seen = torch.ones_like(state[1]) if feedback == "observation" else torch.zeros_like(state[1])
