@@ -131,6 +131,28 @@ def assemble(
         ConfigError: If a column was never reported.
         NumericalError: If episode after episode has no step to store.
     """
+    kept, dropped = _keep(episodes, steps, meta)
+    lengths = [len(episode) for episode in kept]
+    last = np.cumsum(lengths) - 1
+    flags = {name: np.zeros(steps, bool) for name in ("terminated", "truncated")}
+    for name, flag in flags.items():
+        flag[last] = [getattr(episode, name) for episode in kept]
+    return RolloutDataset(
+        obs=np.concatenate([episode.obs[:-1] for episode in kept]),
+        next_obs=np.concatenate([episode.obs[1:] for episode in kept]),
+        action=np.concatenate([episode.action for episode in kept]),
+        reward=np.concatenate([episode.reward for episode in kept]),
+        episode=np.repeat(np.arange(len(kept)), lengths),
+        info=_info(kept, info_keys),
+        meta=replace(meta, dropped=dropped),
+        **flags,
+    )
+
+
+def _keep(
+    episodes: Iterable[Episode], steps: int, meta: DatasetMeta
+) -> tuple[list[Episode], dict[str, int]]:
+    """Return the episodes that make up `steps` rows, and how many were cut for which reason."""
     kept: list[Episode] = []
     dropped: dict[str, int] = {}
     missing, fruitless = steps, 0
@@ -148,21 +170,7 @@ def assemble(
             missing -= len(kept[-1])
         if missing <= 0:
             break
-    lengths = [len(episode) for episode in kept]
-    last = np.cumsum(lengths) - 1
-    flags = {name: np.zeros(steps, bool) for name in ("terminated", "truncated")}
-    for name, flag in flags.items():
-        flag[last] = [getattr(episode, name) for episode in kept]
-    return RolloutDataset(
-        obs=np.concatenate([episode.obs[:-1] for episode in kept]),
-        next_obs=np.concatenate([episode.obs[1:] for episode in kept]),
-        action=np.concatenate([episode.action for episode in kept]),
-        reward=np.concatenate([episode.reward for episode in kept]),
-        episode=np.repeat(np.arange(len(kept)), lengths),
-        info=_info(kept, info_keys),
-        meta=replace(meta, dropped=dropped),
-        **flags,
-    )
+    return kept, dropped
 
 
 def _info(kept: Sequence[Episode], info_keys: Sequence[str]) -> dict[str, np.ndarray]:
