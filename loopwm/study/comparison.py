@@ -73,6 +73,25 @@ def over_seeds(groups: Sequence[Group], horizons: Sequence[int], part: str = "")
     return Sheet(part or "all parts", tuple(columns), tuple(rows))
 
 
+def medians(groups: Sequence[Group], horizons: Sequence[int]) -> Sheet:
+    """Make the table of the typical window: median error, which a few diverged ones do not move.
+
+    Args:
+        groups: The arms.
+        horizons: Columns: for each the median [quartiles], both averaged over seeds.
+    """
+    columns = [Column("model"), *(Column(f"median_{k}", f"k={k}") for k in horizons)]
+    rows = []
+    for group in groups:
+        row: dict[str, Any] = {"model": group.label}
+        for k in horizons:
+            ends = np.array([report.quartiles[k] for report in group.reports]).mean(axis=0)
+            middle = float(np.mean([report.median[k] for report in group.reports]))
+            row[f"median_{k}"] = [middle, float(ends[0]), float(ends[1])]
+        rows.append(row)
+    return Sheet("median window [quartiles]", tuple(columns), tuple(rows))
+
+
 def costs(groups: Sequence[Group]) -> Sheet:
     """Make the table of what each arm costs and whether it had stopped learning."""
     names = ("model", "parameters", "core", "flops", "lr", "updates", "seconds", "plateau")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loopwm.errors import ConfigError
-from loopwm.study.comparison import costs, group_cells, over_seeds, ratios, spreads
+from loopwm.study.comparison import costs, group_cells, medians, over_seeds, ratios, spreads
 from loopwm.study.efficiency import Cell, Plan, run_plan
 from loopwm.study.provenance import provenance
 from loopwm.study.results import Sheet, Study, save_study
@@ -86,7 +86,8 @@ def _prediction(task: str, options: Options) -> Computed:
     plan = Plan(Cell(task=task))
     _, finals = run_plan(plan, options.work, threads=options.threads, report=options.report)
     groups = group_cells(finals)
-    sheets = [over_seeds(groups, HORIZONS), ratios(groups, HORIZONS), costs(groups)]
+    sheets = [over_seeds(groups, HORIZONS), ratios(groups, HORIZONS)]
+    sheets += [medians(groups, HORIZONS), costs(groups)]
     sheets += [over_seeds(groups, HORIZONS, part) for part in _PARTS]
     return plan.seeds, (_DATA, _UNITS, _training(plan)), tuple(sheets)
 
@@ -101,7 +102,12 @@ def _partial(task: str, options: Options) -> Computed:
         "before it imagines; what it can know of velocities, it knows from those.",
         *(_DATA, _UNITS, _training(plan)),
     )
-    sheets = (over_seeds(groups, HORIZONS), ratios(groups, HORIZONS), costs(groups))
+    sheets = (
+        over_seeds(groups, HORIZONS),
+        ratios(groups, HORIZONS),
+        medians(groups, HORIZONS),
+        costs(groups),
+    )
     return plan.seeds, method, sheets
 
 

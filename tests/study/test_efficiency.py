@@ -11,7 +11,15 @@ from loopwm.errors import ConfigError, NumericalError
 from loopwm.study import datasets, efficiency
 from loopwm.study.accuracy import PredictionReport
 from loopwm.study.arms import ARMS, arm_of
-from loopwm.study.comparison import Group, costs, error_ratio, group_cells, over_seeds, ratios
+from loopwm.study.comparison import (
+    Group,
+    costs,
+    error_ratio,
+    group_cells,
+    medians,
+    over_seeds,
+    ratios,
+)
 from loopwm.study.datasets import Experience, Split, is_velocity, position_dims, study_data
 from loopwm.study.efficiency import (
     Cell,
@@ -177,6 +185,9 @@ def test_tables_hold_mean_lowest_and_highest_of_the_seeds(world: Any) -> None:
     assert (low, high) == (groups[0].reports[0].rmse[5], groups[0].reports[1].rmse[5])
     assert middle == pytest.approx((low + high) / 2)
     assert [row["model"] for row in sheet.rows] == ["looped", "once", "copy last", "linear"]
+    typical = medians(groups, (5,)).rows[1]["median_5"]
+    only = groups[1].reports[0]
+    assert typical == [only.median[5], *only.quartiles[5]]
     part = over_seeds(groups, (5,), "second")
     assert part.rows[1]["rmse_5"][0] == groups[1].reports[0].parts["second"].rmse[5]
     (row,) = ratios(groups, (5,)).rows
