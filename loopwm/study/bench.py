@@ -166,9 +166,8 @@ def _main_sheet(config: BenchConfig, data: RolloutDataset) -> Sheet:
     foreign = mbrl_ensemble(data, config.batch, config.horizon)
     contestants += [] if foreign is None else [foreign]
     if config.compiled:
-        for each, kind in ((model, "compiled"), (half, "bf16, compiled")):
-            name = f"looped, {config.iterations} iterations, {kind}"
-            contestants.append(compiled_imagine(each, data, name, config))
+        name = f"looped, {config.iterations} iterations, compiled"
+        contestants.append(compiled_imagine(model, data, name, config))
     return _rates(config, race(contestants, config.repeats))
 
 
