@@ -54,6 +54,14 @@ def test_members_imagine_each_from_its_own_predictions(ensemble, members, inputs
     assert distance[-1] > distance[0]
 
 
+def test_members_observe_each_for_itself(ensemble, members, inputs, data):
+    obs, actions = inputs
+    state = ensemble.observe(ensemble.start(obs), actions[:, 0], data.obs[1:5])
+    alone = [m.observe(m.start(obs), actions[:, 0], data.obs[1:5]) for m in members]
+    for ours, theirs in zip(state, [t for own in alone for t in own], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_equal_members_never_disagree(make, kinds, data, inputs):
     obs, actions = inputs
     twins = lw.Ensemble([make(kinds["looped"], data), make(kinds["looped"], data)])

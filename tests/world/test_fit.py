@@ -16,14 +16,14 @@ from loopwm.world import fit as fit_module
 pytestmark = pytest.mark.usefixtures("without_shape_checks")
 
 SHORT = lw.FitConfig(
-    updates=12,
+    updates=8,
     batch_size=16,
     horizon=3,
     horizon_warmup=0.5,
     device="cpu",
     threads=1,
     progress=False,
-    validate_every=6,
+    validate_every=4,
     log_every=4,
 )
 SMALL = lw.WorldConfig(width=8, depth=lw.depth.Poisson(3))
@@ -37,36 +37,33 @@ def equal(a: Any, b: Any) -> bool:
     return all(torch.equal(value, weights(b)[name]) for name, value in weights(a).items())
 
 
-def errors(model: Any, data: Any, steps: int) -> float:
-    """Open-loop error after some steps, in standard deviations of the one-step change."""
-    starts = np.arange(0, len(data) - 30, 30)
-    actions = data.action[starts[:, None] + np.arange(steps)]
-    path = model.imagine(data.obs[starts], actions, decode="last")
-    z = (path.obs[:, 0] - data.next_obs[starts + steps - 1]) / model.stats.change_std
-    return float(np.sqrt(np.mean(z**2)))
+def error(obs: np.ndarray, real: np.ndarray, model: Any) -> float:
+    """Root mean square error in standard deviations of the one-step change."""
+    return float(np.sqrt(np.mean(((obs - real) / model.stats.change_std) ** 2)))
 
 
 @pytest.mark.parametrize(
     "config",
     [
-        lw.WorldConfig(width=16, depth=lw.depth.Poisson(3)),
+        lw.WorldConfig(width=16, depth=lw.depth.Poisson(2)),
         lw.MLP(width=32, depth=2),
-        lw.GRU(width=24),
     ],
     ids=lambda config: type(config).__name__,
 )
-def test_training_learns_a_linear_system(data, config):
-    # In these units copying the last observation costs about 1 after one step, more later.
-    setting = replace(SHORT, updates=350, batch_size=64, lr=5e-3, ema=0.98, validate_every=350)
-    model = lw.fit(data, config, setting)
-    held_out = data.split(0.95, seed=0)[1]
-    assert errors(model, held_out, 1) < 0.15
-    copied = np.sqrt(
-        np.mean(((data.obs[:-10] - data.next_obs[9:-1]) / model.stats.change_std) ** 2)
+def test_training_learns_a_linear_system_and_beats_copying_the_last(data, unseen, config):
+    setting = replace(
+        SHORT, updates=200, batch_size=64, horizon=2, lr=1e-2, ema=0.95, validate_every=200
     )
-    assert errors(model, data, 10) < 0.25 * copied
-    rewards = model.predict(data.obs, data.action).reward
-    assert np.corrcoef(rewards, data.reward)[0, 1] > 0.98
+    model = lw.fit(data, config, setting)
+    starts = np.arange(0, len(unseen), 30)
+    actions = unseen.action[starts[:, None] + np.arange(10)]
+    path = model.imagine(unseen.obs[starts], actions)
+    for k in (1, 10):
+        real = unseen.next_obs[starts + k - 1]
+        imagined = error(path.obs[:, k - 1], real, model)
+        assert imagined < 0.2 * error(unseen.obs[starts], real, model)
+    rewards = model.predict(unseen.obs, unseen.action).reward
+    assert np.corrcoef(rewards, unseen.reward)[0, 1] > 0.98
 
 
 def test_the_same_seed_gives_the_same_weights_bit_for_bit(data):
@@ -128,7 +125,7 @@ def test_the_horizon_grows_to_its_end(data, monkeypatch):
 
     monkeypatch.setattr(fit_module, "sequence_loss", watched)
     lw.fit(data, SMALL, SHORT)
-    assert seen == [SHORT.horizon_at(update) for update in range(12)]
+    assert seen == [SHORT.horizon_at(update) for update in range(8)]
     assert (seen[0], seen[-1]) == (1, 3)
 
 
@@ -154,16 +151,16 @@ def test_one_episode_is_trained_on_without_validation(data):
 
 @pytest.mark.parametrize(
     "config",
-    [SMALL, replace(SMALL, cell=lw.Bounded(gain=1.0)), lw.MLP(width=8), lw.GRU(width=8)],
-    ids=["looped", "renewal", "MLP", "GRU"],
+    [SMALL, replace(SMALL, cell=lw.Bounded(gain=1.0)), lw.GRU(width=8)],
+    ids=["looped", "renewal", "GRU"],
 )
 def test_training_in_bfloat16_stays_close_to_float32(data, config):
     exact = lw.fit(data, config, SHORT)
     rough = lw.fit(data, config, replace(SHORT, precision="bf16"))
     assert all(p.dtype == torch.float32 for p in rough.parameters())
-    # A dozen updates of Adam at 1e-3 move a weight by 0.012 at most.
+    # Eight updates of Adam at 1e-3 move a weight by 0.008 at most.
     for name, p in exact.named_parameters():
-        torch.testing.assert_close(weights(rough)[name], p.data, rtol=0, atol=0.03)
+        torch.testing.assert_close(weights(rough)[name], p.data, rtol=0, atol=0.02)
 
 
 def test_a_gaussian_head_is_calibrated_on_the_held_out_data(data):

@@ -59,13 +59,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("discrete", [False, True], ids=["continuous", "discrete"])
-@pytest.mark.parametrize("case", CASES)
-def test_loss_is_the_plain_mean_over_real_steps(
-    make, data, discrete_data, window_loss, case, discrete
-):
-    chosen = discrete_data if discrete else data
-    model, batch = make(CASES[case], chosen), windows(chosen)
+@pytest.mark.parametrize("case", [*CASES, "frames; discrete", "GRU; discrete"])
+def test_loss_is_the_plain_mean_over_real_steps(make, data, discrete_data, window_loss, case):
+    chosen = discrete_data if "discrete" in case else data
+    model, batch = make(CASES[case.split(";")[0]], chosen), windows(chosen)
     loss, metrics = sequence_loss(model.train(), batch, torch.Generator().manual_seed(5))
     depths, taps, hidden = draws(model, len(batch), seed=5)
     if not model.dynamics.carries:
@@ -84,7 +81,7 @@ def test_depths_and_masks_of_these_tests_differ_between_rows(make, data):
     assert 0 < hidden.mean() < 1
 
 
-@pytest.mark.parametrize("case", ["looped", "half hidden", "GRU", "Gaussian"])
+@pytest.mark.parametrize("case", ["half hidden", "Gaussian"])
 def test_padding_does_not_matter(make, data, case):
     model, batch = make(CASES[case], data).train(), windows(data)
     padding = ~batch.valid
@@ -111,12 +108,12 @@ def gradients(model: Any, batch: SequenceBatch) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["fused", "plain"])
-@pytest.mark.parametrize("case", ["looped", "half hidden", "frames", "untied", "GRU"])
+@pytest.mark.parametrize("case", ["half hidden", "untied", "GRU"])
 def test_gradient_of_the_loss_equals_finite_differences(make, data, case, training):
     model, batch = make(CASES[case], data).train(training), windows(data)
     found = gradients(model, batch)
     generator = torch.Generator().manual_seed(1)
-    for _ in range(3):
+    for _ in range(2):
         direction = [
             torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in model.parameters()
         ]

@@ -107,17 +107,16 @@ def test_a_real_observation_is_seen_again_after_steps_in_the_dark(make, kinds, d
 
 
 def test_observing_carries_what_stepping_carries(given):
-    """The two differ in the observation that the next step sees, and in nothing else."""
-    if given.name.startswith("ensemble"):
-        pytest.skip("an ensemble's state is its members' states, tested with them")
-    state = given.model.start(given.obs)
-    for k in range(2):
-        stepped, _ = given.model.step(state, given.actions[:, k], feedback="observation")
-        state = given.model.observe(state, given.actions[:, k], given.observed[:, k])
-        for ours, theirs in zip(state[1:], stepped[1:], strict=True):
-            assert torch.equal(ours, theirs)
-        fresh = given.model.start(given.observed[:, k])
-        assert torch.equal(state[0], fresh[0])
+    # The two differ in the observation that the next step sees, and in nothing else.
+    for model in getattr(given.model, "members", [given.model]):
+        state = model.start(given.obs)
+        for k in range(2):
+            action, real = given.actions[:, k], given.observed[:, k]
+            stepped, _ = model.step(state, action, feedback="observation")
+            state = model.observe(state, action, real)
+            assert torch.equal(state[0], model.start(real)[0])
+            for ours, theirs in zip(state[1:], stepped[1:], strict=True):
+                assert torch.equal(ours, theirs)
 
 
 def test_frames_show_the_latest_observations_in_order(make, kinds, data):
