@@ -161,6 +161,16 @@ def test_other_settings_in_a_used_run_directory_are_named(folder: Path, capsys):
     assert re.search("holds a run with other settings.*width", line)
 
 
+def test_one_thread_computes_unless_the_user_says_otherwise():
+    code = "import os, sys; from loopwm.cli import main\ntry: main(['--version'])\n"
+    code += "finally: import torch; print('THREADS', torch.get_num_threads())"
+    for chosen, expected in ((None, 1), ("2", 2)):
+        environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+        environment |= {} if chosen is None else {"OMP_NUM_THREADS": chosen}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
+        assert f"THREADS {expected}" in done.stdout.decode()
+
+
 def test_traceback_shows_where_a_mistake_was_noticed():
     with pytest.raises(ValueError, match="there is no command"):
         run("--traceback", "nonsense")

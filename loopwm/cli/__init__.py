@@ -15,11 +15,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line.
 
     A mistake is answered by one line on stderr and exit code 2; `--traceback` shows where it was
-    noticed. Ctrl-C ends with exit code 130.
+    noticed. Ctrl-C ends with exit code 130. Unless OMP_NUM_THREADS says otherwise, one CPU thread
+    computes, which is also what makes a resumed run end bit for bit like an uninterrupted one.
 
     Args:
         arguments: What stands behind `loopwm`; by default that of this process.
     """
+    # Torch reads it when it is imported. Models this small gain little from further threads, and
+    # where cores are shared they lose most of the time waiting for one another.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     words = list(sys.argv[1:] if arguments is None else arguments)
     show_traceback = "--traceback" in words
     try:

@@ -1,7 +1,9 @@
 """Work in several processes at once that ends together: by finishing, by an error, by Ctrl-C."""
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -16,8 +18,8 @@ _PERIOD = 0.25  # seconds between two calls of `watch`
 def run_lanes(lanes: Sequence[Sequence[Job]], watch: Callable[[], None] = lambda: None) -> None:
     """Run each lane's jobs one after the other, in a process of its own.
 
-    An error or an interruption ends all lanes by SIGTERM, which a training run with a directory
-    answers by a checkpoint.
+    An error, an interruption or the parent's death ends all lanes by SIGTERM, which a training run
+    with a directory answers by a checkpoint.
 
     Args:
         lanes: Jobs that another process can be sent: functions of a module, or partials of them.
@@ -63,9 +65,18 @@ def _raise_failure(processes: Sequence[BaseProcess], complaints: Sequence[Connec
         raise LoopwmError(reason)
 
 
+def _end_with_parent() -> None:
+    """Wait for the parent's end, however it comes, and then ask this process to end."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 def _work(lane: Sequence[Job], complaint: Connection) -> None:
     # Ctrl-C reaches the whole group of processes; the parent answers it for all.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         for job in lane:
             job()

@@ -1,6 +1,8 @@
 """Processes that work side by side and end together."""
 
 import os
+import subprocess
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -48,3 +50,28 @@ def test_an_interruption_ends_all_lanes(tmp_path: Path):
     with pytest.raises(KeyboardInterrupt):
         run_lanes([jobs], interrupt)
     assert time.monotonic() - started < 50
+
+
+PARENT = """
+import time
+from functools import partial
+from pathlib import Path
+from loopwm.study.lanes import run_lanes
+if __name__ == "__main__":
+    folder = Path({folder!r})
+    late = partial(Path.touch, folder / "late")
+    run_lanes([[partial(Path.touch, folder / "early"), partial(time.sleep, 5), late]])
+"""
+
+
+def test_lanes_do_not_outlive_a_parent_that_is_killed(tmp_path: Path):
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT.format(folder=str(tmp_path)))
+    parent = subprocess.Popen([sys.executable, str(script)])
+    while not (tmp_path / "early").exists():
+        assert parent.poll() is None
+        time.sleep(0.05)
+    parent.kill()
+    parent.wait()
+    time.sleep(6)
+    assert not (tmp_path / "late").exists()
