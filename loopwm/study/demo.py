@@ -1,12 +1,12 @@
 """The demonstration: real rollouts, a looped model and its counterparts, a table and a page."""
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -14,7 +14,7 @@ from loopwm.core.halt import OutputDelta
 from loopwm.data.standard import collect_standard
 from loopwm.data.store import RolloutDataset
 from loopwm.errors import ConfigError, LoopwmError
-from loopwm.files import read_json, write_file, write_json
+from loopwm.files import read_json, tree_exists, write_file, write_json
 from loopwm.study.accuracy import PredictionReport
 from loopwm.study.arms import arm_of
 from loopwm.study.brief import brief_table
@@ -93,13 +93,14 @@ def demonstrate(plan: Plan, out: Path, screen: Console) -> Path:
     """
     _hold(plan, out)
     with _stage(screen, f"collect {plan.rows + plan.test_rows:,} real steps of {plan.task}"):
-        run_lanes([[partial(_collect, plan, out, split)] for split in SEEDS])
+        absent = [split for split in SEEDS if not tree_exists(out / "data" / split)]
+        run_lanes([[partial(_collect, plan, out, split)] for split in absent])
     runs = {arm_of(name).label: out / "runs" / name for name in plan.arms}
     with (
         _stage(screen, f"train {len(runs)} models, {plan.updates:,} updates each, and evaluate"),
         watching(runs, plan.updates) as look,
     ):
-        run_lanes([[_job(plan, out, name) for name in lane] for lane in plan.lanes], look)
+        run_lanes(_unfinished(plan, out), look)
     with _stage(screen, "draw, film and write the page"):
         models = {arm_of(name).label: _shown(out, name) for name in plan.arms}
         page = _write_page(plan, out, models)
@@ -115,20 +116,13 @@ def _hold(plan: Plan, out: Path) -> None:
     if not path.exists():
         write_json(path, asdict(plan))
     theirs = read_json(path)
-    ours = _as_read({name: getattr(plan, name) for name in asdict(plan)})
+    ours = json.loads(json.dumps(asdict(plan)))
     different = [name for name, value in ours.items() if theirs.get(name) != value]
     if different:
         raise ConfigError(
             f"{out} holds a demonstration with other settings ({', '.join(different)}): "
             "choose another directory, or delete this one"
         )
-
-
-def _as_read(value: Any) -> Any:
-    """Return a value as it reads back from JSON."""
-    if isinstance(value, dict):
-        return {key: _as_read(each) for key, each in value.items()}
-    return [_as_read(each) for each in value] if isinstance(value, tuple) else value
 
 
 @contextmanager
@@ -140,30 +134,31 @@ def _stage(screen: Console, what: str) -> Iterator[None]:
 
 
 def _collect(plan: Plan, out: Path, split: str) -> None:
-    path = out / "data" / split
-    if not path.exists():
-        rows = plan.rows if split == "train" else plan.test_rows
-        collect_standard(plan.task, rows, SEEDS[split], split, progress=False).save(path)
+    rows = plan.rows if split == "train" else plan.test_rows
+    data = collect_standard(plan.task, rows, SEEDS[split], split, progress=False)
+    data.save(out / "data" / split)
 
 
-def _job(plan: Plan, out: Path, name: str) -> Job:
-    return partial(_learn, plan, out, name)
+def _unfinished(plan: Plan, out: Path) -> list[list[Job]]:
+    lanes: list[list[Job]] = [
+        [partial(_learn, plan, out, name) for name in lane if not _report_path(out, name).exists()]
+        for lane in plan.lanes
+    ]
+    return [lane for lane in lanes if lane]
 
 
 def _learn(plan: Plan, out: Path, name: str) -> None:
-    """Train and evaluate one model, unless that is done."""
+    """Train and evaluate one model."""
     import torch
 
-    path, run_dir = _report_path(out, name), out / "runs" / name
-    if path.exists():
-        return
+    run_dir = out / "runs" / name
     torch.set_num_threads(1)
     train, test = _datasets(out)
     model = fit(train, arm_of(name).config, _fit_config(plan), run_dir=run_dir)
     model.save(run_dir)
     sampling = Sampling(max_windows=plan.windows, ceiling_windows=plan.ceiling)
     report = evaluate(model, test, plan.horizons, train=train, sampling=sampling)
-    write_json(path, replace(report, name=arm_of(name).label).to_dict())
+    write_json(_report_path(out, name), replace(report, name=arm_of(name).label).to_dict())
 
 
 def _fit_config(plan: Plan) -> FitConfig:
