@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from loopwm.study.arms import arm_of
 from loopwm.study.cells import run_cells
 from loopwm.study.datasets import Experience, study_data
 from loopwm.train.config import FitConfig
+from loopwm.world.config import ModelConfig
 
 HORIZONS = (1, 5, 15, 50)
 
@@ -30,7 +31,7 @@ class Cell:
         observation: "full", or "positions" for observations without velocities.
         mixture: "standard", or "excitation" alone.
         horizon: Steps that the training loss looks ahead.
-        context: Real observations taken in before imagining in the evaluation.
+        context: Real observations taken in before imagining, in training and evaluation.
     """
 
     task: str = "Hopper-v5"
@@ -79,7 +80,7 @@ def run_cell(cell: Cell, folder: Path, threads: int = 1) -> dict[str, Any]:
     try:
         model = fit(
             data.train,
-            arm.config,
+            _config(cell),
             _fit_config(cell, threads),
             run_dir=folder / "running" / cell.name,
             members=arm.members,
@@ -261,6 +262,12 @@ def _fit_config(cell: Cell, threads: int) -> FitConfig:
         validate_every=max(1, cell.updates // 20),
         progress=False,
     )
+
+
+def _config(cell: Cell) -> ModelConfig:
+    """Return the arm's configuration, trained on as much context as it is evaluated with."""
+    config = arm_of(cell.arm).config
+    return replace(config, objective=replace(config.objective, context=cell.context))
 
 
 def _with(cell: Cell, **changes: Any) -> Cell:

@@ -93,7 +93,7 @@ def _prediction(task: str, options: Options) -> Computed:
 
 
 def _partial(task: str, options: Options) -> Computed:
-    base = Cell(task=task, observation="positions", horizon=16, context=16)
+    base = Cell(task=task, observation="positions", context=16)
     plan = Plan(base, arms=("looped", "no-carry", "stack", "gru"), rates=(1e-3,))
     _, finals = run_plan(plan, options.work, threads=options.threads, report=options.report)
     groups = group_cells(finals)

@@ -53,12 +53,15 @@ class Objective:
             iteration.
         mask: Probability that an imagined step of training hides the observation from the model,
             so that it learns to go on from its latent state alone.
+        context: Real observations that a training window begins with, at least 1: from 2 on, the
+            model learns to gather in its latent state what one observation does not show.
     """
 
     reward: float = 0.1
     termination: float = 0.1
     intermediate: float = 0.3
     mask: float = 0.0
+    context: int = 1
 
     def __post_init__(self) -> None:
         for name in ("reward", "termination", "intermediate"):
@@ -68,6 +71,8 @@ class Objective:
                 )
         if not 0 <= self.mask <= 1:
             raise ConfigError(f"Objective.mask must be a probability, got {self.mask}")
+        if self.context < 1:
+            raise ConfigError(f"Objective.context must be at least 1, got {self.context}")
 
 
 @dataclass(frozen=True)

@@ -86,14 +86,17 @@ def _fit_one(
     if init is not None:
         model.load_state_dict(init.state_dict())
     device = device_of(fit_config)
-    windows = Windows(data, fit_config.horizon, device)
-    held_out = None if valid is None else _held_out(valid, fit_config, device)
+    # The real observations that a window begins with come before the steps of the horizon.
+    given = config.objective.context - 1
+    length = given + fit_config.horizon
+    windows = Windows(data, length, device)
+    held_out = None if valid is None else _held_out(valid, length, device)
 
     def loss(
         module: nn.Module, batch: SequenceBatch, update: int, generator: torch.Generator
     ) -> tuple[torch.Tensor, dict[str, float | torch.Tensor]]:
         assert isinstance(module, WorldModel)
-        return sequence_loss(module, batch.steps(fit_config.horizon_at(update)), generator)
+        return sequence_loss(module, batch.steps(given + fit_config.horizon_at(update)), generator)
 
     def validate(module: nn.Module) -> float:
         assert isinstance(module, WorldModel)
@@ -123,9 +126,9 @@ def _digest(data: RolloutDataset) -> dict[str, int]:
     return {"rows": len(data), "checksum": zlib.crc32(np.array(checks, np.int64).tobytes())}
 
 
-def _held_out(valid: RolloutDataset, fit_config: FitConfig, device: torch.device) -> SequenceBatch:
+def _held_out(valid: RolloutDataset, length: int, device: torch.device) -> SequenceBatch:
     """Return fixed windows, spread evenly over the held-out rows."""
-    windows = Windows(valid, fit_config.horizon, device)
+    windows = Windows(valid, length, device)
     count = min(_VALIDATION_WINDOWS, len(windows))
     rows = torch.linspace(0, len(windows) - 1, count, device=device).long()
     return windows.at(rows)

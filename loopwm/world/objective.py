@@ -31,7 +31,8 @@ def sequence_loss(
     """Return the loss of a batch of windows.
 
     The observation error of step k compares the observation imagined from the window's first one
-    with the real one, in standard deviations of the one-step change; each row has its own depth
+    with the real one, in standard deviations of the one-step change, after the real observations
+    that `Objective.context` asks for, which are predicted as well; each row has its own depth
     of refinement, the same at every step, and part of the loss is the first step's error decoded
     at an earlier iteration.
 
@@ -79,20 +80,32 @@ def validation_error(model: WorldModel, batch: SequenceBatch) -> float:
 
     The unit is the standard deviation of the one-step change, as in the loss.
     """
-    scale = model.normaliser.change_std
-    trajectory = model.imagine(batch.obs[:, 0], batch.action)
-    error = ((trajectory.obs - batch.obs[:, 1:]) / scale).square().mean(-1)
-    return float(torch.sqrt((error * batch.valid).sum() / batch.valid.sum()))
+    state, given = _warm(model, batch)
+    trajectory = model.imagine(state=state, actions=batch.action[:, given:])
+    error = (trajectory.obs - batch.obs[:, given + 1 :]) / model.normaliser.change_std
+    valid = batch.valid[:, given:]
+    return float(torch.sqrt((error.square().mean(-1) * valid).sum() / valid.sum().clamp_min(1)))
 
 
 @torch.no_grad()
 def calibrate_spread(model: WorldModel, batch: SequenceBatch) -> None:
     """Scale a Gaussian head so that one-step errors on a batch have unit standardised variance."""
-    prediction = model.predict(batch.obs[:, 0], batch.action[:, 0])
-    if prediction.std is None:
+    state, given = _warm(model, batch)
+    _, prediction = model.step(state, batch.action[:, given])
+    valid = batch.valid[:, given]
+    if prediction.std is None or not bool(valid.any()):
         return
-    z = (prediction.next_obs - batch.obs[:, 1]) / prediction.std
-    model.heads.spread_scale *= z.square().mean(0).sqrt().clamp(1e-3, 1e3)
+    z = (prediction.next_obs - batch.obs[:, given + 1]) / prediction.std
+    model.heads.spread_scale *= z[valid].square().mean(0).sqrt().clamp(1e-3, 1e3)
+
+
+def _warm(model: WorldModel, batch: SequenceBatch) -> tuple[State, int]:
+    """Take in the real observations that the model's windows begin with; return their steps too."""
+    given = model.config.objective.context - 1
+    state = model.start(batch.obs[:, 0])
+    for k in range(given):
+        state = model.observe(state, batch.action[:, k], batch.obs[:, k + 1])
+    return state, given
 
 
 def _unroll(model: WorldModel, batch: SequenceBatch, generator: torch.Generator) -> _Unrolled:
@@ -110,7 +123,11 @@ def _unroll(model: WorldModel, batch: SequenceBatch, generator: torch.Generator)
         if out.tapped is not None:
             unrolled.early = (model.moved(state[0], out.tapped) - target[:, 1]) / scale
             run = replace(run, tap=None)
-        state = model.next_state(state, obs, _seen(model, state, generator), out.carry)
+        if k + 1 < model.config.objective.context:
+            real = target[:, k + 1]
+            state = model.next_state(state, real, torch.ones_like(state[1]), out.carry)
+        else:
+            state = model.next_state(state, obs, _seen(model, state, generator), out.carry)
     return unrolled
 
 
