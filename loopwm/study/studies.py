@@ -1,11 +1,12 @@
 """The tables of docs/results.md by name, each with what recomputes it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from loopwm.errors import ConfigError
-from loopwm.study.comparison import costs, group_cells, medians, over_seeds, ratios, spreads
+from loopwm.files import write_file
+from loopwm.study.comparison import Group, costs, group_cells, medians, over_seeds, ratios, spreads
 from loopwm.study.efficiency import Cell, Plan, run_plan
 from loopwm.study.provenance import provenance
 from loopwm.study.results import Sheet, Study, save_study
@@ -24,6 +25,8 @@ _DATA = (
     "are chosen by validation error in trials, the same for every model."
 )
 
+# What looping is held against first: the same cell once, and MLPs of four times the parameters.
+_HEADLINE = ("looped", "once", "mlp-4x208", "mlp-3x256", "mlp-2x384")
 
 # Seeds, paragraphs on the method, tables.
 Computed = tuple[Sequence[int], tuple[str, ...], tuple[Sheet, ...]]
@@ -37,11 +40,13 @@ class Options:
         work: Where cells, data and checkpoints are kept between runs.
         threads: CPU threads.
         report: Receives a line about each piece of work begun.
+        figures: Where figures go, or None for none.
     """
 
     work: Path = Path("runs/study")
     threads: int = 1
     report: Callable[[str], None] = lambda line: None
+    figures: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,7 @@ def rerun(name: str, results: Path, options: Options = Options()) -> Study:
     if name not in RECIPES:
         raise ConfigError(f"name must be one of {', '.join(RECIPES)}, got {name!r}")
     recipe = RECIPES[name]
+    options = replace(options, figures=options.figures or results.parent / "figures")
     seeds, method, sheets = recipe.compute(options)
     source = provenance(f"loopwm results --rerun {name}", seeds)
     study = Study(name, recipe.title, recipe.question, method, sheets, source, recipe.order)
@@ -83,13 +89,26 @@ def rerun(name: str, results: Path, options: Options = Options()) -> Study:
 
 
 def _prediction(task: str, options: Options) -> Computed:
-    plan = Plan(Cell(task=task))
+    plan = Plan(Cell(task=task), arms=_HEADLINE)
     _, finals = run_plan(plan, options.work, threads=options.threads, report=options.report)
     groups = group_cells(finals)
     sheets = [over_seeds(groups, HORIZONS), ratios(groups, HORIZONS)]
     sheets += [medians(groups, HORIZONS), costs(groups)]
     sheets += [over_seeds(groups, HORIZONS, part) for part in _PARTS]
+    if options.figures is not None:
+        _draw(task, groups, options.figures)
     return plan.seeds, (_DATA, _UNITS, _training(plan)), tuple(sheets)
+
+
+def _draw(task: str, groups: Sequence[Group], folder: Path) -> None:
+    """Draw error against horizon, the first seed of each arm."""
+    from loopwm.study.canvas import png
+    from loopwm.study.plot import plot_error
+
+    first = {group.label: group.reports[0] for group in groups}
+    figure = plot_error(first, title=f"{task}: open-loop error, first seed")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_file(folder / f"{task.lower()}.png", png(figure))
 
 
 def _partial(task: str, options: Options) -> Computed:
