@@ -279,7 +279,10 @@ def test_refinement_is_a_stop_rule():
 def test_a_run_stopped_by_ctrl_c_goes_on_when_the_command_is_repeated(folder: Path, tmp_path: Path):
     words = ["train", folder / "data", "--out", tmp_path / "run", "--width", "16", "--threads", "1"]
     words += ["--updates", "300", "--checkpoint-every", "10", "--log-every", "10"]
-    command = [sys.executable, "-c", "from loopwm.cli import main; main()", *map(str, words)]
+    # A test run in the background would hand on an ignored SIGINT.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "from loopwm.cli import main; main()"
+    command = [sys.executable, "-c", code, *map(str, words)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ)
     while not (tmp_path / "run" / "checkpoints").exists():
         assert process.poll() is None
