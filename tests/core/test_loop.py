@@ -119,14 +119,21 @@ def test_an_integer_depth_can_be_tapped(case: Case):
     )
 
 
-def test_the_readout_latent_is_the_one_that_is_tapped_and_measured(post_norm):
+@pytest.mark.parametrize("depth", [3, torch.tensor([3, 2, 1])], ids=["one", "per row"])
+def test_the_readout_latent_is_the_one_that_is_measured(post_norm, depth):
+    core = LoopedCore(post_norm(), PAIR)
+    z, e = (randn(3, 2, 6), randn(3, 2, 6, seed=1)), randn(3, 2, 6, seed=2)
+    out = core(z, e, depth)
+    now, before = out.state[1][0], core(z, e, 2).state[1][0]
+    change = float(((now - before).norm() / now.norm()).detach())
+    assert float(out.residual[0]) == pytest.approx(change, rel=1e-9)
+
+
+def test_the_readout_latent_is_the_one_that_is_tapped(post_norm):
     core = LoopedCore(post_norm(), PAIR)
     z, e = (randn(3, 2, 6), randn(3, 2, 6, seed=1)), randn(3, 2, 6, seed=2)
     out = core(z, e, torch.tensor([3, 2, 1]), tap=torch.tensor([3, 2, 1]))
-    before = core(z, e, 2).state[1][0]
     torch.testing.assert_close(out.tapped, out.state[1])
-    change = (out.state[1][0] - before).norm() / out.state[1][0].norm()
-    assert float(out.residual[0]) == pytest.approx(float(change.detach()), rel=1e-9)
 
 
 def test_running_on_from_a_state_equals_one_longer_run(case: Case):

@@ -16,7 +16,10 @@ def sequence_loss(
     taps: Sequence[int] | None = None,
     hidden: np.ndarray | None = None,
 ) -> float:
-    """The loss of windows whose steps hide their observation where `hidden` [B, K] says so."""
+    """The loss of windows whose steps hide their observation where `hidden` [B, K] says so.
+
+    As many real observations as the objective's context are shown before steps are imagined.
+    """
     weights, stats = model.config.objective, model.stats
     errors: list[float] = []
     early: list[float] = []
@@ -32,10 +35,11 @@ def sequence_loss(
             early.append(unit_error(tapped.next_obs[0], batch.obs[row, 1], stats))
         for k in range(steps):
             feedback = "latent" if hidden is not None and hidden[row, k] else "observation"
-            state, out = model.step(
-                state, batch.action[row, k : k + 1], halt=lw.Fixed(depth), feedback=feedback
-            )
-            real = batch.obs[row, k + 1]
+            action, real = batch.action[row, k : k + 1], batch.obs[row, k + 1]
+            before, halt = state, lw.Fixed(depth)
+            state, out = model.step(before, action, halt=halt, feedback=feedback)
+            if k + 1 < weights.context:
+                state = model.observe(before, action, real[None], halt=halt)
             errors.append(unit_error(out.next_obs[0], real, stats))
             miss = (float(out.reward[0]) - float(batch.reward[row, k])) / float(stats.reward_std)
             rewards.append(miss**2)

@@ -129,6 +129,19 @@ def test_the_horizon_grows_to_its_end(data, monkeypatch):
     assert (seen[0], seen[-1]) == (1, 3)
 
 
+def test_the_context_comes_before_the_horizon(data, monkeypatch):
+    seen: list[int] = []
+    real = fit_module.sequence_loss
+
+    def watched(model: Any, batch: Any, generator: torch.Generator) -> Any:
+        seen.append(batch.action.shape[1])
+        return real(model, batch, generator)
+
+    monkeypatch.setattr(fit_module, "sequence_loss", watched)
+    lw.fit(data, replace(SMALL, objective=lw.Objective(context=5)), SHORT)
+    assert seen == [4 + SHORT.horizon_at(update) for update in range(8)]
+
+
 def test_held_out_episodes_are_not_trained_on(data, monkeypatch):
     used: list[RolloutDataset] = []
     real = fit_module.Windows

@@ -36,9 +36,12 @@ def draws(model: Any, rows: int, seed: int) -> tuple[list[int], list[int] | None
         if config.objective.intermediate and config.depth.typical > 1:
             share = torch.rand(rows, generator=generator).tolist()
             taps = [1 + int(s * d) for s, d in zip(share, depths, strict=True)]
+    given = config.objective.context - 1
     mask = 1.0 if getattr(config, "feedback", "") == "latent" else config.objective.mask
-    hidden = [torch.rand(rows, generator=generator).numpy() < mask for _ in range(STEPS)]
-    return depths, taps, np.stack(hidden, axis=1)
+    hidden = np.zeros((rows, STEPS), bool)
+    for k in range(given, STEPS):
+        hidden[:, k] = torch.rand(rows, generator=generator).numpy() < mask
+    return depths, taps, hidden
 
 
 CASES = {
@@ -49,6 +52,9 @@ CASES = {
     "once": lw.WorldConfig(width=8, depth=lw.depth.Fixed(1), objective=WEIGHTS),
     "latent": lw.WorldConfig(width=8, feedback="latent", objective=WEIGHTS),
     "half hidden": lw.WorldConfig(width=8, objective=replace(WEIGHTS, mask=0.5)),
+    "two observations": lw.WorldConfig(width=8, objective=replace(WEIGHTS, mask=0.5, context=2)),
+    "all observations": lw.WorldConfig(width=8, objective=replace(WEIGHTS, context=5)),
+    "three frames": lw.MLP(width=8, frames=3, objective=replace(WEIGHTS, context=3)),
     "no carry": lw.WorldConfig(width=8, carry=False, objective=WEIGHTS),
     "frames": lw.WorldConfig(width=8, frames=3, objective=WEIGHTS),
     "renewal": lw.WorldConfig(width=8, cell=lw.Bounded(gain=1.0), objective=WEIGHTS),
@@ -147,27 +153,41 @@ def test_training_the_spread_does_not_pull_on_the_mean(make, data):
     assert bool(ours["heads.spread.weight"].any())
 
 
-@pytest.mark.parametrize("case", ["looped", "latent", "MLP"])
-def test_validation_error_is_that_of_imagination_at_inference_depth(make, data, case):
+def warmed(model: Any, batch: SequenceBatch, row: int) -> Any:
+    """The state after the real observations that this model's windows begin with."""
+    state = model.start(batch.obs[row, :1])
+    for k in range(model.config.objective.context - 1):
+        state = model.observe(state, batch.action[row, k : k + 1], batch.obs[row, k + 1 : k + 2])
+    return state
+
+
+@pytest.mark.parametrize("case", ["looped", "latent", "two observations", "three frames"])
+def test_validation_error_is_that_of_imagination_after_the_context(make, data, case):
     model, batch = make(CASES[case], data), windows(data)
-    squares = []
+    squares, given = [], model.config.objective.context - 1
     for row in range(len(batch)):
         steps = int(batch.valid[row].sum())
-        path = model.imagine(batch.obs[row, 0], batch.action[row, :steps])
-        error = (path.obs - batch.obs[row, 1 : steps + 1]).numpy() / model.stats.change_std
-        squares += [*(error**2).mean(-1)]
+        if steps > given:
+            actions = batch.action[row : row + 1, given:steps]
+            path = model.imagine(state=warmed(model, batch, row), actions=actions)
+            error = path.obs[0] - batch.obs[row, given + 1 : steps + 1]
+            squares += [*((error.numpy() / model.stats.change_std) ** 2).mean(-1)]
     assert validation_error(model, batch) == pytest.approx(np.sqrt(np.mean(squares)), rel=1e-6)
 
 
-def test_calibration_gives_standardised_errors_unit_variance(make, data):
-    model = make(CASES["Gaussian"], data)
+@pytest.mark.parametrize("context", [1, 3])
+def test_calibration_gives_standardised_errors_unit_variance(make, data, context):
+    objective = replace(WEIGHTS, context=context)
+    model = make(replace(CASES["Gaussian"], objective=objective), data)
     model.heads.spread_scale.copy_(torch.tensor([3.0, 0.2, 1.0]))
-    batch = Windows(data, 1).at(torch.arange(0, 200))
+    batch, last = Windows(data, context).at(torch.arange(0, 60)), context - 1
     for _ in range(2):  # calibrating again changes nothing
         calibrate_spread(model, batch)
-        out = model.predict(data.obs[:200], data.action[:200])
-        z = (out.next_obs - data.next_obs[:200]) / out.std
-        np.testing.assert_allclose(np.sqrt((z**2).mean(0)), 1, rtol=1e-4)
+        z = []
+        for row in torch.nonzero(batch.valid[:, last])[:, 0].tolist():
+            _, out = model.step(warmed(model, batch, row), batch.action[row : row + 1, last])
+            z.append(((out.next_obs - batch.obs[row, context]) / out.std).numpy())
+        np.testing.assert_allclose(np.sqrt(np.mean(np.square(z), axis=(0, 1))), 1, rtol=1e-4)
 
 
 def test_calibration_leaves_a_mean_head_alone(make, data):

@@ -191,6 +191,7 @@ def test_an_index_that_is_no_action_is_refused(make, kinds, discrete_data, wrong
         (lambda: lw.Gaussian(floor=0), "Gaussian.floor must be above 0, got 0"),
         (lambda: lw.Objective(reward=-1), "Objective.reward must not be negative, got -1"),
         (lambda: lw.Objective(mask=1.5), "Objective.mask must be a probability, got 1.5"),
+        (lambda: lw.Objective(context=0), "Objective.context must be at least 1, got 0"),
         (lambda: lw.Fixed(0), "Fixed.iterations must be at least 1, got 0"),
     ],
 )

@@ -128,13 +128,20 @@ def test_frames_show_the_latest_observations_in_order(make, kinds, data):
     np.testing.assert_allclose(model.normaliser.restore_obs(shown), data.obs[1:5], rtol=1e-5)
 
 
-def test_an_encoder_of_the_users_sees_no_hidden_observation(make, kinds, data):
+def test_a_hidden_observation_neither_reaches_an_encoder_nor_counts_what_it_returns(
+    make, kinds, data
+):
     model = make(kinds["looped, own modules"], data)
-    seen: list[torch.Tensor] = []
-    model.encoder.register_forward_hook(lambda _, inputs, out: seen.append(inputs[0]))
+    shown: list[bool] = []
+    counted: list[bool] = []
+    model.encoder.register_forward_hook(lambda _, x, out: shown.append(bool(x[0].any())))
+    # The encoder's 8 numbers come first, then the action and the flag "hidden".
+    model.dynamics.enter.register_forward_hook(
+        lambda _, x, out: counted.append(bool(x[0][:, :8].any()))
+    )
     obs, actions = horizon_of(data)
     model.imagine(obs, actions, feedback="latent")
-    assert [bool(x.any()) for x in seen] == [True, False, False, False, False]
+    assert shown == counted == [True, False, False, False, False]
 
 
 def test_reward_and_termination_functions_replace_the_heads(make, kinds, data):
