@@ -227,7 +227,7 @@ def test_results_are_rendered_from_their_files(tmp_path: Path, capsys):
     save_study(Study("mine", "A study", "Why?", ("How.",), (sheet,)), tmp_path / "results")
     run("results", "--folder", tmp_path / "results", "--page", tmp_path / "results.md")
     assert "| x | 0.250 |" in (tmp_path / "results.md").read_text()
-    assert "1 studies" in capsys.readouterr().out
+    assert "results.md: mine" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words", [("--episode", "99"), ("--start", "5000")])

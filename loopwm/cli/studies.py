@@ -115,4 +115,4 @@ class Results:
 
             rerun(self.rerun, self.folder, Options(self.work, self.threads, say))
         studies = render_results(self.folder, self.page)
-        say(f"wrote {self.page} from {len(studies)} studies in {self.folder}")
+        say(f"wrote {self.page}: {', '.join(each.name for each in studies)}")

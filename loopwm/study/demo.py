@@ -58,7 +58,7 @@ class Plan:
     rows: int = 100_000
     test_rows: int = 20_000
     lanes: tuple[tuple[str, ...], ...] = (("looped",), ("once", "mlp-4x200"))
-    updates: int = 6_000
+    updates: int = 5_000
     horizons: tuple[int, ...] = (1, 5, 15, 50)
     windows: int = 1_000
     ceiling: int = 100
@@ -135,7 +135,9 @@ def _stage(screen: Console, what: str) -> Iterator[None]:
 
 def _collect(plan: Plan, out: Path, split: str) -> None:
     rows = plan.rows if split == "train" else plan.test_rows
-    data = collect_standard(plan.task, rows, SEEDS[split], split, progress=False)
+    # Two bars of two processes would overwrite one another: the longer collection shows its own.
+    progress = None if split == "train" else False
+    data = collect_standard(plan.task, rows, SEEDS[split], split, progress=progress)
     data.save(out / "data" / split)
 
 
