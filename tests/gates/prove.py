@@ -75,7 +75,7 @@ def prepend(text: str) -> Break:
     return break_it
 
 
-PAGE = "# Page\n\n```python\nimport loopwm\nloopwm.no_such_name\n```\n"
+PAGE = "\n# Page\n\n```python\nimport loopwm\nloopwm.no_such_name\n```\n"
 NINE = ", ".join(f"{letter}: int" for letter in "abcdefghi")
 WARN = '    __import__("warnings").warn("soon gone", stacklevel=1)\n'
 UNDOCUMENTED = "\n\ndef undocumented() -> None:\n    return None\n"
@@ -113,8 +113,8 @@ FAULTS = [
           replace("self.obs[:, : count + 1]", "self.obs[:, :count]"), "TypeCheckError"),
     Fault("a warning", f"{PYTEST} tests/test_errors.py", "loopwm/errors.py",
           replace("    try:\n", f"{WARN}    try:\n"), "UserWarning: soon gone"),
-    Fault("a broken block in the documentation", f"{PYTEST} tests/test_docs.py", "docs/broken.md",
-          append(PAGE), "no attribute 'no_such_name'"),
+    Fault("a broken block in the documentation", f"{PYTEST} tests/test_docs.py -k journal",
+          "docs/journal.md", append(PAGE), "no attribute 'no_such_name'"),
     Fault("torch imported with the package", f"{PYTEST} tests/test_api.py -k import",
           "loopwm/__init__.py", append("\nimport torch\n"), "assert 'True' == 'False'"),
     Fault("a name that was not agreed", f"{PYTEST} tests/test_api.py -k agreed",
