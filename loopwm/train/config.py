@@ -98,7 +98,7 @@ class FitConfig:
 
     updates: int = 20_000
     batch_size: int = 256
-    lr: float = 1e-3
+    lr: float = 3e-3
     horizon: int = 4
     horizon_warmup: float = 0.25
     warmup: float = 0.02
@@ -125,7 +125,7 @@ class FitConfig:
         for name in ("horizon_warmup", "warmup", "final_lr"):
             value = getattr(self, name)
             _check(0 <= value <= 1, name, value, "a fraction in [0, 1]")
-        _check(0 < self.lr < math.inf, "lr", self.lr, "a positive number, such as 1e-3")
+        _check(0 < self.lr < math.inf, "lr", self.lr, "a positive number, such as 3e-3")
         _check(0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, "at least 0")
         if self.clip is not None:
             _check(0 < self.clip < math.inf, "clip", self.clip, "positive, or None for no clipping")
@@ -139,7 +139,7 @@ class FitConfig:
         """Return the learning rate of an update, counted from 0."""
         rise = round(self.warmup * self.updates)
         if update < rise:
-            return self.lr * (update + 1) / rise
+            return self.lr * ((update + 1) / rise)
         progress = (update - rise) / max(1, self.updates - 1 - rise)
         cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
         return self.lr * (self.final_lr + (1 - self.final_lr) * cosine)
