@@ -1,6 +1,7 @@
 """One refinement of a latent state: `(h, e) -> h`, the weights that the loop applies repeatedly."""
 
 import math
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -10,7 +11,7 @@ from torch.nn import functional as F
 
 from loopwm.core.block import Block, init_linear, rms_norm
 from loopwm.core.config import Bounded
-from loopwm.core.fused import BoundedRefinement
+from loopwm.core.fused import BoundedLoop
 
 Conditioning = tuple[Tensor, ...]
 Weights = tuple[Tensor, ...]
@@ -100,21 +101,53 @@ class BoundedCell(nn.Module):
         weights: Weights | None = None,
     ) -> Tensor:
         """Refine h once under the conditioning of `condition`."""
+        if self.unrolls:
+            return self.unroll(h, conditioning, weights or self.constrain(), (len(h),), ())[0]
         retention, renewal = weights or self.constrain()
         flat = h.flatten(0, -2)
         injected, bias = (part.flatten(0, -2) for part in conditioning)
-        # Autocast mixes types, which the backward pass by hand does not follow.
-        if self.training and self.gain is None and not torch.is_autocast_enabled(h.device.type):
-            refined = BoundedRefinement.apply(
-                flat, injected, bias, retention, self.from_state, self.leave
-            )
-            return refined.view_as(h)  # type: ignore[union-attr]
         # addmm adds the conditioning inside the matrix product: one pass over memory less.
         gate, value = torch.addmm(bias, rms_norm(flat), self.from_state.T).chunk(2, dim=1)
         renewed = torch.addmm(injected, F.silu(gate) * value, self.leave.T)
         if self.gain is not None:
             renewed = (self.gain * renewal) * rms_norm(renewed)
         return torch.addcmul(renewed, retention, flat).view_as(h)
+
+    @property
+    def unrolls(self) -> bool:
+        """Say whether `unroll` stands in for repeated calls: in training, in the first form."""
+        plain = torch.compiler.is_compiling() or torch.is_autocast_enabled(self.leave.device.type)
+        return self.training and self.gain is None and not plain
+
+    def unroll(
+        self,
+        h: Float[Tensor, "B *L D"],
+        conditioning: Conditioning,
+        weights: Weights,
+        active: Sequence[int],
+        taps: Sequence[Tensor],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Refine the first `active[t]` rows in iteration t; one node of the autograd graph.
+
+        Args:
+            h: States, the rows with the most iterations first.
+            conditioning: What `condition` returned.
+            weights: What `constrain` returned.
+            active: Rows of each iteration, not increasing; the first is B.
+            taps: For each iteration, the rows whose state is wanted after it; or empty.
+
+        Returns:
+            The last state of each row, the one before it, without gradient, and the tapped one.
+        """
+        tokens = math.prod(h.shape[1:-1])
+        if tokens > 1:
+            offsets = torch.arange(tokens, device=h.device)
+            active = [rows * tokens for rows in active]
+            taps = [(tap[:, None] * tokens + offsets).flatten() for tap in taps]
+        injected, bias = (part.flatten(0, -2) for part in conditioning)
+        given = (h.flatten(0, -2), injected, bias, weights[0], self.from_state, self.leave)
+        last, previous, tapped = BoundedLoop.apply(*given, active, taps)  # type: ignore[misc]
+        return last.view_as(h), previous.view_as(h), tapped.view(-1, *h.shape[1:])
 
 
 class PostNormCell(nn.Module):

@@ -1,5 +1,7 @@
 """The looped core: run one cell to a depth, per row, and let rows that are done leave the batch."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -67,8 +69,15 @@ class LoopedCore(nn.Module):
             if tap is not None:
                 raise ValueError("tap and stop cannot be used together: tap is for training")
             return run_until(iterate, z, fixed, depth, stop, readout, grad, chosen)
-        if isinstance(depth, int) and tap is None:
+        # A cell may have a faster way to run, and to differentiate, the plain loop.
+        unrolls = isinstance(grad, Full) and self.program == LOOPWM
+        unrolls = unrolls and getattr(self.cell, "unrolls", False)
+        if isinstance(depth, int) and tap is None and not unrolls:
             return run_all(iterate, z, fixed, depth, grad, chosen)
         if isinstance(depth, int):
             depth = torch.full((e.shape[0],), depth, device=e.device)
-        return run_depths(iterate, z, fixed, depth, tap, grad, chosen)
+
+        def unroll(h: Tensor, fixed: Conditioning, *rows: Any) -> tuple[Tensor, Tensor, Tensor]:
+            return self.cell.unroll(h, fixed, weights, *rows)  # type: ignore[attr-defined]
+
+        return run_depths(iterate, z, fixed, depth, tap, grad, chosen, unroll if unrolls else None)

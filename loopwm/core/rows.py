@@ -1,6 +1,6 @@
 """Run each row of a batch to its own depth: rows that are done leave, which saves their time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -13,6 +13,11 @@ from loopwm.core.grad import GradientMode
 from loopwm.core.halt import Readout, StopRule
 from loopwm.core.program import State
 
+# The whole loop at once: latent, conditioning, rows of each iteration, rows tapped after each;
+# returns each row's last state, the one before it, and the tapped one.
+Unroll = Callable[
+    [Tensor, Conditioning, Sequence[int], Sequence[Tensor]], tuple[Tensor, Tensor, Tensor]
+]
 # One iteration: what stays fixed, then the latents; returns the refined latents.
 Iterate = Callable[..., State]
 
@@ -70,6 +75,7 @@ def run_depths(
     tap: Int[Tensor, " B"] | None,
     grad: GradientMode,
     chosen: int,
+    unroll: Unroll | None = None,
 ) -> LoopOutput:
     """Run each row to a depth known beforehand.
 
@@ -84,6 +90,7 @@ def run_depths(
         tap: Iteration of each row after which its chosen state is kept too, in 1..depth.
         grad: How gradients flow through the iterations.
         chosen: Index of the state that is tapped and that the residual is measured on.
+        unroll: Runs all iterations of a single state in place of `iterate`.
     """
     if bool((depth[1:] > depth[:-1]).any()):
         order = depth.argsort(descending=True, stable=True)
@@ -96,12 +103,22 @@ def run_depths(
             sorted_tap,
             grad,
             chosen,
+            unroll,
         )
         return _permuted(out, order.argsort())
     # active[t] rows run iteration t + 1; taps[t] of them are tapped after it.
     active = len(depth) - torch.bincount(depth - 1).cumsum(0)
     active = [len(depth), *active.tolist()[:-1]]
     taps = _rows_by_iteration(tap, len(active))
+    if unroll is not None:
+        last, one_before, early = unroll(z[0], fixed, active, () if tap is None else taps)
+        return LoopOutput(
+            state=(last,),
+            n_iters=depth,
+            residual=relative_change(last, one_before),
+            settled=torch.zeros_like(depth, dtype=torch.bool),
+            tapped=None if tap is None else early,
+        )
     done: list[State] = []
     previous: list[Tensor] = []
     tapped: list[Tensor] = []

@@ -1,6 +1,6 @@
 """Means and spreads of a dataset's columns, by which a model normalises."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,6 +24,8 @@ class Statistics:
         change_std: Standard deviation of next_obs - obs [O].
         reward_mean: Mean reward [].
         reward_std: Standard deviation of the reward [].
+        obs_low: Smallest value of each observation dimension [O], next observations included.
+        obs_high: Largest value of each [O].
         action_low: Lower bounds of the action [A], or None if discrete, unknown or unbounded.
         action_high: Upper bounds of the action [A], or None.
     """
@@ -34,6 +36,8 @@ class Statistics:
     change_std: np.ndarray
     reward_mean: np.ndarray
     reward_std: np.ndarray
+    obs_low: np.ndarray
+    obs_high: np.ndarray
     action_low: np.ndarray | None = None
     action_high: np.ndarray | None = None
 
@@ -53,9 +57,25 @@ class Statistics:
             change_std,
             reward_mean,
             reward_std,
+            *_range(dataset),
             np.asarray(low, np.float32) if bounded else None,
             np.asarray(high, np.float32) if bounded else None,
         )
+
+    def covering(self, dataset: RolloutDataset) -> "Statistics":
+        """Return the same statistics with a range that holds the dataset's observations too."""
+        low, high = _range(dataset)
+        return replace(
+            self,
+            obs_low=np.minimum(self.obs_low, low),
+            obs_high=np.maximum(self.obs_high, high),
+        )
+
+
+def _range(dataset: RolloutDataset) -> tuple[np.ndarray, np.ndarray]:
+    low = np.minimum(dataset.obs.min(axis=0), dataset.next_obs.min(axis=0))
+    high = np.maximum(dataset.obs.max(axis=0), dataset.next_obs.max(axis=0))
+    return np.asarray(low, np.float32), np.asarray(high, np.float32)
 
 
 def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

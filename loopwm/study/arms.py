@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from loopwm.core.depth import Fixed
 from loopwm.errors import ConfigError
-from loopwm.world.config import GRU, MLP, Gaussian, ModelConfig, Untied, WorldConfig
+from loopwm.world.config import GRU, MLP, Gaussian, ModelConfig, Objective, Untied, WorldConfig
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ ARMS = {
     "gru": Arm("GRU", GRU()),
     "no-carry": Arm("looped, no carry", WorldConfig(carry=False)),
     "stack": Arm("looped, no carry, 4 frames", WorldConfig(carry=False, frames=4)),
+    "masked": Arm("looped, half of the steps masked", WorldConfig(objective=Objective(mask=0.5))),
+    "latent": Arm("looped, trained in latent carry", WorldConfig(feedback="latent")),
     "gaussian": Arm("looped, Gaussian head", WorldConfig(head=Gaussian())),
     "ensemble": Arm("ensemble of 5, Gaussian heads", WorldConfig(head=Gaussian()), members=5),
     "mlp-ensemble": Arm("ensemble of 5 MLP 4x200, Gaussian heads", MLP(head=Gaussian()), members=5),

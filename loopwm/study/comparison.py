@@ -1,14 +1,16 @@
 """From the cells of a comparison to its tables: errors, ratios, parameters, plateau, parts."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from loopwm.stats import paired_ratio
 from loopwm.study.accuracy import PredictionReport
+from loopwm.study.arms import ARMS
 from loopwm.study.results import Column, Sheet
 
 Result = Mapping[str, Any]
@@ -47,13 +49,36 @@ def group_cells(finals: Mapping[str, Result]) -> list[Group]:
     return groups
 
 
-def over_seeds(groups: Sequence[Group], horizons: Sequence[int], part: str = "") -> Sheet:
+def otherwise(groups: Sequence[Group], way: str) -> list[Group]:
+    """Return the same arms with their evaluations in another way of imagining.
+
+    Args:
+        groups: The arms; those without such an evaluation are left out.
+        way: "free", held to no range, or "latent", feeding back the latent state alone.
+    """
+    return [
+        replace(
+            group,
+            reports=tuple(
+                replace(PredictionReport.from_dict(each["also"][way]), references={})
+                for each in group.results
+            ),
+        )
+        for group in groups
+        if all(way in each["also"] for each in group.results)
+    ]
+
+
+def over_seeds(
+    groups: Sequence[Group], horizons: Sequence[int], part: str = "", title: str = ""
+) -> Sheet:
     """Make the table of errors: a row for each arm, mean over seeds [lowest, highest].
 
     Args:
         groups: The arms.
         horizons: Columns of RMSE.
         part: Part of the mixture, or "" for all of it.
+        title: Title of the table; by default the part.
     """
     columns = [Column("model")]
     columns += [Column(f"rmse_{k}", f"k={k}") for k in horizons]
@@ -70,15 +95,20 @@ def over_seeds(groups: Sequence[Group], horizons: Sequence[int], part: str = "")
         rows.append(row)
     if groups:
         rows += _reference_rows(groups[0], horizons, part)
-    return Sheet(part or "all parts", tuple(columns), tuple(rows))
+    return Sheet(title or part or "all parts", tuple(columns), tuple(rows))
 
 
-def medians(groups: Sequence[Group], horizons: Sequence[int]) -> Sheet:
+def medians(
+    groups: Sequence[Group],
+    horizons: Sequence[int],
+    title: str = "median window [quartiles]",
+) -> Sheet:
     """Make the table of the typical window: median error, which a few diverged ones do not move.
 
     Args:
         groups: The arms.
         horizons: Columns: for each the median [quartiles], both averaged over seeds.
+        title: Title of the table.
     """
     columns = [Column("model"), *(Column(f"median_{k}", f"k={k}") for k in horizons)]
     rows = []
@@ -89,14 +119,21 @@ def medians(groups: Sequence[Group], horizons: Sequence[int]) -> Sheet:
             middle = float(np.mean([report.median[k] for report in group.reports]))
             row[f"median_{k}"] = [middle, float(ends[0]), float(ends[1])]
         rows.append(row)
-    return Sheet("median window [quartiles]", tuple(columns), tuple(rows))
+    return Sheet(title, tuple(columns), tuple(rows))
 
 
-def costs(groups: Sequence[Group]) -> Sheet:
-    """Make the table of what each arm costs and whether it had stopped learning."""
-    names = ("model", "parameters", "core", "flops", "lr", "updates", "seconds", "plateau")
-    labels = ("model", "parameters", "of them dynamics", "FLOPs per step", "learning rate")
-    labels += ("updates", "training, s", "gain in the last quarter")
+def costs(groups: Sequence[Group], trials: Mapping[str, Result] | None = None) -> Sheet:
+    """Make the table of what each arm costs and whether it had stopped learning.
+
+    Args:
+        groups: The arms.
+        trials: The trials that chose learning rate and shape, by cell name.
+    """
+    names = ("model", "parameters", "core", "flops", "trials", "lr", "updates", "seconds")
+    labels = ("model", "parameters", "of them dynamics", "FLOPs per step", "trials")
+    labels += ("learning rate", "updates", "training, s", "gain in the last quarter")
+    names += ("plateau",)
+    tried = Counter(_family(each["cell"]["arm"]) for each in (trials or {}).values())
     rows = []
     for group in groups:
         first = group.results[0]
@@ -107,6 +144,7 @@ def costs(groups: Sequence[Group]) -> Sheet:
                 "parameters": first["parameters"],
                 "core": first["core_parameters"],
                 "flops": first["flops"],
+                "trials": tried[_family(group.arm)],
                 "lr": f"{first['cell']['lr']:g}",
                 "updates": first["cell"]["updates"],
                 "seconds": float(np.mean([each["seconds"] for each in group.results])),
@@ -184,6 +222,11 @@ def error_ratio(
     interval = paired_ratio(top, bottom)
     ends = (top.sum() / bottom.sum(), float(interval.low), float(interval.high))
     return [math.sqrt(each) for each in ends]
+
+
+def _family(arm: str) -> str:
+    """Name what the trials of an arm are counted with: the shapes of one model together."""
+    return ARMS[arm].family or arm if arm in ARMS else arm
 
 
 def spread(values: Sequence[float]) -> list[float]:

@@ -2,17 +2,24 @@
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from loopwm.errors import ConfigError, NumericalError
+from loopwm.errors import NumericalError
+from loopwm.study.accuracy import PredictionReport
 from loopwm.study.arms import arm_of
 from loopwm.study.cells import run_cells
-from loopwm.study.datasets import Experience, study_data
+from loopwm.study.datasets import Experience, Split, study_data
+from loopwm.study.windows import Sampling
 from loopwm.train.config import FitConfig
 from loopwm.world.config import ModelConfig
+
+if TYPE_CHECKING:
+    from loopwm.world.ensemble import Ensemble
+    from loopwm.world.model import WorldModel
 
 HORIZONS = (1, 5, 15, 50)
 
@@ -32,6 +39,8 @@ class Cell:
         mixture: "standard", or "excitation" alone.
         horizon: Steps that the training loss looks ahead.
         context: Real observations taken in before imagining, in training and evaluation.
+        batch: Windows in each update.
+        trial: Whether only the validation error is wanted.
     """
 
     task: str = "Hopper-v5"
@@ -44,14 +53,16 @@ class Cell:
     mixture: str = "standard"
     horizon: int = 4
     context: int = 1
+    batch: int = 256
+    trial: bool = False
 
     @property
     def name(self) -> str:
         """Name the cell by all that it depends on."""
         words = [self.task, self.arm, f"lr{self.lr:g}", f"seed{self.seed}", f"u{self.updates}"]
         words += [f"n{self.rows}", self.mixture, self.observation]
-        words += [f"h{self.horizon}", f"c{self.context}"]
-        return "_".join(words)
+        words += [f"h{self.horizon}", f"c{self.context}", f"b{self.batch}"]
+        return "_".join(words + ["trial"] * self.trial)
 
 
 def run_cell(cell: Cell, folder: Path, threads: int = 1) -> dict[str, Any]:
@@ -69,7 +80,6 @@ def run_cell(cell: Cell, folder: Path, threads: int = 1) -> dict[str, Any]:
     """
     import torch
 
-    from loopwm.study.prediction import evaluate
     from loopwm.world.fit import fit
 
     torch.set_num_threads(threads)
@@ -89,21 +99,55 @@ def run_cell(cell: Cell, folder: Path, threads: int = 1) -> dict[str, Any]:
     except NumericalError as error:
         # A learning rate that is too high is a finding, not a reason to stop the other cells.
         return {"cell": asdict(cell), "label": arm.label, "validation": None, "failed": str(error)}
-    seconds = time.perf_counter() - began
-    report = evaluate(model, data.test, HORIZONS, context=cell.context, train=data.train)
-    model.save(folder / "models" / cell.name)
-    shutil.rmtree(folder / "running" / cell.name, ignore_errors=True)
-    return {
+    result = {
         "cell": asdict(cell),
         "label": arm.label,
+        "seconds": time.perf_counter() - began,
+        "validation": validations(model.history)[-1][1],
+        "plateau": plateau_gain(model.history),
+    }
+    if not cell.trial:
+        model.save(folder / "models" / cell.name)
+        result |= _measure(model, data, cell.context)
+    shutil.rmtree(folder / "running" / cell.name, ignore_errors=True)
+    return result
+
+
+def _measure(model: "WorldModel | Ensemble", data: Split, context: int) -> dict[str, Any]:
+    from loopwm.study.prediction import evaluate
+    from loopwm.world.model import WorldModel
+
+    report = evaluate(model, data.test, HORIZONS, context=context, train=data.train)
+    also = _measure_otherwise(model, data, context) if isinstance(model, WorldModel) else {}
+    return {
         "parameters": model.num_parameters,
         "core_parameters": model.core_parameters,
         "flops": flops_per_step(model, data.test.obs[:64], data.test.action[:64]),
-        "seconds": seconds,
-        "validation": validations(model.history)[-1][1],
-        "plateau": plateau_gain(model.history),
         "report": report.to_dict(),
+        "also": {name: each.to_dict() for name, each in also.items()},
     }
+
+
+def _measure_otherwise(
+    model: "WorldModel", data: Split, context: int
+) -> dict[str, PredictionReport]:
+    """Evaluate imagination that nothing holds to the range of the data, and latent imagination."""
+    from loopwm.study.prediction import evaluate
+
+    measure = partial(
+        evaluate,
+        *(model, data.test, HORIZONS),
+        context=context,
+        train=data.train,
+        sampling=Sampling(ceiling_windows=0),
+    )
+    reports = {}
+    if model.dynamics.carries:
+        reports["latent"] = measure(feedback="latent")
+    model.margin = None
+    reports["free"] = measure()
+    model.margin = model.config.margin
+    return {name: replace(each, by_episode={}) for name, each in reports.items()}
 
 
 def validations(history: Sequence[dict[str, Any]]) -> list[tuple[int, float]]:
@@ -145,116 +189,10 @@ def flops_per_step(model: Any, obs: Any, action: Any) -> float:
         return matmul_flops(lambda: model.step(state, act)) / len(first)
 
 
-def plan_trials(base: Cell, arms: Sequence[str], rates: Sequence[float]) -> list[Cell]:
-    """List one cell for each arm and learning rate, all with the seed of `base`."""
-    return [_with(base, arm=arm, lr=lr) for arm in arms for lr in rates]
-
-
-def plan_finals(
-    base: Cell, trials: dict[str, dict[str, Any]], updates: int, seeds: Sequence[int]
-) -> list[Cell]:
-    """List the cells at each arm's best learning rate, the best shape standing for a family.
-
-    Best is the lowest validation error of the trials; the test set plays no part.
-
-    Args:
-        base: Everything but arm, rate, updates and seed.
-        trials: Results of the trials, by cell name.
-        updates: Gradient updates of the final runs.
-        seeds: Their seeds.
-
-    Raises:
-        ConfigError: If no trial succeeded.
-    """
-    best: dict[str, dict[str, Any]] = {}
-    for result in trials.values():
-        arm = result["cell"]["arm"]
-        if result["validation"] is None:
-            continue
-        family = arm_of(arm).family or arm
-        if family not in best or result["validation"] < best[family]["validation"]:
-            best[family] = result
-    if not best:
-        raise ConfigError("trials must hold at least one that did not fail, got none")
-    return [
-        _with(base, arm=each["cell"]["arm"], lr=each["cell"]["lr"], updates=updates, seed=seed)
-        for seed in seeds
-        for each in best.values()
-    ]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Say which cells make a comparison.
-
-    Attributes:
-        base: Task, data and evaluation shared by all cells.
-        arms: Models compared.
-        rates: Learning rates tried for each.
-        trial_updates: Gradient updates of a trial.
-        updates: Gradient updates of a final run.
-        seeds: Seeds of the final runs.
-    """
-
-    base: Cell = Cell()
-    arms: tuple[str, ...] = (
-        *("looped", "once", "untied"),
-        *("mlp-4x208", "mlp-3x256", "mlp-2x384", "gru"),
-    )
-    rates: tuple[float, ...] = (5e-4, 1.5e-3, 4.5e-3)
-    trial_updates: int = 1_500
-    updates: int = 8_000
-    seeds: tuple[int, ...] = (0, 1, 2)
-
-
-def run_plan(
-    plan: Plan,
-    folder: Path,
-    *,
-    threads: int = 1,
-    report: Callable[[str], None] = lambda line: None,
-) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-    """Run a plan's trials, then its final cells; finished cells are not run again.
-
-    Several processes may run the same plan at once: each takes cells that no other has taken, and
-    waits for the trials of the others before the final cells are chosen.
-
-    Args:
-        plan: The comparison.
-        folder: Where cells, data and checkpoints are kept.
-        threads: CPU threads of this process.
-        report: Receives a line for each cell begun.
-
-    Returns:
-        Results of trials and of final cells, by name.
-    """
-
-    def compute(cell: Cell) -> dict[str, Any]:
-        return run_cell(cell, folder, threads)
-
-    trials = plan_trials(_with(plan.base, updates=plan.trial_updates), plan.arms, plan.rates)
-    tried = _all(trials, folder / "cells", compute, report)
-    finals = plan_finals(plan.base, tried, plan.updates, plan.seeds)
-    return tried, _all(finals, folder / "cells", compute, report)
-
-
-def _all(
-    cells: Sequence[Cell],
-    folder: Path,
-    compute: Callable[[Cell], dict[str, Any]],
-    report: Callable[[str], None],
-) -> dict[str, dict[str, Any]]:
-    done = run_cells(cells, folder, compute, report)
-    while len(done) < len(cells):
-        # Another process has the rest; should it die, its cells become free and are taken here.
-        time.sleep(5)
-        done = run_cells(cells, folder, compute, report)
-    return done
-
-
 def _fit_config(cell: Cell, threads: int) -> FitConfig:
     return FitConfig(
         updates=cell.updates,
+        batch_size=cell.batch,
         lr=cell.lr,
         horizon=cell.horizon,
         seed=cell.seed,
@@ -268,10 +206,6 @@ def _config(cell: Cell) -> ModelConfig:
     """Return the arm's configuration, trained on as much context as it is evaluated with."""
     config = arm_of(cell.arm).config
     return replace(config, objective=replace(config.objective, context=cell.context))
-
-
-def _with(cell: Cell, **changes: Any) -> Cell:
-    return Cell(**(asdict(cell) | changes))
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from loopwm.world.latent import action_width
 from loopwm.world.looped import LoopedDynamics
 from loopwm.world.model import WorldModel
 
-SCHEMA = 1
+SCHEMA = 2
 _DYNAMICS = {
     WorldConfig: LoopedDynamics,
     MLP: MLPDynamics,

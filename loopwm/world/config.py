@@ -90,6 +90,8 @@ class WorldConfig:
             it, every step starts from the learned initial state.
         frames: Number of latest observations that the model is shown, at least 1.
         clip: Inputs are clipped at this many standard deviations, which bounds the injection.
+        margin: Imagined observations that are fed back stay within the range of the training data
+            and this share of its width beyond, per dimension; None lets them go anywhere.
         objective: Weights of the training loss.
         grad: How gradients flow through the iterations.
         encoder: Replaces the identity on standardised observations: called with (O, D), it
@@ -106,6 +108,7 @@ class WorldConfig:
     carry: bool = True
     frames: int = 1
     clip: float = 10.0
+    margin: float | None = 0.1
     objective: Objective = Objective()
     grad: GradientMode = Full()
     encoder: ModuleFactory | None = None
@@ -113,6 +116,7 @@ class WorldConfig:
 
     def __post_init__(self) -> None:
         _check_positive("WorldConfig", self, ("width", "frames", "clip"))
+        _check_margin("WorldConfig", self.margin)
         _check_feedback(self.feedback)
         unknown = set(self.heads) - {"change", "reward", "termination"}
         if unknown:
@@ -134,6 +138,8 @@ class MLP:
         frames: Number of latest observations that the model is shown, at least 1.
         head: What is predicted of the observation's change.
         clip: Inputs are clipped at this many standard deviations.
+        margin: How far beyond the range of the training data imagination may go, or None for
+            anywhere; see `WorldConfig`.
         objective: Weights of the training loss.
     """
 
@@ -142,10 +148,12 @@ class MLP:
     frames: int = 1
     head: Head = Mean()
     clip: float = 10.0
+    margin: float | None = 0.1
     objective: Objective = Objective()
 
     def __post_init__(self) -> None:
         _check_positive("MLP", self, ("width", "depth", "frames", "clip"))
+        _check_margin("MLP", self.margin)
 
 
 @dataclass(frozen=True)
@@ -159,6 +167,8 @@ class Untied:
         carry: Whether the latent state is carried from one environment step to the next.
         head: What is predicted of the observation's change.
         clip: Inputs are clipped at this many standard deviations.
+        margin: How far beyond the range of the training data imagination may go, or None for
+            anywhere; see `WorldConfig`.
         objective: Weights of the training loss.
     """
 
@@ -168,10 +178,12 @@ class Untied:
     carry: bool = True
     head: Head = Mean()
     clip: float = 10.0
+    margin: float | None = 0.1
     objective: Objective = Objective()
 
     def __post_init__(self) -> None:
         _check_positive("Untied", self, ("blocks", "width", "clip"))
+        _check_margin("Untied", self.margin)
 
 
 @dataclass(frozen=True)
@@ -183,6 +195,8 @@ class GRU:
         feedback: What `imagine` feeds back by default.
         head: What is predicted of the observation's change.
         clip: Inputs are clipped at this many standard deviations.
+        margin: How far beyond the range of the training data imagination may go, or None for
+            anywhere; see `WorldConfig`.
         objective: Weights of the training loss.
     """
 
@@ -190,10 +204,12 @@ class GRU:
     feedback: Feedback = "observation"
     head: Head = Mean()
     clip: float = 10.0
+    margin: float | None = 0.1
     objective: Objective = Objective()
 
     def __post_init__(self) -> None:
         _check_positive("GRU", self, ("width", "clip"))
+        _check_margin("GRU", self.margin)
         _check_feedback(self.feedback)
 
 
@@ -204,6 +220,11 @@ def _check_positive(owner: str, config: Any, names: tuple[str, ...]) -> None:
     for name in names:
         if not getattr(config, name) > 0:
             raise ConfigError(f"{owner}.{name} must be above 0, got {getattr(config, name)}")
+
+
+def _check_margin(owner: str, margin: float | None) -> None:
+    if margin is not None and not 0 <= margin < float("inf"):
+        raise ConfigError(f"{owner}.margin must be at least 0, or None, got {margin}")
 
 
 def _check_feedback(feedback: str) -> None:

@@ -45,7 +45,8 @@ def fit(
         fit_config: How to train it.
         run_dir: Directory of checkpoints and metrics; None writes nothing.
         members: Number of models, each from its own seed; from 2 on an `Ensemble` is returned.
-        init: Trained model to go on from, with its configuration and statistics.
+        init: Trained model to go on from, with its configuration and statistics; the range that
+            imagination is held to grows by that of the data.
         valid: Held-out data for validation; by default 5% of the episodes are set aside.
 
     Returns:
@@ -81,7 +82,7 @@ def _fit_one(
     run_dir: Path | None,
     init: WorldModel | None,
 ) -> WorldModel:
-    statistics = Statistics.of(data) if init is None else init.stats
+    statistics = Statistics.of(data) if init is None else init.stats.covering(data)
     model = build(config, data.meta, statistics, fit_config.seed)
     if init is not None:
         model.load_state_dict(init.state_dict())

@@ -48,6 +48,8 @@ class LatentModel(nn.Module):
         self.obs_dim = len(statistics.obs_mean)
         self.discrete = meta.num_actions is not None
         self.frames: int = getattr(config, "frames", 1)
+        # Apart from the configuration, so that a study can measure a model held and free.
+        self.margin: float | None = config.margin
         self.normaliser = Normaliser(statistics, action_width(meta), self.discrete)
         factory = getattr(config, "encoder", None)
         self.encoder = None if factory is None else factory(self.obs_dim, config.width)
@@ -109,6 +111,12 @@ class LatentModel(nn.Module):
         """Add the change that a feature decodes to, to standardised observations."""
         change = self.heads.change(feature)
         return obs + change * self.normaliser.change_scale + self.normaliser.change_shift
+
+    def held(
+        self, obs: Float[Tensor, "*B O"], before: Float[Tensor, "*B O"]
+    ) -> Float[Tensor, "*B O"]:
+        """Return what is fed back of the standardised observation that a step leads to."""
+        return obs if self.margin is None else self.normaliser.within(obs, before, self.margin)
 
     def plan(self, halt: Halt | None = None, max_iters: int | None = None) -> Run:
         """Return how far inference refines under a stop rule."""

@@ -30,6 +30,8 @@ class Normaliser(nn.Module):
     action_half: Tensor
     change_scale: Tensor
     change_shift: Tensor
+    obs_low: Tensor
+    obs_high: Tensor
 
     def __init__(self, statistics: Statistics, action_dim: int, discrete: bool) -> None:
         super().__init__()
@@ -47,6 +49,11 @@ class Normaliser(nn.Module):
         # observation by change_scale * prediction + change_shift.
         self.register_buffer("change_scale", self.change_std / self.obs_std)
         self.register_buffer("change_shift", self.change_mean / self.obs_std)
+        # The range, standardised. It is the data's and not the weights': training that goes on
+        # from a model on further data widens it.
+        for name in ("obs_low", "obs_high"):
+            value = torch.as_tensor(getattr(statistics, name)).float()
+            self.register_buffer(name, self.obs(value), persistent=False)
 
     def obs(self, obs: Float[Tensor, "*B O"]) -> Float[Tensor, "*B O"]:
         """Standardise observations."""
@@ -55,6 +62,21 @@ class Normaliser(nn.Module):
     def restore_obs(self, obs: Float[Tensor, "*B O"]) -> Float[Tensor, "*B O"]:
         """Return standardised observations to environment units."""
         return obs * self.obs_std + self.obs_mean
+
+    def within(
+        self, obs: Float[Tensor, "*B O"], before: Float[Tensor, "*B O"], margin: float
+    ) -> Float[Tensor, "*B O"]:
+        """Hold standardised observations to the range of the training data.
+
+        Args:
+            obs: Where a step leads.
+            before: Where it began; what began outside the range may stay there, or come back.
+            margin: How far beyond the range, as a share of its width in each dimension; a width
+                below one standard deviation counts as that.
+        """
+        reach = margin * (self.obs_high - self.obs_low).clamp_min(1)
+        low = torch.minimum(self.obs_low - reach, before)
+        return torch.clamp(obs, low, torch.maximum(self.obs_high + reach, before))
 
     def action(self, action: Tensor) -> Float[Tensor, "*B A"]:
         """Scale actions to [-1, 1], or encode indices as one-hot vectors."""

@@ -127,7 +127,10 @@ def _unroll(model: WorldModel, batch: SequenceBatch, generator: torch.Generator)
             real = target[:, k + 1]
             state = model.next_state(state, real, torch.ones_like(state[1]), out.carry)
         else:
-            state = model.next_state(state, obs, _seen(model, state, generator), out.carry)
+            seen = _seen(model, state, generator)
+            # The error is that of the free prediction: its gradient leads back into the range.
+            fed = torch.where(seen > 0, model.held(obs, state[0]), obs)
+            state = model.next_state(state, fed, seen, out.carry)
     return unrolled
 
 

@@ -49,7 +49,7 @@ def unroll(
         out = model.advance(state, action, run)
         advances.append(out)
         if feedback == "observation":
-            obs = model.moved(state[0], out.feature)
+            obs = model.held(model.moved(state[0], out.feature), state[0])
             observations.append(obs)
             state = model.next_state(state, obs, torch.ones_like(blind), out.carry)
         else:
@@ -81,7 +81,10 @@ def single(
     """
     out = model.advance(state, action, run)
     obs = model.moved(state[0], out.feature)
-    seen = torch.ones_like(state[1]) if feedback == "observation" else torch.zeros_like(state[1])
+    if feedback == "observation":
+        obs, seen = model.held(obs, state[0]), torch.ones_like(state[1])
+    else:
+        seen = torch.zeros_like(state[1])
     trajectory = _decode(
         model, state[0], obs[:, None], out.feature[:, None], action[:, None], [out], "all"
     )

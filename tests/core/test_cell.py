@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from loopwm.core.cell import BoundedCell, PostNormCell
 from loopwm.core.config import Bounded
-from loopwm.core.fused import BoundedRefinement
+from loopwm.core.fused import BoundedLoop
 from loopwm.errors import ConfigError
 
 FORMS = pytest.mark.parametrize("gain", [None, 0.7], ids=["sum", "renewal"])
@@ -81,7 +81,17 @@ def test_hand_written_backward_equals_finite_differences_for_every_input():
         randn(*shape, seed=i).requires_grad_()
         for i, shape in enumerate([(4, 5), (4, 5), (4, 6), (5,), (6, 5), (5, 3)])
     )
-    assert torch.autograd.gradcheck(BoundedRefinement.apply, inputs, eps=1e-6, atol=1e-7)
+    taps = [torch.tensor([1]), torch.tensor([0, 2]), torch.tensor([3])]
+
+    def loop(*tensors: Tensor) -> tuple[Tensor, Tensor]:
+        last, _, tapped = BoundedLoop.apply(*tensors, [4, 4, 4], taps)  # type: ignore[misc]
+        return last, tapped
+
+    def shrinking(*tensors: Tensor) -> Tensor:
+        return BoundedLoop.apply(*tensors, [4, 3, 3, 1], ())[0]  # type: ignore[index]
+
+    assert torch.autograd.gradcheck(loop, inputs, eps=1e-6, atol=1e-7)
+    assert torch.autograd.gradcheck(shrinking, inputs, eps=1e-6, atol=1e-7)
 
 
 @FORMS

@@ -18,9 +18,10 @@ def sequence_loss(
 ) -> float:
     """The loss of windows whose steps hide their observation where `hidden` [B, K] says so.
 
-    As many real observations as the objective's context are shown before steps are imagined.
+    As many real observations as the objective's context are shown before steps are imagined. The
+    error is that of predictions that nothing holds to the data's range; what is fed back is held.
     """
-    weights, stats = model.config.objective, model.stats
+    weights, stats, margin = model.config.objective, model.stats, model.margin
     errors: list[float] = []
     early: list[float] = []
     rewards: list[float] = []
@@ -31,13 +32,18 @@ def sequence_loss(
         state = model.start(batch.obs[row, :1])
         if taps is not None:
             halt = lw.Fixed(taps[row])
+            model.margin = None
             tapped = model.predict(batch.obs[row, :1], batch.action[row, :1], halt=halt)
+            model.margin = margin
             early.append(unit_error(tapped.next_obs[0], batch.obs[row, 1], stats))
         for k in range(steps):
             feedback = "latent" if hidden is not None and hidden[row, k] else "observation"
             action, real = batch.action[row, k : k + 1], batch.obs[row, k + 1]
             before, halt = state, lw.Fixed(depth)
-            state, out = model.step(before, action, halt=halt, feedback=feedback)
+            state, _ = model.step(before, action, halt=halt, feedback=feedback)
+            model.margin = None
+            _, out = model.step(before, action, halt=halt, feedback=feedback)
+            model.margin = margin
             if k + 1 < weights.context:
                 state = model.observe(before, action, real[None], halt=halt)
             errors.append(unit_error(out.next_obs[0], real, stats))

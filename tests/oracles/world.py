@@ -90,6 +90,7 @@ class Row:
         self.frames = getattr(model.config, "frames", 1)
         self.clip = model.config.clip
         self.carries = model.dynamics.carries
+        self.margin = model.margin
         self.choices = model.meta.num_actions
         self.floor = getattr(model.config.head, "floor", None)
 
@@ -133,6 +134,8 @@ class Row:
         change = w["heads.change.weight"] @ feature + w["heads.change.bias"]
         before = self.obs * stats.obs_std + stats.obs_mean
         after = before + change * stats.change_std + stats.change_mean
+        if feedback == "observation" and self.margin is not None:
+            after = self.held(after, before)
         self.obs, self.seen = self.standard(after), float(feedback == "observation")
         out = {
             "next_obs": after,
@@ -143,6 +146,15 @@ class Row:
             raw = w["heads.spread.weight"] @ feature + w["heads.spread.bias"]
             spread = np.log1p(np.exp(raw)) + self.floor
             out["std"] = spread * w["heads.spread_scale"] * stats.change_std
+        return out
+
+    def held(self, after: Array, before: Array) -> Array:
+        """Stay in the training data's range and a margin beyond, or no further out than before."""
+        stats, out = self.stats, after.copy()
+        for i in range(len(out)):
+            reach = self.margin * max(stats.obs_high[i] - stats.obs_low[i], stats.obs_std[i])
+            low, high = stats.obs_low[i] - reach, stats.obs_high[i] + reach
+            out[i] = min(max(out[i], min(low, before[i])), max(high, before[i]))
         return out
 
     def small(self, name: str, feature: Array) -> Array:

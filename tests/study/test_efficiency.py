@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from loopwm.errors import ConfigError, NumericalError
-from loopwm.study import datasets, efficiency
+from loopwm.study import datasets, efficiency, plan
 from loopwm.study.accuracy import PredictionReport
 from loopwm.study.arms import ARMS, arm_of
 from loopwm.study.comparison import (
@@ -21,15 +21,8 @@ from loopwm.study.comparison import (
     ratios,
 )
 from loopwm.study.datasets import Experience, Split, is_velocity, position_dims, study_data
-from loopwm.study.efficiency import (
-    Cell,
-    Plan,
-    plan_finals,
-    plan_trials,
-    plateau_gain,
-    run_cell,
-    run_plan,
-)
+from loopwm.study.efficiency import Cell, plateau_gain, run_cell
+from loopwm.study.plan import Plan, plan_finals, plan_further, plan_trials, run_plan
 from loopwm.study.prediction import evaluate
 from loopwm.study.windows import Sampling
 from loopwm.train.config import FitConfig
@@ -65,12 +58,65 @@ def test_a_cell_trains_evaluates_and_leaves_its_model(small: None, tmp_path: Pat
 def test_a_plan_is_resumed_without_training_again(
     small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = Plan(BASE, ("looped", "once"), (1e-3,), 2, 3, (0,))
+    wanted = Plan(BASE, ("looped", "once"), (1e-3, 2e-3), 2, 2, 3, (0,))
     lines: list[str] = []
-    trials, finals = run_plan(plan, tmp_path, report=lines.append)
-    assert (len(trials), len(finals), len(lines)) == (2, 2, 4)
-    monkeypatch.setattr(efficiency, "run_cell", lambda *given: pytest.fail("trained again"))
-    assert run_plan(plan, tmp_path) == (trials, finals)
+    trials, finals = run_plan(wanted, tmp_path, report=lines.append)
+    assert (len(trials), len(finals), len(lines)) == (4, 2, 6)
+    assert all("report" not in each for each in trials.values())
+    monkeypatch.setattr(plan, "run_cell", lambda *given: pytest.fail("trained again"))
+    assert run_plan(wanted, tmp_path) == (trials, finals)
+
+
+def test_rates_are_tried_until_the_best_one_lies_between_two_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # The error of each arm by learning rate is known, so is the rate that must be found.
+    best = {"looped": 16e-3, "once": 0.5e-3, "gru": 2e-3}
+
+    def compute(cell: Cell, *_: Any) -> dict[str, Any]:
+        error = abs(np.log(cell.lr / best[cell.arm])) if cell.arm in best else None
+        return trial(cell.arm, cell.lr, error)
+
+    monkeypatch.setattr(plan, "run_cell", compute)
+    wanted = Plan(BASE, (*best, "untied"), (1e-3, 2e-3, 4e-3), 6, 2, 3, (0,))
+    tried, finals = run_plan(wanted, tmp_path)
+    assert {each["cell"]["arm"]: each["cell"]["lr"] for each in finals.values()} == best
+    rates = {
+        arm: [t["cell"]["lr"] for t in tried.values() if t["cell"]["arm"] == arm] for arm in best
+    }
+    assert sorted(rates["looped"]) == [1e-3, 2e-3, 4e-3, 8e-3, 16e-3, 32e-3]
+    assert sorted(rates["once"]) == [0.25e-3, 0.5e-3, 1e-3, 2e-3, 4e-3]
+    assert len(rates["gru"]) == 3
+    assert plan_further(BASE, tried, 6) == []
+
+
+def test_a_single_rate_needs_no_trial(small: None, tmp_path: Path) -> None:
+    trials, finals = run_plan(Plan(BASE, ("looped",), (1e-3,), updates=3, seeds=(0, 1)), tmp_path)
+    assert trials == {}
+    assert [(c["cell"]["updates"], c["cell"]["seed"]) for c in finals.values()] == [(3, 0), (3, 1)]
+    assert all("report" in each for each in finals.values())
+
+
+def test_a_trial_gives_the_validation_error_alone(small: None, tmp_path: Path) -> None:
+    result = run_cell(replace(BASE, trial=True), tmp_path)
+    assert result["validation"] > 0
+    assert "report" not in result
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_cell_tells_apart_what_is_held_to_the_range_and_what_is_not(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[float | None, str | None]] = []
+
+    def record(model: Any, *given: Any, **options: Any) -> PredictionReport:
+        seen.append((model.margin, options.get("feedback")))
+        return evaluate(model, *given, **options)
+
+    monkeypatch.setattr("loopwm.study.prediction.evaluate", record)
+    result = run_cell(BASE, tmp_path)
+    assert seen == [(0.1, None), (0.1, "latent"), (None, None)]
+    assert set(result["also"]) == {"latent", "free"}
 
 
 def test_a_rate_that_destroys_training_is_a_finding(
@@ -115,6 +161,7 @@ def test_two_cells_that_differ_have_different_names() -> None:
     changes: dict[str, Any] = {
         **{"task": "other", "arm": "once", "seed": 1, "lr": 2e-3, "updates": 5, "rows": 300},
         **{"observation": "positions", "mixture": "excitation", "horizon": 8, "context": 2},
+        **{"batch": 64, "trial": True},
     }
     names = {replace(BASE, **{key: value}).name for key, value in changes.items()}
     assert len(names | {BASE.name}) == len(changes) + 1
@@ -138,7 +185,7 @@ def test_every_mlp_of_the_family_has_four_times_the_parameters_of_the_looped_mod
         meta = DatasetMeta(action_low=one, action_high=one)
         ones = np.ones(obs, np.float32)
         one_reward = np.ones((), np.float32)
-        stats = Statistics(ones, ones, ones, ones, one_reward, one_reward)
+        stats = Statistics(ones, ones, ones, ones, one_reward, one_reward, -ones, ones)
         sizes = {
             name: build(arm.config, meta, stats, 0).num_parameters
             for name, arm in ARMS.items()

@@ -1,0 +1,167 @@
+"""Which cells make a comparison: trials that bracket each arm's learning rate, then the runs."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from loopwm.errors import ConfigError
+from loopwm.study.arms import arm_of
+from loopwm.study.cells import run_cells
+from loopwm.study.efficiency import Cell, run_cell
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Say which cells make a comparison.
+
+    Attributes:
+        base: Task, data and evaluation shared by all cells.
+        arms: Models compared.
+        rates: Learning rates tried for each arm, at equal ratios; where the best is the first or
+            the last of them, further ones are tried beyond it. A single one is used untried.
+        most_trials: Most trials of an arm.
+        trial_updates: Gradient updates of a trial.
+        updates: Gradient updates of a final run.
+        seeds: Seeds of the final runs.
+    """
+
+    base: Cell = Cell()
+    arms: tuple[str, ...] = (
+        *("looped", "once", "untied"),
+        *("mlp-4x208", "mlp-3x256", "mlp-2x384", "gru"),
+    )
+    rates: tuple[float, ...] = (2e-3, 4e-3, 8e-3)
+    most_trials: int = 5
+    trial_updates: int = 2_000
+    updates: int = 8_000
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+    @property
+    def tries(self) -> bool:
+        """Say whether trials choose the learning rate."""
+        return len(self.rates) > 1
+
+
+def run_plan(
+    plan: Plan,
+    folder: Path,
+    *,
+    threads: int = 1,
+    report: Callable[[str], None] = lambda line: None,
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """Run a plan's trials, then its final cells; finished cells are not run again.
+
+    Several processes may run the same plan at once: each takes cells that no other has taken, and
+    waits for the trials of the others before the final cells are chosen.
+
+    Args:
+        plan: The comparison.
+        folder: Where cells, data and checkpoints are kept.
+        threads: CPU threads of this process.
+        report: Receives a line for each cell begun.
+
+    Returns:
+        Results of trials and of final cells, by name.
+    """
+
+    def compute(cell: Cell) -> dict[str, Any]:
+        return run_cell(cell, folder, threads)
+
+    base = replace(plan.base, updates=plan.trial_updates, trial=True)
+    tried: dict[str, dict[str, Any]] = {}
+    wanted = plan_trials(base, plan.arms, plan.rates)
+    if not plan.tries:
+        finals = [
+            replace(cell, updates=plan.updates, seed=seed, trial=False)
+            for seed in plan.seeds
+            for cell in wanted
+        ]
+        return {}, _all(finals, folder / "cells", compute, report)
+    while wanted:
+        tried |= _all(wanted, folder / "cells", compute, report)
+        wanted = plan_further(base, tried, plan.most_trials)
+    finals = plan_finals(plan.base, tried, plan.updates, plan.seeds)
+    return tried, _all(finals, folder / "cells", compute, report)
+
+
+def _all(
+    cells: Sequence[Cell],
+    folder: Path,
+    compute: Callable[[Cell], dict[str, Any]],
+    report: Callable[[str], None],
+) -> dict[str, dict[str, Any]]:
+    done = run_cells(cells, folder, compute, report)
+    while len(done) < len(cells):
+        # Another process has the rest; should it die, its cells become free and are taken here.
+        time.sleep(5)
+        done = run_cells(cells, folder, compute, report)
+    return done
+
+
+def plan_trials(base: Cell, arms: Sequence[str], rates: Sequence[float]) -> list[Cell]:
+    """List one cell for each arm and learning rate, all with the seed of `base`."""
+    return [replace(base, arm=arm, lr=lr) for arm in arms for lr in rates]
+
+
+def plan_further(base: Cell, trials: dict[str, dict[str, Any]], most: int) -> list[Cell]:
+    """List a further trial for each arm whose best learning rate is the first or last one tried.
+
+    Args:
+        base: Everything but arm and rate.
+        trials: Results of the trials so far, by cell name.
+        most: Most trials of an arm.
+
+    Returns:
+        One cell for each arm whose best rate is not yet between two others, the rate beyond that
+        end by the grid's own factor; none for arms that have had `most` trials, or whose trials
+        all failed.
+    """
+    by_arm: dict[str, dict[float, float]] = {}
+    for each in trials.values():
+        error = math.inf if each["validation"] is None else each["validation"]
+        by_arm.setdefault(each["cell"]["arm"], {})[each["cell"]["lr"]] = error
+    further = []
+    for arm, errors in by_arm.items():
+        rates = sorted(errors)
+        best = min(rates, key=lambda rate: errors[rate])
+        if best in (rates[0], rates[-1]) and 1 < len(rates) < most and errors[best] < math.inf:
+            up = best == rates[-1]
+            factor = rates[-1] / rates[-2] if up else rates[0] / rates[1]
+            further.append(replace(base, arm=arm, lr=float(f"{best * factor:.3g}")))
+    return further
+
+
+def plan_finals(
+    base: Cell, trials: dict[str, dict[str, Any]], updates: int, seeds: Sequence[int]
+) -> list[Cell]:
+    """List the cells at each arm's best learning rate, the best shape standing for a family.
+
+    Best is the lowest validation error of the trials; the test set plays no part.
+
+    Args:
+        base: Everything but arm, rate, updates and seed.
+        trials: Results of the trials, by cell name.
+        updates: Gradient updates of the final runs.
+        seeds: Their seeds.
+
+    Raises:
+        ConfigError: If no trial succeeded.
+    """
+    best: dict[str, dict[str, Any]] = {}
+    for result in trials.values():
+        arm = result["cell"]["arm"]
+        if result["validation"] is None:
+            continue
+        family = arm_of(arm).family or arm
+        if family not in best or result["validation"] < best[family]["validation"]:
+            best[family] = result
+    if not best:
+        raise ConfigError("trials must hold at least one that did not fail, got none")
+    return [
+        replace(base, arm=each["cell"]["arm"], lr=each["cell"]["lr"], updates=updates, seed=seed)
+        for seed in seeds
+        for each in best.values()
+    ]
