@@ -105,7 +105,7 @@ def test_every_example_of_the_help_is_a_command(name: str):
         ("train d --out r --updates five", "--updates.*'five'"),
         ("train d --out r --updates 0", "updates=0 is out of range"),
         ("train d --out r --lr -1", "lr=-1.0 is out of range: it must be a positive number"),
-        ("train d --out r --device quantum", "--device quantum cannot be used.*auto or cpu"),
+        ("train d --out r --device quantum", 'device="quantum" cannot be used.*"auto" or "cpu"'),
         ("train d --out r --model lop", "invalid choice 'lop'.*looped"),
         ("train d --out r --model mlp --fixed-depth", "--fixed-depth does not apply to --model"),
         ("train d --out r", r"there is no dataset d; make one: loopwm collect"),

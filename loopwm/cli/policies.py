@@ -29,7 +29,7 @@ class TrainPolicies:
     env_id: Annotated[Positional[str], arg(metavar="ENV_ID")]
     out: Path = Path("actors")
     seeds: tuple[int, ...] = (0, 1, 2, 3)
-    steps: int = 100_000
+    steps: int = 80_000
 
     def run(self) -> None:
         """Train and save."""

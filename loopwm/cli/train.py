@@ -9,7 +9,6 @@ from tyro.conf import AvoidSubcommands, Positional, arg
 from loopwm.cli.choice import ModelChoice
 from loopwm.cli.screen import say
 from loopwm.cli.stored import load_dataset
-from loopwm.errors import ConfigError
 from loopwm.train.config import AdamW, FitConfig, Muon
 
 
@@ -47,7 +46,10 @@ class Train:
     def run(self) -> None:
         """Train and save."""
         config = self.choice.config()
-        refuse_absent(self.fit.device)
+        from loopwm.train.fit import device_of
+
+        # Before minutes are spent on reading the data.
+        device_of(self.fit)
         data = load_dataset(self.data)
         valid = None if self.valid is None else load_dataset(self.valid)
         from loopwm.world.fit import fit
@@ -69,23 +71,3 @@ class Train:
         if not self.muon or not isinstance(adamw, AdamW):
             return self.fit
         return replace(self.fit, optimizer=Muon(adamw=adamw))
-
-
-def refuse_absent(device: str) -> None:
-    """Refuse a device that this machine, or this build of torch, does not have.
-
-    Raises:
-        ConfigError: With torch's own reason in one line.
-    """
-    import torch
-
-    if device == "auto":
-        return
-    try:
-        torch.empty(1, device=device)
-    # A build without CUDA asserts.
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).split("\n")[0].rstrip(".")
-        raise ConfigError(
-            f"--device {device} cannot be used here ({reason}): choose auto or cpu"
-        ) from error

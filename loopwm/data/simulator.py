@@ -10,6 +10,7 @@ from loopwm.data.environment import make_env
 from loopwm.data.fast import Simulation, full_state
 from loopwm.data.formulas import FORMULAS
 from loopwm.data.meta import DatasetMeta
+from loopwm.data.unclipped import CLIPPED_IDS
 from loopwm.errors import ConfigError, EnvironmentUnsupported
 
 
@@ -88,10 +89,10 @@ def simulate(meta: DatasetMeta, obs: np.ndarray, actions: np.ndarray) -> np.ndar
         EnvironmentUnsupported: If the observation does not determine the state.
     """
     if not can_simulate(meta):
+        remedy = "; collect it with unclipped=True" if meta.env_id in CLIPPED_IDS else ""
         raise EnvironmentUnsupported(
             f"the observations of {meta.env_id} (unclipped={meta.unclipped}, "
-            f"obs_kept={meta.obs_kept}) do not determine the state of the simulator; "
-            "collect Hopper-v5 and Walker2d-v5 with unclipped=True"
+            f"obs_kept={meta.obs_kept}) do not determine the state of a simulator{remedy}"
         )
     env = make_env(meta)
     env.reset(seed=0)

@@ -13,6 +13,7 @@ from loopwm.core.halt import Fixed
 from loopwm.data.collect import collect
 from loopwm.data.normalise import Statistics
 from loopwm.data.store import RolloutDataset
+from loopwm.errors import ConfigError
 from loopwm.study.contest import mbrl_ensemble, simulator
 from loopwm.study.results import Column, Sheet
 from loopwm.study.timing import Contestant, Timing, matmul, race, single_thread
@@ -38,6 +39,9 @@ class BenchConfig:
         compiled: Whether to time `torch.compile` too, which takes minutes and a C++ compiler.
         growth: Whether to time how the rate grows with iterations, batch and horizon.
         config: The looped model.
+
+    Raises:
+        ConfigError: If a number is below 1.
     """
 
     task: str = "HalfCheetah-v5"
@@ -48,6 +52,14 @@ class BenchConfig:
     compiled: bool = True
     growth: bool = True
     config: WorldConfig = WorldConfig()
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        for name in ("batch", "horizon", "iterations", "repeats"):
+            if getattr(self, name) < 1:
+                raise ConfigError(
+                    f"BenchConfig.{name} must be at least 1, got {getattr(self, name)}"
+                )
 
 
 def bench_imagine(config: BenchConfig = BenchConfig()) -> list[Sheet]:

@@ -98,10 +98,21 @@ def run(
 
 
 def device_of(config: FitConfig) -> torch.device:
-    """Return the device that a configuration asks for."""
-    if config.device != "auto":
-        return torch.device(config.device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Return the device that a configuration asks for.
+
+    Raises:
+        ConfigError: If this machine, or this build of torch, does not have it.
+    """
+    if config.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(1, device=config.device).device
+    # A build without CUDA asserts.
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).split("\n")[0].rstrip(".")
+        raise ConfigError(
+            f'device="{config.device}" cannot be used here ({reason}): choose "auto" or "cpu"'
+        ) from error
 
 
 @dataclass(slots=True)

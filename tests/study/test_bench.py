@@ -119,3 +119,9 @@ def test_provenance_says_when_what_and_where(tmp_path: Any) -> None:
     assert {"torch", "mujoco", "numpy"} <= set(source["versions"])
     assert "cores" in machine()
     assert commit(tmp_path) == "unknown"
+
+
+@pytest.mark.parametrize("name", ["batch", "horizon", "iterations", "repeats"])
+def test_a_number_below_one_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"BenchConfig.{name} must be at least 1, got 0"):
+        BenchConfig(**{name: 0})  # type: ignore[arg-type]

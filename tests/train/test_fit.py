@@ -204,3 +204,8 @@ def test_auto_takes_the_device_that_is_there():
     expected = "cuda" if torch.cuda.is_available() else "cpu"
     assert device_of(FitConfig()).type == expected
     assert device_of(FitConfig(device="cpu")).type == "cpu"
+
+
+def test_a_device_that_is_not_there_is_refused():
+    with pytest.raises(ConfigError, match=r'device="quantum" cannot be used here .*"cpu"'):
+        device_of(FitConfig(device="quantum"))
