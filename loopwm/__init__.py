@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from loopwm.core import depth
-    from loopwm.core.config import Bounded
+    from loopwm.core.certificate import Certificate
+    from loopwm.core.config import Bounded, Contractive
     from loopwm.core.halt import Fixed, OutputDelta, Residual
     from loopwm.data.collect import collect
     from loopwm.data.standard import collect_standard
@@ -28,6 +29,8 @@ __all__ = [
     "MLP",
     "AdamW",
     "Bounded",
+    "Certificate",
+    "Contractive",
     "Ensemble",
     "FitConfig",
     "Fixed",
@@ -56,7 +59,8 @@ __all__ = [
 # Where each name lives; a name is imported when it is first used, so that neither `import loopwm`
 # nor `loopwm --help` waits for torch.
 _HOMES = {
-    "core.config": ("Bounded",),
+    "core.certificate": ("Certificate",),
+    "core.config": ("Bounded", "Contractive"),
     "core.halt": ("Fixed", "OutputDelta", "Residual"),
     "data.collect": ("collect",),
     "data.standard": ("collect_standard",),

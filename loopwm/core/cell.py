@@ -113,6 +113,30 @@ class BoundedCell(nn.Module):
             renewed = (self.gain * renewal) * rms_norm(renewed)
         return torch.addcmul(renewed, retention, flat).view_as(h)
 
+    def proven_bound(self, injection: float, start: Float[Tensor, " D"]) -> float:
+        """Bound the norm of a token for any number of iterations, whatever e within its bound.
+
+        Channel by channel, `|h_i| <= max(|start_i|, sup |B e + R|_i / (1 - abar_i))`; with `gain`
+        the normalised sum bounds the second term by `gain * sqrt(D)` for all weights.
+
+        Args:
+            injection: Bound on ||e|| of a token.
+            start: State that the loop starts from.
+        """
+        begin = start.detach().double().abs()
+        if self.gain is not None:
+            # N is at most sqrt(D) long, so each channel stays below gain * sqrt(D).
+            held = torch.full_like(begin, self.gain * math.sqrt(self.width))
+            return float(torch.maximum(begin, held).norm())
+        weights = (self.from_state, self.from_injection.weight, self.inject.weight, self.leave)
+        state, shift, inject, leave = (weight.detach().double() for weight in weights)
+        gates = state.norm(dim=1) * math.sqrt(self.width) + shift.norm(dim=1) * injection
+        gate, value = (gates + self.from_injection.bias.detach().double().abs()).chunk(2)
+        # |silu(x)| <= |x|, and h normalised is at most sqrt(D) long.
+        forced = inject.norm(dim=1) * injection + leave.abs() @ (gate * value)
+        renewal = self.constrain()[1].detach().double()
+        return float(torch.maximum(begin, forced / renewal).norm())
+
     @property
     def unrolls(self) -> bool:
         """Say whether `unroll` stands in for repeated calls: in training, in the first form."""
@@ -176,6 +200,10 @@ class PostNormCell(nn.Module):
     def constrain(self) -> Weights:
         """Return nothing: no weight is constrained."""
         return ()
+
+    def proven_bound(self, injection: float, start: Float[Tensor, " D"]) -> float:
+        """Bound the norm of a token: the last step of a refinement normalises it."""
+        return max(float(start.detach().double().norm()), math.sqrt(self.width))
 
     def forward(
         self,

@@ -33,3 +33,32 @@ class Bounded:
                 "Bounded needs 0 < retention < max_retention < 1, got "
                 f"retention={self.retention}, max_retention={self.max_retention}"
             )
+
+
+@dataclass(frozen=True)
+class Contractive:
+    """Choose the ContractiveCell: a contraction in the state for every input and all weights.
+
+    Args:
+        rate: Largest factor by which an iteration shrinks the distance of two states, in (0, 1).
+            Close to 1 the cell is freer and settles more slowly.
+        layers: Number of 1-Lipschitz layers, at least 1.
+        expand: Width of their rectified layers over the latent width, above 0.
+        gated: Whether each input divides the rate between retaining and mixing anew.
+    """
+
+    rate: float = 0.95
+    layers: int = 2
+    expand: float = 2.0
+    gated: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate < 1:
+            raise ConfigError(f"Contractive.rate must be between 0 and 1, got {self.rate}")
+        if self.layers < 1:
+            raise ConfigError(f"Contractive.layers must be at least 1, got {self.layers}")
+        if not self.expand > 0:
+            raise ConfigError(f"Contractive.expand must be above 0, got {self.expand}")
+
+
+CellConfig = Bounded | Contractive

@@ -131,7 +131,7 @@ def _draw(task: str, groups: Sequence[Group], folder: Path) -> None:
 def _partial(task: str, options: Options) -> Computed:
     base = Cell(task=task, observation="positions", context=16, batch=64)
     arms = ("looped", "no-carry", "stack", "gru")
-    plan = Plan(base, arms=arms, rates=(4e-3,), updates=3_000)
+    plan = Plan(base, arms=arms, rates=(4e-3,), updates=1_500)
     _, finals = run_plan(plan, options.work, threads=options.threads, report=options.report)
     groups = group_cells(finals)
     method = (
@@ -149,7 +149,7 @@ def _partial(task: str, options: Options) -> Computed:
 
 
 def _feedback(task: str, options: Options) -> Computed:
-    plan = Plan(Cell(task=task), arms=("looped", "masked", "latent"), rates=(4e-3,), updates=4_000)
+    plan = Plan(Cell(task=task), arms=("looped", "masked", "latent"), rates=(4e-3,), updates=2_000)
     _, finals = run_plan(plan, options.work, threads=options.threads, report=options.report)
     groups = group_cells(finals)
     by_latent = otherwise(groups, "latent")

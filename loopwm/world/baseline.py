@@ -9,6 +9,8 @@ from torch.nn import functional as F
 
 from loopwm.core.block import init_linear, rms_norm
 from loopwm.core.cell import BoundedCell
+from loopwm.core.contractive import ContractiveCell
+from loopwm.core.make import make_cell
 from loopwm.world.config import GRU, MLP, Untied
 from loopwm.world.dynamics import Advance, Carry, Run
 
@@ -64,7 +66,7 @@ class UntiedDynamics(nn.Module):
             init_linear(self.recall.weight, gain=0.1)
         self.origin = nn.Parameter(torch.zeros(config.width))
         self.cells = nn.ModuleList(
-            BoundedCell(config.width, config.cell) for _ in range(config.blocks)
+            make_cell(config.width, config.cell) for _ in range(config.blocks)
         )
 
     def initial(self, batch: int) -> Carry:
@@ -78,7 +80,7 @@ class UntiedDynamics(nn.Module):
         if self.recall is not None:
             e = e + self.recall(rms_norm(h))
         for cell in self.cells:
-            assert isinstance(cell, BoundedCell)
+            assert isinstance(cell, BoundedCell | ContractiveCell)
             h = cell(h, cell.condition(e))
         return Advance.single((h,) if self.carries else (), h, len(self.cells))
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from loopwm.core import depth, grad
-from loopwm.core.config import Bounded
+from loopwm.core.config import Bounded, Contractive
 from loopwm.data.meta import DatasetMeta
 from loopwm.data.normalise import Statistics
 from loopwm.errors import ConfigError, StoreError
@@ -34,7 +34,7 @@ _TYPES = {
     f"{module}.{kind.__name__}": kind
     for module, kinds in {
         "world": (WorldConfig, MLP, Untied, GRU, configs.Mean, configs.Gaussian, configs.Objective),
-        "core": (Bounded,),
+        "core": (Bounded, Contractive),
         "depth": (depth.Fixed, depth.Uniform, depth.Poisson),
         "grad": (grad.Full, grad.Checkpointed, grad.LastK),
     }.items()

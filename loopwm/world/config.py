@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from loopwm.core import depth as depths
-from loopwm.core.config import Bounded
+from loopwm.core.config import Bounded, CellConfig
 from loopwm.core.grad import Full, GradientMode
 from loopwm.errors import ConfigError
 
@@ -101,7 +101,7 @@ class WorldConfig:
     """
 
     width: int = 64
-    cell: Bounded = Bounded()
+    cell: CellConfig = Bounded()
     depth: depths.Fixed | depths.Uniform | depths.Poisson = depths.Poisson(6)
     head: Head = Mean()
     feedback: Feedback = "observation"
@@ -174,7 +174,7 @@ class Untied:
 
     blocks: int = 8
     width: int = 64
-    cell: Bounded = Bounded()
+    cell: CellConfig = Bounded()
     carry: bool = True
     head: Head = Mean()
     clip: float = 10.0

@@ -130,14 +130,18 @@ class LatentModel(nn.Module):
 
     def advance(self, state: State, action: Float[Tensor, "B A"], run: Run) -> Advance:
         """Run the dynamics for one step on a state and a scaled action."""
-        obs, seen, history, *carry = state
+        return self.dynamics(tuple(state[3:]), self.shown(state, action), run)
+
+    def shown(self, state: State, action: Float[Tensor, "B A"]) -> Float[Tensor, "B X"]:
+        """Return what the dynamics sees of a state, and the action."""
+        obs, seen, history = state[:3]
         visible = obs.clamp(-self.config.clip, self.config.clip) * seen
         if self.encoder is not None:
             visible = self.encoder(visible) * seen
         parts = [visible, action, 1 - seen]
         if self.frames > 1:
             parts.insert(0, history.clamp(-self.config.clip, self.config.clip).flatten(1))
-        return self.dynamics(tuple(carry), torch.cat(parts, dim=1), run)
+        return torch.cat(parts, dim=1)
 
     def next_state(self, state: State, obs: Tensor, seen: Tensor, carry: State) -> State:
         """Return the state after a step that led to the standardised observation `obs`."""

@@ -5,8 +5,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from loopwm.core.block import init_linear, rms_norm
-from loopwm.core.cell import BoundedCell
 from loopwm.core.loop import LoopedCore
+from loopwm.core.make import make_cell
 from loopwm.world.config import WorldConfig
 from loopwm.world.dynamics import Advance, Carry, Run
 
@@ -34,7 +34,7 @@ class LoopedDynamics(nn.Module):
         if self.recall is not None:
             init_linear(self.recall.weight, gain=0.1)
         self.origin = nn.Parameter(torch.zeros(config.width))
-        self.core = LoopedCore(BoundedCell(config.width, config.cell))
+        self.core = LoopedCore(make_cell(config.width, config.cell))
 
     def initial(self, batch: int) -> Carry:
         """Return the learned starting state for `batch` rows, if the state is carried."""

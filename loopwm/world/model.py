@@ -7,12 +7,14 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from loopwm.core.certificate import Certificate
 from loopwm.errors import ConfigError, DataError
 from loopwm.world import rollout
 from loopwm.world.arrays import Edge, enter
 from loopwm.world.config import Feedback
 from loopwm.world.latent import Halt, LatentModel, TransitionFn
 from loopwm.world.prediction import Prediction, Trajectory
+from loopwm.world.proof import certificate
 from loopwm.world.protocol import State
 
 
@@ -177,6 +179,28 @@ class WorldModel(LatentModel):
             self, first, scaled, self.plan(halt, max_iters), feedback, decode
         )
         return trajectory.leave(edge)
+
+    def certificate(self, obs: Any = None, action: Any = None) -> Certificate:
+        """Say what is proven of the loop, and measure it beside the proof.
+
+        Args:
+            obs: Observations [B, O] in environment units at which the loop is measured, with
+                `action`; by default standard normal ones.
+            action: Actions [B, A] or indices [B].
+
+        Returns:
+            Rate and bound, or None for each that is not proven, with the assumptions.
+
+        Raises:
+            ConfigError: If only one of `obs` and `action` is given.
+            DataError: If a shape does not fit or a value is not finite.
+        """
+        if (obs is None) != (action is None):
+            raise ConfigError("certificate needs obs and action, or neither")
+        if obs is None:
+            return certificate(self)
+        state = self.start(obs)
+        return certificate(self, state[0], self._action(action, state)[0])
 
     def use(
         self, *, reward_fn: TransitionFn | None = None, termination_fn: TransitionFn | None = None

@@ -119,6 +119,7 @@ KINDS: dict[str, Any] = {
     "looped, no carry": lw.WorldConfig(width=8, carry=False),
     "looped, frames": lw.WorldConfig(width=8, frames=4),
     "looped, renewal": lw.WorldConfig(width=8, cell=lw.Bounded(gain=1.0)),
+    "looped, contractive": lw.WorldConfig(width=8, cell=lw.Contractive(rate=0.9, gated=True)),
     "looped, Gaussian": lw.WorldConfig(width=8, head=lw.Gaussian()),
     "looped once": lw.WorldConfig(width=8, depth=lw.depth.Fixed(1)),
     "looped, latent": lw.WorldConfig(width=8, feedback="latent"),

@@ -1,0 +1,87 @@
+"""What is proven of a world model's loop: `model.certificate()`."""
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from loopwm.core.certificate import Certificate, box_bound, certify, local_gain
+from loopwm.world.looped import LoopedDynamics
+
+if TYPE_CHECKING:
+    from loopwm.world.latent import LatentModel
+
+_ROWS = 64
+
+
+def certificate(
+    model: "LatentModel", obs: Tensor | None = None, action: Tensor | None = None
+) -> Certificate:
+    """Certify a model's loop, and measure it at states that its default depth leads to.
+
+    Args:
+        model: The model; of one without a loop nothing is proven.
+        obs: Standardised observations [B, O] to measure at; by default standard normal ones.
+        action: Scaled actions [B, A]; by default uniform in their bounds.
+    """
+    dynamics: Any = model.dynamics
+    if not isinstance(dynamics, LoopedDynamics):
+        name = type(dynamics).__name__
+        dtype = str(model.normaliser.obs_mean.dtype).removeprefix("torch.")
+        return Certificate(name, None, None, dtype, None, ("no loop: nothing is repeated",))
+    cell: Any = dynamics.core.cell
+    proven = certify(cell, _injection(model, dynamics), dynamics.origin, _assumed(model))
+    state, shown = _measured(model, obs, action)
+    carry = state[3:]
+    e = dynamics.injection(carry, shown)
+    with torch.no_grad():
+        out = dynamics(carry, shown, model.plan())
+    h = out.feature.unsqueeze(1)
+    norms = [part.norm(dim=-1).max() for part in (h, *carry)]
+    return replace(
+        proven, local_gain=float(local_gain(cell, h, e).max()), state_norm=float(max(norms))
+    )
+
+
+def _injection(model: "LatentModel", dynamics: LoopedDynamics) -> float | None:
+    """Bound the norm of the injection, or return None where an encoder of the user's makes it."""
+    if model.encoder is not None:
+        return None
+    # Observations and frames are clipped; actions and the flag are at most 1.
+    inputs = dynamics.enter.weight.shape[1]
+    limits = torch.ones(inputs)
+    limits[: model.frames * model.obs_dim] = model.config.clip
+    bound = box_bound(dynamics.enter.weight, dynamics.enter.bias, limits)
+    if dynamics.recall is not None:
+        # The carried state is normalised: at most sqrt(D) long.
+        norm = float(torch.linalg.matrix_norm(dynamics.recall.weight.detach().double(), 2))
+        bound += norm * math.sqrt(dynamics.width)
+    return bound
+
+
+def _assumed(model: "LatentModel") -> tuple[str, ...]:
+    return (
+        f"observations clipped at {model.config.clip:g} standard deviations, as the model does",
+        "actions within their bounds",
+    )
+
+
+def _measured(
+    model: "LatentModel", obs: Tensor | None, action: Tensor | None
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Return states one step into imagination, and the input of their next step."""
+    like = model.normaliser.obs_mean
+    generator = torch.Generator().manual_seed(0)
+    if obs is None:
+        obs = torch.randn(_ROWS, model.obs_dim, generator=generator).to(like)
+    if action is None:
+        width = model.normaliser.action_dim
+        action = (2 * torch.rand(len(obs), width, generator=generator) - 1).to(like)
+    state = model.first_state(obs)
+    with torch.no_grad():
+        out = model.advance(state, action, model.plan())
+        moved = model.held(model.moved(obs, out.feature), obs)
+        state = model.next_state(state, moved, torch.ones_like(state[1]), out.carry)
+        return state, model.shown(state, action)

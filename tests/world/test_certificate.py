@@ -1,0 +1,110 @@
+"""A model's certificate holds over whole imagined lives, and says where nothing is proven."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import loopwm as lw
+from loopwm.errors import ConfigError, DataError
+
+
+def wild(model: Any, scale: float) -> Any:
+    with torch.no_grad():
+        for parameter in model.dynamics.parameters():
+            parameter.mul_(scale)
+    return model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["looped", "looped, renewal", "looped, contractive"])
+def test_ten_thousand_steps_of_latent_carry_stay_within_the_bound(make, kinds, data, kind):
+    model = wild(make(kinds[kind], data), 30.0)
+    proof = model.certificate()
+    assert proof.state_bound is not None
+    far = data.obs[:4] + 100 * data.obs.std(axis=0)
+    state = model.start(np.concatenate([data.obs[:4], far]))
+    actions = torch.as_tensor(model.normaliser.action(torch.as_tensor(data.action)))
+    largest = 0.0
+    with torch.no_grad():
+        for t in range(10_000):
+            action = actions[t % len(actions)].expand(8, -1)
+            out = model.advance(state, action, model.plan(lw.Fixed(2)))
+            state = model.next_state(state, state[0], torch.zeros_like(state[1]), out.carry)
+            largest = max(largest, float(state[3].norm(dim=-1).max()))
+    assert 0 < largest <= proof.state_bound * (1 + 1e-9)
+
+
+def test_the_rate_is_that_of_the_configuration_and_above_what_is_measured(make, kinds, data):
+    model = make(kinds["looped, contractive"], data)
+    for proof in (model.certificate(), model.certificate(data.obs[:20], data.action[:20])):
+        assert proof.rate == pytest.approx(0.9, rel=1e-9)
+        assert 0 < proof.local_gain <= proof.rate
+        assert proof.dtype == "float64"
+        assert 0 < proof.state_norm <= proof.state_bound
+        assert any("clipped at 10" in each for each in proof.assumptions)
+
+
+def test_two_beginnings_meet_at_the_same_prediction(make, kinds, data):
+    model = make(kinds["looped, contractive"], data)
+    state = model.start(data.obs[:8])
+    other = (*state[:3], state[3] + 50.0)
+    e = model.dynamics.injection((state[3],), model.shown(state, torch.zeros(8, 2).double()))
+    with torch.no_grad():
+        one, two = (model.core((each[3],), e, 400).state[0] for each in (state, other))
+    torch.testing.assert_close(one, two, rtol=1e-9, atol=1e-9)
+
+
+def test_of_the_bounded_cell_no_rate_is_proven(make, kinds, data):
+    proof = make(kinds["looped"], data).certificate()
+    assert proof.rate is None
+    assert proof.slack is None
+    assert proof.local_gain > 0
+    assert "nothing proven" in str(proof)
+
+
+def test_an_encoder_of_ones_own_leaves_the_state_unbounded(make, kinds, data):
+    proof = make(kinds["looped, own modules"], data).certificate()
+    assert proof.state_bound is None
+    assert proof.state_norm > 0
+
+
+@pytest.mark.parametrize("kind", ["MLP", "GRU", "untied"])
+def test_of_a_model_without_a_loop_nothing_is_claimed(make, kinds, data, kind):
+    proof = make(kinds[kind], data).certificate()
+    assert (proof.rate, proof.state_bound, proof.local_gain) == (None, None, None)
+    assert proof.assumptions == ("no loop: nothing is repeated",)
+
+
+def test_a_certificate_leaves_the_model_as_it_was(make, kinds, data):
+    model = make(kinds["looped, contractive"], data).train()
+    before = model.predict(data.obs[:4], data.action[:4]).next_obs
+    model.certificate()
+    assert model.core.cell.training
+    np.testing.assert_array_equal(model.predict(data.obs[:4], data.action[:4]).next_obs, before)
+
+
+def test_half_of_what_is_needed_to_measure_is_refused(make, kinds, data):
+    model = make(kinds["looped"], data)
+    with pytest.raises(ConfigError, match="obs and action, or neither"):
+        model.certificate(obs=data.obs[:4])
+    with pytest.raises(DataError, match="action has 3 rows"):
+        model.certificate(data.obs[:4], data.action[:3])
+
+
+def test_a_contractive_model_trains_saves_and_keeps_its_proof(data, tmp_path):
+    config = lw.WorldConfig(width=8, cell=lw.Contractive(rate=0.8))
+    quick = lw.FitConfig(updates=60, batch_size=32, progress=False)
+    model = lw.fit(data, config, quick)
+    assert isinstance(model, lw.WorldModel)
+    model.save(tmp_path / "model")
+    again = lw.load(tmp_path / "model")
+    assert isinstance(again, lw.WorldModel)
+    assert again.config == config
+    assert again.certificate() == model.certificate()
+    errors = [each["error"] for each in model.history if "error" in each]
+    rate = model.certificate().rate
+    assert rate is not None
+    assert 0.4 < rate <= 0.8 * (1 + 1e-5)
+    assert all(np.isfinite(errors))
