@@ -170,7 +170,7 @@ def _feedback(task: str, options: Options) -> Computed:
 
 def _uncertainty(task: str, options: Options) -> Computed:
     arms = ("gaussian", "ensemble", "mlp-ensemble")
-    plan = Plan(Cell(task=task), arms=arms, rates=(4e-3,), updates=2_000)
+    plan = Plan(Cell(task=task), arms=arms, rates=(4e-3,), updates=1_200)
     _, finals = run_plan(plan, options.work, threads=options.threads, report=options.report)
     groups = group_cells(finals)
     method = (
