@@ -118,8 +118,8 @@ def test_the_same_seed_gives_the_same_rows_and_another_split_or_seed_gives_other
 
     starts = {tuple(row) for row in hopper.obs[hopper.bounds[:-1]]}
     for other in (
-        collect_standard("Hopper-v5", 32, seed=4),
-        collect_standard("Hopper-v5", 32, seed=3, split="test"),
+        collect_standard("Hopper-v5", 64, seed=4),
+        collect_standard("Hopper-v5", 64, seed=3, split="test"),
     ):
         assert starts.isdisjoint(map(tuple, other.obs[other.bounds[:-1]]))
 
