@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from loopwm.core import depth
     from loopwm.core.certificate import Certificate
     from loopwm.core.config import Bounded, Contractive
-    from loopwm.core.halt import Fixed, OutputDelta, Residual
+    from loopwm.core.halt import Certified, Fixed, OutputDelta, Residual
     from loopwm.data.collect import collect
     from loopwm.data.standard import collect_standard
     from loopwm.data.store import RolloutDataset
@@ -30,6 +30,7 @@ __all__ = [
     "AdamW",
     "Bounded",
     "Certificate",
+    "Certified",
     "Contractive",
     "Ensemble",
     "FitConfig",
@@ -61,7 +62,7 @@ __all__ = [
 _HOMES = {
     "core.certificate": ("Certificate",),
     "core.config": ("Bounded", "Contractive"),
-    "core.halt": ("Fixed", "OutputDelta", "Residual"),
+    "core.halt": ("Certified", "Fixed", "OutputDelta", "Residual"),
     "data.collect": ("collect",),
     "data.standard": ("collect_standard",),
     "data.store": ("RolloutDataset",),

@@ -1,7 +1,8 @@
 """Stop rules: when a row's refinement may end. Each row is judged by itself."""
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from loopwm.errors import ConfigError
@@ -120,3 +121,52 @@ class Residual:
     def met(self, now: "Tensor", before: "Tensor") -> "Tensor":
         """Return whether the relative change is below `tol`."""
         return (now - before).norm(dim=1) < self.tol * now.norm(dim=1)
+
+
+@dataclass(frozen=True)
+class Certified:
+    """Stop when the decoded prediction is proven to be within `tol` of the one at the fixed point.
+
+    Of a contraction at rate r, `||h_t - h*|| <= r / (1 - r) * ||h_t - h_{t-1}||` (Banach), and the
+    head stretches no difference by more than its spectral norm. The proof assumes exact
+    arithmetic. It is conservative: `OutputDelta` stops earlier at the same error.
+
+    Args:
+        tol: Largest root mean square error, in standard deviations of the change that is predicted,
+            above 0.
+        patience: Number of consecutive iterations below `tol`.
+        factor: Error of the prediction for each unit of the state's last change; the model that
+            the rule is given to sets it.
+    """
+
+    tol: float = 0.02
+    patience: int = 1
+    factor: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_tolerance("Certified.tol", self.tol)
+        if self.patience < 1:
+            raise ConfigError(f"Certified.patience must be at least 1, got {self.patience}")
+
+    def proven(self, rate: float, gain: float, outputs: int) -> "Certified":
+        """Return the rule for a loop of that rate.
+
+        Args:
+            rate: Proven contraction rate.
+            gain: Lipschitz constant of the decoding.
+            outputs: Number of decoded components.
+        """
+        return replace(self, factor=gain / math.sqrt(outputs) * rate / (1 - rate))
+
+    def signal(self, h: "Tensor", readout: Readout | None) -> "Tensor":
+        """Return the latent state, flattened to [B, L*D]."""
+        if self.factor is None:
+            raise ConfigError(
+                "halt=Certified needs a proven rate: pass it to a model with cell=lw.Contractive()"
+            )
+        return h.flatten(1)
+
+    def met(self, now: "Tensor", before: "Tensor") -> "Tensor":
+        """Return whether the proven error is at most `tol`."""
+        assert self.factor is not None
+        return self.factor * (now - before).norm(dim=1) <= self.tol

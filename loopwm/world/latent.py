@@ -8,9 +8,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from loopwm.core import count
+from loopwm.core.contractive import ContractiveCell
 from loopwm.core.depth import Depth
 from loopwm.core.depth import Fixed as FixedDepth
-from loopwm.core.halt import Fixed, StopRule
+from loopwm.core.halt import Certified, Fixed, StopRule
 from loopwm.core.loop import LoopedCore
 from loopwm.data.meta import DatasetMeta
 from loopwm.data.normalise import Statistics
@@ -126,7 +127,20 @@ class LatentModel(nn.Module):
             raise ConfigError(
                 f"halt must be a stop rule such as lw.OutputDelta() or lw.Fixed(8), got {halt!r}"
             )
+        if isinstance(halt, Certified):
+            halt = self._certified(halt)
         return Run.of(self.depth, halt, max_iters, lambda h: self.heads.change(h.flatten(1)))
+
+    def _certified(self, rule: Certified) -> Certified:
+        """Give the rule what is proven of this model's loop and of the head that decodes it."""
+        cell, head = getattr(getattr(self.dynamics, "core", None), "cell", None), self.heads.change
+        if not isinstance(cell, ContractiveCell) or not isinstance(head, nn.Linear):
+            raise ConfigError(
+                "halt=Certified needs a proven rate: train with cell=lw.Contractive() and the "
+                "model's own head for the change, or stop by lw.OutputDelta()"
+            )
+        gain = float(torch.linalg.matrix_norm(head.weight.detach().double(), 2))
+        return rule.proven(cell.proven_rate(), gain, self.obs_dim)
 
     def advance(self, state: State, action: Float[Tensor, "B A"], run: Run) -> Advance:
         """Run the dynamics for one step on a state and a scaled action."""

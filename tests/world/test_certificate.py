@@ -108,3 +108,35 @@ def test_a_contractive_model_trains_saves_and_keeps_its_proof(data, tmp_path):
     assert rate is not None
     assert 0.4 < rate <= 0.8 * (1 + 1e-5)
     assert all(np.isfinite(errors))
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.9])
+def test_a_certified_stop_is_as_close_to_the_fixed_point_as_it_says(make, data, rate):
+    model = make(lw.WorldConfig(width=8, cell=lw.Contractive(rate=rate)), data)
+    obs, action = data.obs[:60], data.action[:60]
+    settled = model.predict(obs, action, halt=lw.Fixed(2000)).next_obs / model.stats.change_std
+    counts = []
+    for tol in (0.3, 0.03, 0.003):
+        out = model.predict(obs, action, halt=lw.Certified(tol), max_iters=500)
+        error = np.sqrt(np.mean((out.next_obs / model.stats.change_std - settled) ** 2, axis=1))
+        assert out.settled.all()
+        assert (error <= tol).all()
+        counts.append(float(out.n_iters.mean()))
+    assert counts == sorted(counts)
+    assert counts[0] < counts[-1]
+
+
+def test_a_certified_stop_needs_a_proof(make, kinds, data):
+    model = make(kinds["looped"], data)
+    with pytest.raises(ConfigError, match=r"Certified needs a proven rate.*Contractive"):
+        model.predict(data.obs[:4], data.action[:4], halt=lw.Certified())
+    own = lw.WorldConfig(
+        width=8, cell=lw.Contractive(), heads={"change": lambda d, out: torch.nn.Linear(d, out)}
+    )
+    assert make(own, data).predict(data.obs[:4], data.action[:4], halt=lw.Certified()) is not None
+    with pytest.raises(ConfigError, match="tol must be above 0"):
+        lw.Certified(tol=0)
+    with pytest.raises(ConfigError, match="patience must be at least 1"):
+        lw.Certified(patience=0)
+    with pytest.raises(ConfigError, match="needs a proven rate"):
+        lw.Certified().signal(torch.zeros(1, 1, 8), None)
