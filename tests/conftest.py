@@ -1,6 +1,7 @@
 """What every test stands on: one torch thread, checked annotations, and real rollouts."""
 
 import os
+import signal
 
 # Two test processes with a thread pool each only slow one another down; and one thread is what
 # makes runs repeat bit for bit. Set for the processes that tests start, too.
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     import loopwm as lw
 
 torch.set_num_threads(1)
+
+# A shell has its background jobs ignore Ctrl-C, and processes inherit that; tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Every call in the library is checked against its annotations, shapes included. An int where a
 # float is asked for is what Python's own numeric tower allows.

@@ -12,12 +12,14 @@ import loopwm as lw
 NAMES = {
     *("AdamW", "Bounded", "Ensemble", "FitConfig", "Fixed", "GRU", "Gaussian", "MLP", "Mean"),
     *("Muon", "Objective", "OutputDelta", "Prediction", "PredictionReport", "Residual"),
+    *("Certificate", "Certified", "Contractive"),
     *("RolloutDataset", "Trajectory", "Untied", "WorldConfig", "WorldModel", "WorldModelLike"),
     *("collect", "collect_standard", "depth", "evaluate", "fit", "load"),
 }
 TORCH_FREE = {
     *("AdamW", "Bounded", "FitConfig", "Fixed", "GRU", "Gaussian", "MLP", "Mean", "Muon"),
     *("Objective", "OutputDelta", "Residual", "Untied", "WorldConfig", "depth"),
+    *("Certified", "Contractive"),
 }
 
 
