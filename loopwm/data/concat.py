@@ -12,7 +12,16 @@ from loopwm.errors import DataError
 if TYPE_CHECKING:
     from loopwm.data.store import RolloutDataset
 
-_SAME = ("env_id", "unclipped", "action_low", "action_high", "num_actions", "obs_kept", "dt")
+_SAME = (
+    "env_id",
+    "unclipped",
+    "action_low",
+    "action_high",
+    "num_actions",
+    "obs_kept",
+    "angles",
+    "dt",
+)
 
 
 def concat(

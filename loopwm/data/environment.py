@@ -11,7 +11,7 @@ from gymnasium.wrappers import FlattenObservation, TimeLimit, TransformObservati
 
 from loopwm.data.engine import quiet_mujoco
 from loopwm.data.meta import DatasetMeta, package_versions
-from loopwm.data.spaces import action_bounds, check_spaces, obs_names
+from loopwm.data.spaces import action_bounds, angle_dims, check_spaces, obs_names
 from loopwm.data.unclipped import UnclippedState
 from loopwm.errors import ConfigError, EnvironmentUnsupported
 
@@ -101,6 +101,7 @@ def describe(
         versions=package_versions(),
         **action_bounds(env.action_space),
         obs_names=obs_names(env),
+        angles=angle_dims(env),
         dt=float(dt) if isinstance(dt, float | int) else None,
     )
 

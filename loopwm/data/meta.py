@@ -31,6 +31,8 @@ class DatasetMeta:
         obs_names: A name for each observation dimension, or None.
         obs_kept: Indices of the stored dimensions in the environment's own observation, or None
             when all are stored.
+        angles: Observation dimensions that are angles in radians without limit: a full turn leads
+            back to the same state, though not to the same number.
         dt: Seconds of simulated time per step, or None where the environment has no clock.
         parts: Names of the parts of a mixture; the column `part` indexes them.
     """
@@ -48,6 +50,7 @@ class DatasetMeta:
     num_actions: int | None = None
     obs_names: tuple[str, ...] | None = None
     obs_kept: tuple[int, ...] | None = None
+    angles: tuple[int, ...] = ()
     dt: float | None = None
     parts: tuple[str, ...] = ()
 
@@ -78,7 +81,10 @@ class DatasetMeta:
             wrong = sorted(document.keys() ^ known)
             raise StoreError(f"the description of the dataset has wrong or missing fields: {wrong}")
         values = _decode(document)
-        for name in ("variants", "action_low", "action_high", "obs_names", "obs_kept", "parts"):
+        for name in (
+            *("variants", "action_low", "action_high"),
+            *("obs_names", "obs_kept", "angles", "parts"),
+        ):
             values[name] = None if values[name] is None else tuple(values[name])
         return cls(**values)
 

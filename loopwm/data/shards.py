@@ -9,7 +9,7 @@ import numpy as np
 from loopwm.errors import StoreError
 from loopwm.files import read_tree, write_tree
 
-SCHEMA = 1
+SCHEMA = 2
 SHARD_BYTES = 64 * 2**20
 _KIND = "loopwm dataset"
 

@@ -7,6 +7,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete
 
+from loopwm.data.engine import mujoco
 from loopwm.errors import EnvironmentUnsupported
 
 
@@ -54,6 +55,21 @@ def obs_names(env: gym.Env[Any, Any]) -> tuple[str, ...] | None:
         names = _dict_names(env.unwrapped.observation_space.spaces)
     shape = env.observation_space.shape
     return tuple(names) if names is not None and shape == (len(names),) else None
+
+
+def angle_dims(env: gym.Env[Any, Any]) -> tuple[int, ...]:
+    """Return the observation dimensions that are angles of MuJoCo hinges without limit."""
+    names = obs_names(env)
+    model = getattr(env.unwrapped, "model", None)
+    if names is None or not isinstance(model, mujoco.MjModel):
+        return ()
+    joints = [model.joint(index) for index in range(model.njnt)]
+    free = {
+        joint.name
+        for joint in joints
+        if joint.type[0] == mujoco.mjtJoint.mjJNT_HINGE and not model.jnt_limited[joint.id]
+    }
+    return tuple(place for place, name in enumerate(names) if name in free)
 
 
 def _check_observation(space: gym.Space[Any], name: str) -> None:

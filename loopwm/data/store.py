@@ -241,6 +241,7 @@ class RolloutDataset:
             self.meta,
             obs_kept=tuple(before[index] for index in kept),
             obs_names=None if names is None else tuple(names[index] for index in kept),
+            angles=tuple(place for place, index in enumerate(kept) if index in self.meta.angles),
         )
         return replace(self, obs=self.obs[:, kept], next_obs=self.next_obs[:, kept], meta=meta)
 

@@ -1,5 +1,6 @@
 """What looping buys: the looped model, its unlooped counterparts and the MLP, trained alike."""
 
+import math
 import shutil
 import time
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from loopwm.world.model import WorldModel
 
 HORIZONS = (1, 5, 15, 50)
+CHOOSING = (1, 15)
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,6 @@ class Cell:
         horizon: Steps that the training loss looks ahead.
         context: Real observations taken in before imagining, in training and evaluation.
         batch: Windows in each update.
-        trial: Whether only the validation error is wanted.
     """
 
     task: str = "Hopper-v5"
@@ -54,7 +55,6 @@ class Cell:
     horizon: int = 4
     context: int = 1
     batch: int = 256
-    trial: bool = False
 
     @property
     def name(self) -> str:
@@ -62,7 +62,7 @@ class Cell:
         words = [self.task, self.arm, f"lr{self.lr:g}", f"seed{self.seed}", f"u{self.updates}"]
         words += [f"n{self.rows}", self.mixture, self.observation]
         words += [f"h{self.horizon}", f"c{self.context}", f"b{self.batch}"]
-        return "_".join(words + ["trial"] * self.trial)
+        return "_".join(words)
 
 
 def run_cell(cell: Cell, folder: Path, threads: int = 1) -> dict[str, Any]:
@@ -99,18 +99,34 @@ def run_cell(cell: Cell, folder: Path, threads: int = 1) -> dict[str, Any]:
     except NumericalError as error:
         # A learning rate that is too high is a finding, not a reason to stop the other cells.
         return {"cell": asdict(cell), "label": arm.label, "validation": None, "failed": str(error)}
+    seconds = time.perf_counter() - began
+    model.save(folder / "models" / cell.name)
     result = {
         "cell": asdict(cell),
         "label": arm.label,
-        "seconds": time.perf_counter() - began,
-        "validation": validations(model.history)[-1][1],
+        "seconds": seconds,
+        "validation": held_out_error(model, data, cell.context),
         "plateau": plateau_gain(model.history),
+        **_measure(model, data, cell.context),
     }
-    if not cell.trial:
-        model.save(folder / "models" / cell.name)
-        result |= _measure(model, data, cell.context)
     shutil.rmtree(folder / "running" / cell.name, ignore_errors=True)
     return result
+
+
+def held_out_error(model: "WorldModel | Ensemble", data: Split, context: int) -> float:
+    """Return what learning rates and shapes are chosen by, on the validation set.
+
+    Returns:
+        The geometric mean of the open-loop errors at each of `CHOOSING` steps, so that neither
+        outweighs the other.
+    """
+    from loopwm.study.prediction import evaluate
+
+    sampling = Sampling(ceiling_windows=0)
+    report = evaluate(
+        model, data.valid, CHOOSING, context=context, train=data.train, sampling=sampling
+    )
+    return math.prod(report.rmse[k] for k in CHOOSING) ** (1 / len(CHOOSING))
 
 
 def _measure(model: "WorldModel | Ensemble", data: Split, context: int) -> dict[str, Any]:

@@ -23,9 +23,9 @@ class Plan:
         rates: Learning rates tried for each arm, at equal ratios; where the best is the first or
             the last of them, further ones are tried beyond it. A single one is used untried.
         most_trials: Most trials of an arm.
-        trial_updates: Gradient updates of a trial.
-        updates: Gradient updates of a final run.
-        seeds: Seeds of the final runs.
+        updates: Gradient updates of every run. A trial is a whole run: the rate that is best for
+            a short one is too high for a long one.
+        seeds: Seeds; the trials have the first.
     """
 
     base: Cell = Cell()
@@ -33,9 +33,8 @@ class Plan:
         *("looped", "once", "untied"),
         *("mlp-4x208", "mlp-3x256", "mlp-2x384", "gru"),
     )
-    rates: tuple[float, ...] = (2e-3, 4e-3, 8e-3)
+    rates: tuple[float, ...] = (2e-3, 4e-3)
     most_trials: int = 5
-    trial_updates: int = 2_000
     updates: int = 8_000
     seeds: tuple[int, ...] = (0, 1, 2)
 
@@ -64,27 +63,22 @@ def run_plan(
         report: Receives a line for each cell begun.
 
     Returns:
-        Results of trials and of final cells, by name.
+        Results of the trials and of the cells with the chosen rates, by name.
     """
 
     def compute(cell: Cell) -> dict[str, Any]:
         return run_cell(cell, folder, threads)
 
-    base = replace(plan.base, updates=plan.trial_updates, trial=True)
+    base = replace(plan.base, updates=plan.updates, seed=plan.seeds[0])
     tried: dict[str, dict[str, Any]] = {}
     wanted = plan_trials(base, plan.arms, plan.rates)
     if not plan.tries:
-        finals = [
-            replace(cell, updates=plan.updates, seed=seed, trial=False)
-            for seed in plan.seeds
-            for cell in wanted
-        ]
+        finals = [replace(cell, seed=seed) for seed in plan.seeds for cell in wanted]
         return {}, _all(finals, folder / "cells", compute, report)
     while wanted:
         tried |= _all(wanted, folder / "cells", compute, report)
         wanted = plan_further(base, tried, plan.most_trials)
-    finals = plan_finals(plan.base, tried, plan.updates, plan.seeds)
-    return tried, _all(finals, folder / "cells", compute, report)
+    return tried, _all(plan_finals(base, tried, plan.seeds), folder / "cells", compute, report)
 
 
 def _all(
@@ -134,18 +128,15 @@ def plan_further(base: Cell, trials: dict[str, dict[str, Any]], most: int) -> li
     return further
 
 
-def plan_finals(
-    base: Cell, trials: dict[str, dict[str, Any]], updates: int, seeds: Sequence[int]
-) -> list[Cell]:
+def plan_finals(base: Cell, trials: dict[str, dict[str, Any]], seeds: Sequence[int]) -> list[Cell]:
     """List the cells at each arm's best learning rate, the best shape standing for a family.
 
     Best is the lowest validation error of the trials; the test set plays no part.
 
     Args:
-        base: Everything but arm, rate, updates and seed.
+        base: Everything but arm, rate and seed.
         trials: Results of the trials, by cell name.
-        updates: Gradient updates of the final runs.
-        seeds: Their seeds.
+        seeds: Seeds of the cells.
 
     Raises:
         ConfigError: If no trial succeeded.
@@ -161,7 +152,7 @@ def plan_finals(
     if not best:
         raise ConfigError("trials must hold at least one that did not fail, got none")
     return [
-        replace(base, arm=each["cell"]["arm"], lr=each["cell"]["lr"], updates=updates, seed=seed)
+        replace(base, arm=each["cell"]["arm"], lr=each["cell"]["lr"], seed=seed)
         for seed in seeds
         for each in best.values()
     ]

@@ -49,20 +49,27 @@ class Linear(nn.Module):
     weight: Tensor
 
     def __init__(
-        self, weight: Float[Tensor, "F P"], stats: Statistics, num_actions: int | None = None
+        self,
+        weight: Float[Tensor, "F P"],
+        stats: Statistics,
+        num_actions: int | None = None,
+        angles: tuple[int, ...] = (),
     ) -> None:
         """Hold the solved regression; `fit_linear` solves it.
 
         Args:
-            weight: Coefficients: inputs (observation, action, one) to outputs (change, reward,
+            weight: Coefficients: inputs (observation, its angles as
+                sine and cosine at the end, action, one) to outputs (change, reward,
                 termination), in environment units.
             stats: Statistics of the training set.
             num_actions: Number of discrete actions, or None for continuous ones.
+            angles: Observation dimensions seen as sine and cosine.
         """
         super().__init__()
         self.register_buffer("weight", weight.double())
         self.stats = stats
         self.num_actions = num_actions
+        self.angles = angles
 
     @property
     def num_parameters(self) -> int:
@@ -82,7 +89,7 @@ class Linear(nn.Module):
     def step(self, state: State, action: Shaped[Tensor, "B ..."]) -> tuple[State, Prediction]:
         """Apply the regression to the state's observation and the action."""
         obs = state[0].double()
-        out = _inputs(obs, action, self.num_actions) @ self.weight
+        out = _inputs(obs, action, self.num_actions, self.angles) @ self.weight
         following = obs + out[:, :-2]
         forecast = _forecast(following, out[:, -2], out[:, -1].clamp(0, 1))
         return (following,), forecast
@@ -97,7 +104,7 @@ def fit_linear(dataset: RolloutDataset, ridge: float = 1e-8) -> Linear:
     """
     obs = torch.as_tensor(dataset.obs, dtype=torch.float64)
     num_actions = dataset.action_dim if dataset.discrete else None
-    inputs = _inputs(obs, torch.as_tensor(dataset.action), num_actions)
+    inputs = _inputs(obs, torch.as_tensor(dataset.action), num_actions, dataset.meta.angles)
     # Standardising the inputs makes one penalty fit all of them; the constant is not penalised.
     mean, std = inputs.mean(0), inputs.std(0)
     mean[-1], std[-1] = 0.0, 1.0
@@ -111,16 +118,22 @@ def fit_linear(dataset: RolloutDataset, ridge: float = 1e-8) -> Linear:
     weight = torch.linalg.solve(scaled.T @ scaled + penalty, scaled.T @ torch.as_tensor(targets))
     weight = weight / std[:, None]
     weight[-1] -= mean @ weight
-    return Linear(weight, Statistics.of(dataset), num_actions)
+    return Linear(weight, Statistics.of(dataset), num_actions, dataset.meta.angles)
 
 
 def _inputs(
-    obs: Float[Tensor, "B O"], action: Shaped[Tensor, "B ..."], num_actions: int | None
+    obs: Float[Tensor, "B O"],
+    action: Shaped[Tensor, "B ..."],
+    num_actions: int | None,
+    angles: tuple[int, ...],
 ) -> Float[Tensor, "B F"]:
     if num_actions is not None:
         action = nn.functional.one_hot(action.long(), num_actions)
+    straight = [place for place in range(obs.shape[1]) if place not in angles]
+    angle = obs[:, list(angles)]
+    seen = [obs[:, straight], angle.sin(), angle.cos()]
     one = torch.ones_like(obs[:, :1])
-    return torch.cat([obs, action.to(obs.dtype), one], dim=1)
+    return torch.cat([*seen, action.to(obs.dtype), one], dim=1)
 
 
 def _forecast(

@@ -22,7 +22,7 @@ from loopwm.world.latent import action_width
 from loopwm.world.looped import LoopedDynamics
 from loopwm.world.model import WorldModel
 
-SCHEMA = 2
+SCHEMA = 3
 _DYNAMICS = {
     WorldConfig: LoopedDynamics,
     MLP: MLPDynamics,
@@ -60,9 +60,10 @@ def build(config: ModelConfig, meta: DatasetMeta, statistics: Statistics, seed: 
             f"config must be one of {known}, got {type(config).__name__}; "
             "for a model of your own, implement lw.WorldModelLike"
         )
-    obs_dim = len(statistics.obs_mean)
-    encoded = config.width if getattr(config, "encoder", None) is not None else obs_dim
-    inputs = encoded + (getattr(config, "frames", 1) - 1) * obs_dim + action_width(meta) + 1
+    # An angle is shown as its sine and cosine.
+    shown = len(statistics.obs_mean) + len(meta.angles)
+    encoded = config.width if getattr(config, "encoder", None) is not None else shown
+    inputs = encoded + (getattr(config, "frames", 1) - 1) * shown + action_width(meta) + 1
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         dynamics: nn.Module = make(inputs, config)  # type: ignore[arg-type]

@@ -95,7 +95,8 @@ class WorldConfig:
         objective: Weights of the training loss.
         grad: How gradients flow through the iterations.
         encoder: Replaces the identity on standardised observations: called with (O, D), it
-            returns a module from [..., O] to [..., D].
+            returns a module from [..., O] to [..., D]; an angle without limit comes as its sine
+            and cosine and counts twice.
         heads: Replaces heads by name ("change", "reward", "termination"): called with (D, out), it
             returns a module from [..., D] to [..., out].
     """

@@ -156,4 +156,9 @@ def _starts(
             f"init predicts {len(starts[0].stats.obs_mean)} observation dimensions, "
             f"the data has {data.obs_dim}"
         )
+    if starts[0].meta.angles != data.meta.angles:
+        raise DataError(
+            f"init takes the observation dimensions {starts[0].meta.angles} for angles, "
+            f"the data {data.meta.angles}"
+        )
     return list(starts)

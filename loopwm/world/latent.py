@@ -47,13 +47,14 @@ class LatentModel(nn.Module):
         self.meta = meta
         self.stats = statistics
         self.obs_dim = len(statistics.obs_mean)
+        self.shown_dim = self.obs_dim + len(meta.angles)
         self.discrete = meta.num_actions is not None
         self.frames: int = getattr(config, "frames", 1)
         # Apart from the configuration, so that a study can measure a model held and free.
         self.margin: float | None = config.margin
-        self.normaliser = Normaliser(statistics, action_width(meta), self.discrete)
+        self.normaliser = Normaliser(statistics, action_width(meta), self.discrete, meta.angles)
         factory = getattr(config, "encoder", None)
-        self.encoder = None if factory is None else factory(self.obs_dim, config.width)
+        self.encoder = None if factory is None else factory(self.shown_dim, config.width)
         self.dynamics: Dynamics = dynamics  # type: ignore[assignment]
         custom = dict(getattr(config, "heads", {}))
         self.heads = Heads(config.width, self.obs_dim, config.head, custom)
@@ -149,12 +150,12 @@ class LatentModel(nn.Module):
     def shown(self, state: State, action: Float[Tensor, "B A"]) -> Float[Tensor, "B X"]:
         """Return what the dynamics sees of a state, and the action."""
         obs, seen, history = state[:3]
-        visible = obs.clamp(-self.config.clip, self.config.clip) * seen
+        visible = self.normaliser.shown(obs, self.config.clip) * seen
         if self.encoder is not None:
             visible = self.encoder(visible) * seen
         parts = [visible, action, 1 - seen]
         if self.frames > 1:
-            parts.insert(0, history.clamp(-self.config.clip, self.config.clip).flatten(1))
+            parts.insert(0, self.normaliser.shown(history, self.config.clip).flatten(1))
         return torch.cat(parts, dim=1)
 
     def next_state(self, state: State, obs: Tensor, seen: Tensor, carry: State) -> State:

@@ -18,6 +18,7 @@ class Normaliser(nn.Module):
         statistics: Statistics of the training data.
         action_dim: Width of the action once encoded: A, or the number of discrete actions.
         discrete: Whether actions are indices.
+        angles: Observation dimensions that are angles without limit.
     """
 
     obs_mean: Tensor
@@ -32,8 +33,16 @@ class Normaliser(nn.Module):
     change_shift: Tensor
     obs_low: Tensor
     obs_high: Tensor
+    angles: Tensor
+    straight: Tensor
 
-    def __init__(self, statistics: Statistics, action_dim: int, discrete: bool) -> None:
+    def __init__(
+        self,
+        statistics: Statistics,
+        action_dim: int,
+        discrete: bool,
+        angles: tuple[int, ...] = (),
+    ) -> None:
         super().__init__()
         self.statistics = statistics
         self.discrete = discrete
@@ -54,6 +63,12 @@ class Normaliser(nn.Module):
         for name in ("obs_low", "obs_high"):
             value = torch.as_tensor(getattr(statistics, name)).float()
             self.register_buffer(name, self.obs(value), persistent=False)
+        # A turn more or less is the same place, so an angle has no range to be held to.
+        turning = torch.zeros(len(statistics.obs_mean), dtype=torch.bool)
+        turning[list(angles)] = True
+        self.obs_low[turning], self.obs_high[turning] = -torch.inf, torch.inf
+        self.register_buffer("angles", turning.nonzero().flatten(), persistent=False)
+        self.register_buffer("straight", (~turning).nonzero().flatten(), persistent=False)
 
     def obs(self, obs: Float[Tensor, "*B O"]) -> Float[Tensor, "*B O"]:
         """Standardise observations."""
@@ -63,10 +78,27 @@ class Normaliser(nn.Module):
         """Return standardised observations to environment units."""
         return obs * self.obs_std + self.obs_mean
 
+    def shown(self, obs: Float[Tensor, "*B O"], clip: float) -> Float[Tensor, "*B X"]:
+        """Return what a model sees of standardised observations.
+
+        Args:
+            obs: Standardised observations.
+            clip: Largest magnitude seen.
+
+        Returns:
+            The clipped observations; where some are angles without limit, those left out, and
+            their sines and cosines at the end.
+        """
+        if not len(self.angles):
+            return obs.clamp(-clip, clip)
+        angle = obs[..., self.angles] * self.obs_std[self.angles] + self.obs_mean[self.angles]
+        straight = obs[..., self.straight].clamp(-clip, clip)
+        return torch.cat([straight, angle.sin(), angle.cos()], dim=-1)
+
     def within(
         self, obs: Float[Tensor, "*B O"], before: Float[Tensor, "*B O"], margin: float
     ) -> Float[Tensor, "*B O"]:
-        """Hold standardised observations to the range of the training data.
+        """Hold standardised observations, but for angles, to the range of the training data.
 
         Args:
             obs: Where a step leads.

@@ -49,10 +49,10 @@ def _injection(model: "LatentModel", dynamics: LoopedDynamics) -> float | None:
     """Bound the norm of the injection, or return None where an encoder of the user's makes it."""
     if model.encoder is not None:
         return None
-    # Observations and frames are clipped; actions and the flag are at most 1.
-    inputs = dynamics.enter.weight.shape[1]
-    limits = torch.ones(inputs)
-    limits[: model.frames * model.obs_dim] = model.config.clip
+    # Observations are clipped; sines, cosines, actions and the flag are at most 1.
+    limits = torch.ones(dynamics.enter.weight.shape[1])
+    for frame in limits[: model.frames * model.shown_dim].split(model.shown_dim):
+        frame[: len(model.normaliser.straight)] = model.config.clip
     bound = box_bound(dynamics.enter.weight, dynamics.enter.bias, limits)
     if dynamics.recall is not None:
         # The carried state is normalised: at most sqrt(D) long.

@@ -92,6 +92,7 @@ class Row:
         self.carries = model.dynamics.carries
         self.margin = model.margin
         self.choices = model.meta.num_actions
+        self.angles = model.meta.angles
         self.floor = getattr(model.config.head, "floor", None)
 
     def start(self, obs: Array) -> None:
@@ -104,6 +105,14 @@ class Row:
             return self.w["dynamics.origin"]
         return np.zeros(len(self.w.get("dynamics.enter.bias", [])))
 
+    def frame(self, obs: Array) -> Array:
+        """Return what is seen of a standardised observation: of an angle, where it points."""
+        raw = obs * self.stats.obs_std + self.stats.obs_mean
+        others = [i for i in range(len(obs)) if i not in self.angles]
+        straight = [min(max(obs[i], -self.clip), self.clip) for i in others]
+        turned = [wave(raw[i]) for wave in (np.sin, np.cos) for i in self.angles]
+        return np.array([*straight, *turned])
+
     def standard(self, obs: Array) -> Array:
         return (obs - self.stats.obs_mean) / self.stats.obs_std
 
@@ -115,8 +124,8 @@ class Row:
 
     def advance(self, action: Any) -> Array:
         """Return the feature, and remember what is carried and shown next time."""
-        frames = [np.clip(frame, -self.clip, self.clip) for frame in self.older]
-        shown = np.clip(self.obs, -self.clip, self.clip) * self.seen
+        frames = [self.frame(each) for each in self.older]
+        shown = self.frame(self.obs) * self.seen
         x = np.concatenate([*frames, shown, self.scaled(action), [1 - self.seen]])
         feature, carried = self.feature(self.w, self.carried, x, self.iterations)
         if self.carries:
@@ -151,7 +160,7 @@ class Row:
     def held(self, after: Array, before: Array) -> Array:
         """Stay in the training data's range and a margin beyond, or no further out than before."""
         stats, out = self.stats, after.copy()
-        for i in range(len(out)):
+        for i in set(range(len(out))) - set(self.angles):
             reach = self.margin * max(stats.obs_high[i] - stats.obs_low[i], stats.obs_std[i])
             low, high = stats.obs_low[i] - reach, stats.obs_high[i] + reach
             out[i] = min(max(out[i], min(low, before[i])), max(high, before[i]))

@@ -21,7 +21,7 @@ from loopwm.study.comparison import (
     ratios,
 )
 from loopwm.study.datasets import Experience, Split, is_velocity, position_dims, study_data
-from loopwm.study.efficiency import Cell, plateau_gain, run_cell
+from loopwm.study.efficiency import Cell, held_out_error, plateau_gain, run_cell
 from loopwm.study.plan import Plan, plan_finals, plan_further, plan_trials, run_plan
 from loopwm.study.prediction import evaluate
 from loopwm.study.windows import Sampling
@@ -58,11 +58,12 @@ def test_a_cell_trains_evaluates_and_leaves_its_model(small: None, tmp_path: Pat
 def test_a_plan_is_resumed_without_training_again(
     small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = Plan(BASE, ("looped", "once"), (1e-3, 2e-3), 2, 2, 3, (0,))
+    wanted = Plan(BASE, ("looped", "once"), (1e-3, 2e-3), 2, 3, (0, 1))
     lines: list[str] = []
     trials, finals = run_plan(wanted, tmp_path, report=lines.append)
-    assert (len(trials), len(finals), len(lines)) == (4, 2, 6)
-    assert all("report" not in each for each in trials.values())
+    # Of each arm, the run of the first seed at the chosen rate is one of its trials.
+    assert (len(trials), len(finals), len(lines)) == (4, 4, 6)
+    assert len(trials.keys() & finals.keys()) == 2
     monkeypatch.setattr(plan, "run_cell", lambda *given: pytest.fail("trained again"))
     assert run_plan(wanted, tmp_path) == (trials, finals)
 
@@ -78,7 +79,7 @@ def test_rates_are_tried_until_the_best_one_lies_between_two_others(
         return trial(cell.arm, cell.lr, error)
 
     monkeypatch.setattr(plan, "run_cell", compute)
-    wanted = Plan(BASE, (*best, "untied"), (1e-3, 2e-3, 4e-3), 6, 2, 3, (0,))
+    wanted = Plan(BASE, (*best, "untied"), (1e-3, 2e-3, 4e-3), 6, 3, (0,))
     tried, finals = run_plan(wanted, tmp_path)
     assert {each["cell"]["arm"]: each["cell"]["lr"] for each in finals.values()} == best
     rates = {
@@ -97,11 +98,14 @@ def test_a_single_rate_needs_no_trial(small: None, tmp_path: Path) -> None:
     assert all("report" in each for each in finals.values())
 
 
-def test_a_trial_gives_the_validation_error_alone(small: None, tmp_path: Path) -> None:
-    result = run_cell(replace(BASE, trial=True), tmp_path)
-    assert result["validation"] > 0
-    assert "report" not in result
-    assert not (tmp_path / "models").exists()
+def test_rates_are_chosen_by_the_error_of_one_step_and_of_fifteen(world: Any) -> None:
+    split = Split(world.train, world.test, world.train)
+    model = world.model(0.1)
+    report = evaluate(
+        model, world.test, (1, 15), train=world.train, sampling=Sampling(ceiling_windows=0)
+    )
+    expected = np.sqrt(report.rmse[1] * report.rmse[15])
+    assert held_out_error(model, split, 1) == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_cell_tells_apart_what_is_held_to_the_range_and_what_is_not(
@@ -115,7 +119,8 @@ def test_a_cell_tells_apart_what_is_held_to_the_range_and_what_is_not(
 
     monkeypatch.setattr("loopwm.study.prediction.evaluate", record)
     result = run_cell(BASE, tmp_path)
-    assert seen == [(0.1, None), (0.1, "latent"), (None, None)]
+    # On the validation set, then thrice on the test set.
+    assert seen == [(0.1, None), (0.1, None), (0.1, "latent"), (None, None)]
     assert set(result["also"]) == {"latent", "free"}
 
 
@@ -148,20 +153,20 @@ def test_the_best_rate_and_the_best_shape_are_chosen_by_validation() -> None:
         "d": trial("mlp-3x256", 3e-3, 0.3),
         "e": trial("mlp-2x384", 3e-3, None),
     }
-    cells = plan_finals(BASE, trials, 9, (0, 1))
-    assert [(each.arm, each.lr, each.seed, each.updates) for each in cells] == [
-        *(("looped", 3e-3, 0, 9), ("mlp-3x256", 3e-3, 0, 9)),
-        *(("looped", 3e-3, 1, 9), ("mlp-3x256", 3e-3, 1, 9)),
+    cells = plan_finals(BASE, trials, (0, 1))
+    assert [(each.arm, each.lr, each.seed) for each in cells] == [
+        *(("looped", 3e-3, 0), ("mlp-3x256", 3e-3, 0)),
+        *(("looped", 3e-3, 1), ("mlp-3x256", 3e-3, 1)),
     ]
     with pytest.raises(ConfigError, match="did not fail"):
-        plan_finals(BASE, {"e": trials["e"]}, 9, (0,))
+        plan_finals(BASE, {"e": trials["e"]}, (0,))
 
 
 def test_two_cells_that_differ_have_different_names() -> None:
     changes: dict[str, Any] = {
         **{"task": "other", "arm": "once", "seed": 1, "lr": 2e-3, "updates": 5, "rows": 300},
         **{"observation": "positions", "mixture": "excitation", "horizon": 8, "context": 2},
-        **{"batch": 64, "trial": True},
+        **{"batch": 64},
     }
     names = {replace(BASE, **{key: value}).name for key, value in changes.items()}
     assert len(names | {BASE.name}) == len(changes) + 1

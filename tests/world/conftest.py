@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -94,6 +95,12 @@ def unseen() -> RolloutDataset:
 def discrete_data() -> RolloutDataset:
     """Give the linear world under four discrete actions."""
     return linear_world(discrete=True)
+
+
+@pytest.fixture(scope="session")
+def turning_data(data: RolloutDataset) -> RolloutDataset:
+    """Give the linear world with two of its dimensions taken for angles without limit."""
+    return replace(data, meta=replace(data.meta, angles=(0, 2)))
 
 
 class Squash(nn.Module):

@@ -33,11 +33,11 @@ def agree(ours: Any, row: int, theirs: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("kind", PLAIN)
-@pytest.mark.parametrize("discrete", [False, True], ids=["continuous", "discrete"])
+@pytest.mark.parametrize("world", ["data", "discrete_data", "turning_data"])
 def test_observed_and_imagined_steps_equal_the_equations(
-    plain_world, make, kinds, data, discrete_data, kind, discrete
+    plain_world, make, kinds, request, kind, world
 ):
-    chosen = discrete_data if discrete else data
+    chosen = request.getfixturevalue(world)
     model = make(kinds[kind], chosen)
     obs, actions = chosen.obs[:40:10], chosen.action[np.arange(0, 40, 10)[:, None] + np.arange(6)]
     real = chosen.obs[np.arange(0, 40, 10)[:, None] + 1 + np.arange(2)]
