@@ -3,7 +3,8 @@
 import functools
 import math
 import platform
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import metadata
 from typing import Any
 
@@ -64,6 +65,16 @@ class DatasetMeta:
     def settings(self, variant: int = 0) -> dict[str, Any]:
         """Return the arguments of the environment that made the episodes of one variant."""
         return self.env_kwargs | (self.variants[variant] if self.variants else {})
+
+    def keep_obs(self, kept: Sequence[int]) -> "DatasetMeta":
+        """Return the description of the same rows with some of the observation dimensions."""
+        before, names = self.obs_kept, self.obs_names
+        return replace(
+            self,
+            obs_kept=tuple(index if before is None else before[index] for index in kept),
+            obs_names=None if names is None else tuple(names[index] for index in kept),
+            angles=tuple(place for place, index in enumerate(kept) if index in self.angles),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the description as JSON values, infinite numbers as `{"float": "inf"}`."""

@@ -60,14 +60,13 @@ def obs_names(env: gym.Env[Any, Any]) -> tuple[str, ...] | None:
 def angle_dims(env: gym.Env[Any, Any]) -> tuple[int, ...]:
     """Return the observation dimensions that are angles of MuJoCo hinges without limit."""
     names = obs_names(env)
-    model = getattr(env.unwrapped, "model", None)
+    model: Any = getattr(env.unwrapped, "model", None)
     if names is None or not isinstance(model, mujoco.MjModel):
         return ()
-    joints = [model.joint(index) for index in range(model.njnt)]
     free = {
-        joint.name
-        for joint in joints
-        if joint.type[0] == mujoco.mjtJoint.mjJNT_HINGE and not model.jnt_limited[joint.id]
+        model.joint(index).name
+        for index in range(model.njnt)
+        if model.jnt_type[index] == mujoco.mjtJoint.mjJNT_HINGE and not model.jnt_limited[index]
     }
     return tuple(place for place, name in enumerate(names) if name in free)
 

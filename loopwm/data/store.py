@@ -235,14 +235,7 @@ class RolloutDataset:
             raise ConfigError(
                 f"indices must be different numbers in 0..{self.obs_dim - 1}, got {kept}"
             )
-        before = self.meta.obs_kept or tuple(range(self.obs_dim))
-        names = self.meta.obs_names
-        meta = replace(
-            self.meta,
-            obs_kept=tuple(before[index] for index in kept),
-            obs_names=None if names is None else tuple(names[index] for index in kept),
-            angles=tuple(place for place, index in enumerate(kept) if index in self.meta.angles),
-        )
+        meta = self.meta.keep_obs(kept)
         return replace(self, obs=self.obs[:, kept], next_obs=self.next_obs[:, kept], meta=meta)
 
     def part(self, name: str) -> "RolloutDataset":

@@ -135,10 +135,10 @@ def test_a_large_dataset_is_written_as_several_shards(tmp_path: Path) -> None:
 
 
 def test_a_newer_format_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loopwm.data.shards.SCHEMA", 2)
+    monkeypatch.setattr("loopwm.data.shards.SCHEMA", 99)
     rollouts((4,)).save(tmp_path / "data")
     monkeypatch.undo()
-    with pytest.raises(StoreError, match=r"format 2, this version reads 1"):
+    with pytest.raises(StoreError, match=r"format 99, this version reads 2"):
         RolloutDataset.load(tmp_path / "data")
 
 
@@ -317,7 +317,10 @@ def test_datasets_that_differ_are_not_put_together() -> None:
 
 def test_kept_observations_remember_their_place() -> None:
     data = rollouts((3, 4))
+    data = replace(data, meta=replace(data.meta, angles=(1, 2)))
+    assert data.keep_obs([2, 0, 1]).meta.angles == (0, 2)
     kept = data.keep_obs([2, 1]).keep_obs([0])
+    assert kept.meta.angles == (0,)
     assert kept.obs.tobytes() == data.obs[:, [2]].tobytes()
     assert kept.meta.obs_kept == (2,)
     assert kept.meta.obs_names == ("c",)
