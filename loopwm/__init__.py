@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from loopwm.core import depth
+    from loopwm.core import depth, grad
     from loopwm.core.certificate import Certificate
     from loopwm.core.config import Bounded, Contractive
     from loopwm.core.halt import Certified, Fixed, OutputDelta, Residual
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from loopwm.data.standard import collect_standard
     from loopwm.data.store import RolloutDataset
     from loopwm.study.accuracy import PredictionReport
+    from loopwm.study.calibrate import Calibration, calibrate
     from loopwm.study.prediction import evaluate
     from loopwm.train.config import AdamW, FitConfig, Muon
     from loopwm.world.build import load
@@ -29,6 +30,7 @@ __all__ = [
     "MLP",
     "AdamW",
     "Bounded",
+    "Calibration",
     "Certificate",
     "Certified",
     "Contractive",
@@ -49,11 +51,13 @@ __all__ = [
     "WorldConfig",
     "WorldModel",
     "WorldModelLike",
+    "calibrate",
     "collect",
     "collect_standard",
     "depth",
     "evaluate",
     "fit",
+    "grad",
     "load",
 ]
 
@@ -67,6 +71,7 @@ _HOMES = {
     "data.standard": ("collect_standard",),
     "data.store": ("RolloutDataset",),
     "study.accuracy": ("PredictionReport",),
+    "study.calibrate": ("Calibration", "calibrate"),
     "study.prediction": ("evaluate",),
     "train.config": ("AdamW", "FitConfig", "Muon"),
     "world.build": ("load",),
@@ -77,7 +82,7 @@ _HOMES = {
     "world.protocol": ("WorldModelLike",),
     "world.prediction": ("Prediction", "Trajectory"),
 }
-_MODULES = {"depth": "loopwm.core.depth"}
+_MODULES = {"depth": "loopwm.core.depth", "grad": "loopwm.core.grad"}
 _HOME = {name: f"loopwm.{module}" for module, names in _HOMES.items() for name in names}
 
 

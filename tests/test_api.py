@@ -14,11 +14,12 @@ NAMES = {
     *("Muon", "Objective", "OutputDelta", "Prediction", "PredictionReport", "Residual"),
     *("Certificate", "Certified", "Contractive"),
     *("RolloutDataset", "Trajectory", "Untied", "WorldConfig", "WorldModel", "WorldModelLike"),
-    *("collect", "collect_standard", "depth", "evaluate", "fit", "load"),
+    *("Calibration", "calibrate"),
+    *("collect", "collect_standard", "depth", "evaluate", "fit", "grad", "load"),
 }
 TORCH_FREE = {
     *("AdamW", "Bounded", "FitConfig", "Fixed", "GRU", "Gaussian", "MLP", "Mean", "Muon"),
-    *("Objective", "OutputDelta", "Residual", "Untied", "WorldConfig", "depth"),
+    *("Objective", "OutputDelta", "Residual", "Untied", "WorldConfig", "depth", "grad"),
     *("Certified", "Contractive"),
 }
 

@@ -1,6 +1,6 @@
 """One stretch of an episode, imagined and real side by side."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -151,7 +151,7 @@ def _one_step(
             np.zeros((0, 1, dataset.obs_dim)), nothing, nothing, nothing.astype(np.int64),
             nothing.astype(bool),
         )  # fmt: skip
-    plain = Imagination(1, how.feedback, how.halt, how.batch_size)
+    plain = replace(how, context=1)
     return imagine_windows(model, dataset, rows, 1, plain)
 
 

@@ -48,12 +48,14 @@ class Imagination:
         context: Real observations taken in before the first imagined step, at least 1.
         feedback: "observation" or "latent", or None for the model's own default.
         halt: Stop rule of the loop, or None for the model's own default.
+        max_iters: Most iterations, or None for the model's own default.
         batch_size: Windows imagined at once.
     """
 
     context: int = 1
     feedback: str | None = None
     halt: Any = None
+    max_iters: int | None = None
     batch_size: int = 1024
 
     def __post_init__(self) -> None:
@@ -67,8 +69,9 @@ class Imagination:
 
     @property
     def rule(self) -> dict[str, Any]:
-        """The keywords that `observe` is given: none without a stop rule."""
-        return {} if self.halt is None else {"halt": self.halt}
+        """The keywords that `observe` is given: those that differ from the model's default."""
+        given = {"halt": self.halt, "max_iters": self.max_iters}
+        return {name: value for name, value in given.items() if value is not None}
 
     @property
     def options(self) -> dict[str, Any]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 TERMINATION_ROWS = 10
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913 - which model, on what, from how much, and how it imagines
     model: "WorldModelLike",
     test: RolloutDataset,
     horizons: Sequence[int] = (1, 5, 15, 50),
@@ -35,6 +35,7 @@ def evaluate(
     train: RolloutDataset | None = None,
     feedback: str | None = None,
     halt: Any = None,
+    max_iters: int | None = None,
     sampling: Sampling = Sampling(),
 ) -> PredictionReport:
     """Measure open-loop errors of a model on real experience it has not seen.
@@ -52,6 +53,7 @@ def evaluate(
             test set gives the units and the linear model is fitted on other test episodes.
         feedback: "observation" or "latent"; None for the model's default.
         halt: Stop rule of the loop; None for the model's default.
+        max_iters: Most iterations; None for the model's default.
         sampling: Which windows are looked at.
 
     Returns:
@@ -61,7 +63,7 @@ def evaluate(
         ConfigError: If a horizon or the context is below 1, or the context exceeds the history.
         DataError: If no window of any horizon fits into an episode.
     """
-    how = Imagination(context, feedback, halt, sampling.batch_size)
+    how = Imagination(context, feedback, halt, max_iters, sampling.batch_size)
     horizons = _check_horizons(horizons)
     history = _check_history(sampling, context)
     scale = _scale(model, test, train, horizons)
@@ -245,6 +247,7 @@ def _notes(
         "context": f"{how.context} real observations, {history} steps before each window",
         "feedback": how.feedback or "the model's default",
         "halt": "the model's default" if how.halt is None else repr(how.halt),
+        "max_iters": "the model's default" if how.max_iters is None else str(how.max_iters),
         "change": f"standard deviations of the k-step change come from the {source}",
         "linear": f"fitted on the {source if train is not None else 'other half of the test set'}",
         "diverged": f"not finite, or off by more than {DIVERGED:g} standard deviations; "

@@ -41,7 +41,15 @@ class WorldModel(LatentModel):
         entered = enter(obs, "obs", 1, self.normaliser.obs_mean)
         return self.first_state(self.normaliser.obs(entered))
 
-    def observe(self, state: State, action: Any, obs: Any, *, halt: Halt | None = None) -> State:
+    def observe(
+        self,
+        state: State,
+        action: Any,
+        obs: Any,
+        *,
+        halt: Halt | None = None,
+        max_iters: int | None = None,
+    ) -> State:
         """Take in a real action and the real observation that followed it.
 
         Args:
@@ -49,12 +57,13 @@ class WorldModel(LatentModel):
             action: Actions [B, A] in environment units, or indices [B].
             obs: The observations [B, O] that followed.
             halt: Stop rule; by default the typical depth of training.
+            max_iters: Most iterations; by default twice the typical depth under a stop rule.
 
         Returns:
             The state after the step, in which the model sees `obs`.
         """
         act, _ = self._action(action, state)
-        out = self.advance(state, act, self.plan(halt))
+        out = self.advance(state, act, self.plan(halt, max_iters))
         fresh = self.start(obs)
         _check_rows("obs", fresh[0], state)
         return (fresh[0], fresh[1], self.next_history(state), *out.carry)

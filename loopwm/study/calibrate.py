@@ -1,0 +1,165 @@
+"""Choose the tolerance of a stop rule for a stated loss of accuracy: `lw.calibrate`."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Int
+from numpy import ndarray
+
+from loopwm.core.gate import Gate
+from loopwm.core.halt import Certified, Fixed, OutputDelta, Residual
+from loopwm.data.store import RolloutDataset
+from loopwm.errors import ConfigError, DataError
+from loopwm.study.openloop import Imagination, imagine_windows
+from loopwm.study.windows import Sampling, window_rows
+
+if TYPE_CHECKING:
+    from loopwm.world.model import WorldModel
+
+Rule = OutputDelta | Residual | Certified | Gate
+Rows = Mapping[int, Int[ndarray, " W"]]
+
+LOOSEST, TIGHTEST = 2.0, 1e-6
+SAMPLING = Sampling(max_windows=1000)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """Hold what one tolerance gave.
+
+    Attributes:
+        tol: The tolerance.
+        iterations: Mean iterations per step, by horizon.
+        ratio: RMSE over that of running all iterations, on the same windows, by horizon.
+    """
+
+    tol: float
+    iterations: dict[int, float]
+    ratio: dict[int, float]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Hold a calibrated stop rule: `model.imagine(obs, actions, **calibration.options)`.
+
+    Attributes:
+        halt: The rule with the chosen tolerance.
+        max_iters: Most iterations; running all of them is what accuracy is compared with.
+        regret: Loss of accuracy that was allowed.
+        tried: What the tolerances gave, from loose to tight; the last one is chosen.
+    """
+
+    halt: Rule
+    max_iters: int
+    regret: float
+    tried: tuple[Tried, ...]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keywords of `predict`, `step` and `imagine` that apply the rule."""
+        return {"halt": self.halt, "max_iters": self.max_iters}
+
+    @property
+    def saved(self) -> float:
+        """Share of the iterations that the rule saves, over all horizons' steps alike."""
+        return 1 - float(np.mean(list(self.tried[-1].iterations.values()))) / self.max_iters
+
+    def __str__(self) -> str:
+        """Return a table: iterations and loss of accuracy by tolerance."""
+        horizons = list(self.tried[0].ratio)
+        head = "tolerance" + "".join(f"  iterations, k={k}  loss, k={k}" for k in horizons)
+        lines = [
+            f"{each.tol:9.2g}"
+            + "".join(
+                f"{each.iterations[k]:{15 + len(str(k))}.2f}"
+                f"{100 * (each.ratio[k] - 1):{9 + len(str(k))}.2f}%"
+                for k in horizons
+            )
+            for each in self.tried
+        ]
+        return "\n".join([head, *lines, f"chosen: {self.halt!r} of at most {self.max_iters}"])
+
+
+def calibrate(
+    model: "WorldModel",
+    data: RolloutDataset,
+    regret: float = 0.01,
+    *,
+    rule: Rule = OutputDelta(),
+    horizons: Sequence[int] = (1, 15),
+    max_iters: int | None = None,
+    context: int = 1,
+    sampling: Sampling = SAMPLING,
+) -> Calibration:
+    """Find the loosest tolerance that loses no more accuracy than stated, at every horizon.
+
+    Tolerances are tried from loose to tight by a factor of the square root of 2. Errors made by
+    stopping early cross environment steps, which no certificate covers; so they are measured, on
+    the same windows with and without the rule.
+
+    Args:
+        model: A looped model.
+        data: Real experience that the model was not trained on.
+        regret: Largest relative increase of RMSE allowed, above 0.
+        rule: The rule whose tolerance is chosen.
+        horizons: Open-loop steps at which the loss is measured.
+        max_iters: Most iterations, and those compared with; by default the model's typical depth.
+        context: Real observations taken in before imagining.
+        sampling: Which windows are looked at.
+
+    Returns:
+        The rule, and what was tried.
+
+    Raises:
+        ConfigError: If the model has no loop, an argument is out of range, or no tolerance loses
+            so little.
+        DataError: If a horizon has no windows.
+    """
+    if not regret > 0:
+        raise ConfigError(f"regret must be above 0, got {regret}")
+    model.core  # noqa: B018 - raises for a model without a loop
+    limit = model.depth.typical if max_iters is None else max_iters
+    rows = {k: window_rows(data, k, context - 1, sampling) for k in sorted(set(horizons))}
+    empty = [k for k, each in rows.items() if len(each) == 0]
+    if empty or not rows:
+        raise DataError(f"no window of {empty or horizons} steps fits into an episode of the data")
+
+    def measure(halt: Fixed | Rule) -> dict[int, tuple[float, float]]:
+        how = Imagination(context, halt=halt, max_iters=limit, batch_size=sampling.batch_size)
+        return {k: _error(model, data, each, k, how) for k, each in rows.items()}
+
+    full = measure(Fixed(limit))
+    tried: list[Tried] = []
+    tol = LOOSEST
+    while tol >= TIGHTEST:
+        now = measure(replace(rule, tol=tol))
+        tried.append(
+            Tried(
+                tol=tol,
+                iterations={k: each[1] for k, each in now.items()},
+                ratio={k: now[k][0] / full[k][0] for k in now},
+            )
+        )
+        if max(tried[-1].ratio.values()) <= 1 + regret:
+            return Calibration(replace(rule, tol=tol), limit, regret, tuple(tried))
+        tol = float(f"{tol / math.sqrt(2):.3g}")
+    raise ConfigError(
+        f"no tolerance down to {TIGHTEST:g} of {type(rule).__name__} keeps regret={regret}; "
+        f"allow more, or raise max_iters={limit}"
+    )
+
+
+def _error(
+    model: "WorldModel",
+    data: RolloutDataset,
+    rows: Int[ndarray, " W"],
+    horizon: int,
+    how: Imagination,
+) -> tuple[float, float]:
+    """Return RMSE in standard deviations of the observation, and mean iterations per step."""
+    seen = imagine_windows(model, data, rows, horizon, how)
+    error = (seen.obs[:, -1] - data.next_obs[rows + horizon - 1]) / model.stats.obs_std
+    return float(np.sqrt(np.square(error, dtype=np.float64).mean())), float(seen.n_iters.mean())

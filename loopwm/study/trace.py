@@ -1,0 +1,62 @@
+"""Look inside the loop: what is decoded after each iteration."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy import ndarray
+from torch import Tensor
+
+from loopwm.data.store import RolloutDataset
+from loopwm.study.openloop import device_of
+from loopwm.world.dynamics import Run
+
+if TYPE_CHECKING:
+    from loopwm.world.model import WorldModel
+    from loopwm.world.protocol import State
+
+
+@torch.no_grad()
+def trace(
+    model: "WorldModel", state: "State", action: Tensor, depth: int
+) -> Float[Tensor, "T B D"]:
+    """Return the features after 1, 2, ..., `depth` iterations of one environment step.
+
+    Each is that of a run of its own: what is traced is what inference does.
+
+    Args:
+        model: A looped model.
+        state: State of the rows before the step.
+        action: Actions in environment units.
+        depth: Most iterations, at least 1.
+    """
+    scaled = model.normaliser.action(action)
+    return torch.stack([model.advance(state, scaled, Run(t)).feature for t in range(1, depth + 1)])
+
+
+def real_states(
+    model: "WorldModel", data: RolloutDataset, rows: Int[ndarray, " W"], context: int
+) -> tuple["State", Tensor]:
+    """Return the states after `context` real observations, the last at `rows`, and the actions.
+
+    Args:
+        model: The model.
+        data: Real experience.
+        rows: Row of the last observation taken in; the `context - 1` rows before it must belong to
+            the same episode.
+        context: Real observations, at least 1.
+    """
+    device = device_of(model)
+
+    def tensor(column: ndarray) -> Tensor:
+        dtype = torch.float32 if column.dtype.kind == "f" else torch.int64
+        return torch.as_tensor(np.ascontiguousarray(column), dtype=dtype, device=device)
+
+    first = rows - context + 1
+    with torch.no_grad():
+        state = model.start(tensor(data.obs[first]))
+        for row in range(context - 1):
+            at = first + row
+            state = model.observe(state, tensor(data.action[at]), tensor(data.obs[at + 1]))
+    return state, tensor(data.action[rows])
