@@ -200,6 +200,33 @@ def spreads(groups: Sequence[Group], horizons: Sequence[int]) -> Sheet:
     return Sheet("stated spread", columns, tuple(rows))
 
 
+def heads(groups: Sequence[Group], horizons: Sequence[int]) -> Sheet:
+    """Make the table of rewards and termination, mean over seeds [lowest, highest].
+
+    Termination is scored one step ahead, on the steps at which an episode could have ended.
+
+    Args:
+        groups: The arms.
+        horizons: Columns of the error of the reward.
+    """
+    columns = [Column("model"), *(Column(f"reward_{k}", f"reward, k={k}") for k in horizons)]
+    columns += [Column("auroc", "termination, AUROC"), Column("brier", "Brier score")]
+    columns += [Column("base", "Brier score of the share"), Column("events", "terminal steps")]
+    rows = []
+    for group in groups:
+        row: dict[str, Any] = {"model": group.label}
+        row |= {f"reward_{k}": spread([each.reward[k] for each in group.reports]) for k in horizons}
+        scores = [each.termination for each in group.reports if each.termination is not None]
+        if scores:
+            row["auroc"] = spread([each.auroc for each in scores])
+            row["brier"] = spread([each.brier for each in scores])
+            row["base"] = scores[0].brier_base
+            row["events"] = f"{scores[0].events:,} of {scores[0].rows:,}"
+        rows.append(row)
+    known = [each for each in columns if any(each.key in row for row in rows)]
+    return Sheet("reward and termination", tuple(known), tuple(rows))
+
+
 def error_ratio(
     first: Sequence[PredictionReport], second: Sequence[PredictionReport], horizon: int
 ) -> list[float] | None:

@@ -10,6 +10,7 @@ from loopwm.study.comparison import (
     Group,
     costs,
     group_cells,
+    heads,
     medians,
     otherwise,
     over_seeds,
@@ -27,7 +28,8 @@ _UNITS = (
     "Errors are open-loop RMSE after k steps in standard deviations of each observation dimension "
     "in the training set, and (change) in those of its change over k steps, RMS over dimensions; "
     "mean over seeds [lowest, highest]. All windows count, diverged ones too; evaluation clamps "
-    "nothing. Every model holds what it feeds back to the range of its training data and a tenth "
+    "nothing. An angle without limit is shown to every model as its sine and cosine. Every model "
+    "holds what it feeds back to the range of its training data and a tenth "
     "beyond (`margin`); the table without that is given too."
 )
 _DATA = (
@@ -106,7 +108,7 @@ def _prediction(task: str, options: Options) -> Computed:
     tried, finals = run_plan(plan, options.work, threads=options.threads, report=options.report)
     groups = group_cells(finals)
     sheets = [over_seeds(groups, HORIZONS), ratios(groups, HORIZONS)]
-    sheets += [medians(groups, HORIZONS), costs(groups, tried)]
+    sheets += [medians(groups, HORIZONS), costs(groups, tried), heads(groups, HORIZONS)]
     sheets += [over_seeds(otherwise(groups, "free"), HORIZONS, title=_FREE)]
     sheets += [over_seeds(groups, HORIZONS, part) for part in _PARTS]
     if options.figures is not None:

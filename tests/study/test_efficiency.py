@@ -16,6 +16,7 @@ from loopwm.study.comparison import (
     costs,
     error_ratio,
     group_cells,
+    heads,
     medians,
     over_seeds,
     ratios,
@@ -245,6 +246,12 @@ def test_tables_hold_mean_lowest_and_highest_of_the_seeds(world: Any) -> None:
     (row,) = ratios(groups, (5,)).rows
     assert row["ratio_5"][0] > 1
     assert costs(groups).rows[0]["plateau"] == "0.3%"
+    ends = heads(groups, (1,))
+    score = only.termination
+    assert score is not None
+    assert ends.rows[1]["auroc"] == [score.auroc] * 3
+    assert ends.rows[1]["reward_1"] == [only.reward[1]] * 3
+    assert ends.rows[1]["events"] == f"{score.events} of {score.rows}"
 
 
 def test_experience_is_collected_once_and_split_by_episode(

@@ -1,0 +1,266 @@
+"""Does stopping early pay, and is it the stopping that pays? Rules, controls, and seconds."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from loopwm.core.halt import Fixed, Residual
+from loopwm.data.store import RolloutDataset
+from loopwm.seed import numpy_rng
+from loopwm.study.calibrate import Calibration, calibrate
+from loopwm.study.gate import fit_gate
+from loopwm.study.openloop import Imagination, imagine_windows
+from loopwm.study.results import Column, Sheet
+from loopwm.study.timing import Contestant, race, single_thread
+from loopwm.study.trace import real_states, trace
+from loopwm.study.windows import Sampling, window_rows
+from loopwm.world.dynamics import Run
+from loopwm.world.rollout import single
+
+if TYPE_CHECKING:
+    from loopwm.study.datasets import Split
+    from loopwm.world.model import WorldModel
+
+HORIZONS = (1, 15)
+BATCHES = (1, 16, 64, 256, 1024, 4096)
+EQUAL = 1.01
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Hold what one way of stopping costs, by horizon.
+
+    Attributes:
+        iterations: Mean iterations per step.
+        rmse: Error in standard deviations of the observation; NaN where it cannot be measured.
+    """
+
+    iterations: dict[int, float]
+    rmse: dict[int, float]
+
+
+def outcomes(model: "WorldModel", data: "Split", regret: float = 0.01) -> dict[str, Outcome]:
+    """Measure fixed depths, calibrated rules, and what tells their merit from chance.
+
+    Args:
+        model: A looped model.
+        data: Training set for the gate, validation set for tolerances, test set for the numbers.
+        regret: Loss of accuracy that calibration may allow.
+
+    Returns:
+        Outcomes by name: `fixed T`; each rule; `random`, the same numbers of iterations as
+        OutputDelta's, dealt to other rows at each step; `oracle`, the least error at k = 1 that
+        any choice of depths with OutputDelta's mean reaches, knowing the truth.
+    """
+    test, typical = data.test, model.depth.typical
+    rows = {k: window_rows(test, k, 0, Sampling()) for k in HORIZONS}
+    found = {
+        f"fixed {depth}": _imagined(model, test, rows, Fixed(depth), depth)
+        for depth in ladder(typical)
+    }
+    rules = {
+        "OutputDelta": calibrate(model, data.valid, regret),
+        "Residual": calibrate(model, data.valid, regret, rule=Residual()),
+        "gate": calibrate(model, data.valid, regret, rule=fit_gate(model, data.train)),
+    }
+    for name, chosen in rules.items():
+        found[name] = _imagined(model, test, rows, chosen.halt, chosen.max_iters)
+    found["random"] = _dealt(model, test, rows, rules["OutputDelta"])
+    found["oracle"] = _oracle(model, test, rows[1], found["OutputDelta"].iterations[1])
+    return found
+
+
+def ladder(typical: int) -> list[int]:
+    """List the fixed depths that are measured: each up to the typical one, then 1.5, 2, 3 times."""
+    return [*range(1, typical + 1), typical * 3 // 2, 2 * typical, 3 * typical]
+
+
+def equal_depth(found: Mapping[str, Outcome], rule: str = "OutputDelta") -> int:
+    """Return the least fixed depth that errs at most 1% more than a rule at every horizon."""
+    fixed = {int(name.split()[1]): each for name, each in found.items() if name[:6] == "fixed "}
+    return min(
+        (
+            depth
+            for depth, each in fixed.items()
+            if all(each.rmse[k] <= EQUAL * found[rule].rmse[k] for k in HORIZONS)
+        ),
+        default=max(fixed),
+    )
+
+
+def outcome_sheet(seeds: Sequence[Mapping[str, Outcome]]) -> Sheet:
+    """Make the table of iterations and errors, mean over seeds [lowest, highest]."""
+    columns = [Column("way", "iterations by")]
+    columns += [Column(f"iterations_{k}", f"mean iterations, k={k}") for k in HORIZONS]
+    columns += [Column(f"rmse_{k}", f"RMSE, k={k}") for k in HORIZONS]
+    rows = []
+    for way in seeds[0]:
+        row: dict[str, Any] = {"way": way}
+        for k in HORIZONS:
+            for name in ("iterations", "rmse"):
+                values = [getattr(each[way], name).get(k) for each in seeds]
+                known = [value for value in values if value is not None]
+                span = [float(np.mean(known)), min(known), max(known)] if known else None
+                row[f"{name}_{k}"] = span
+        rows.append(row)
+    return Sheet("iterations and error", tuple(columns), tuple(rows))
+
+
+def speed_sheet(model: "WorldModel", data: RolloutDataset, rule: Calibration, equal: int) -> Sheet:
+    """Make the table of CPU seconds by batch size: imagining 15 steps on one thread.
+
+    Args:
+        model: A looped model.
+        data: Where rows start, and the actions that are taken.
+        rule: The calibrated rule.
+        equal: The fixed depth of equal error.
+    """
+    rows = []
+    with single_thread(), torch.no_grad():
+        for batch in BATCHES:
+            rows.append(_speed(model, data, rule, equal, batch))
+    labels = {
+        "batch": "batch",
+        "full": f"{rule.max_iters} iterations, transitions per CPU second",
+        "equal": f"{equal} iterations (equal error)",
+        "rule": "stopping early",
+        "iterations": "mean iterations",
+        "saved": "iterations saved",
+        "seconds": "seconds saved",
+        "share": "seconds over iterations saved",
+        "faster": "speed over equal error",
+    }
+    return Sheet("seconds", tuple(Column(*each) for each in labels.items()), tuple(rows))
+
+
+def _speed(
+    model: "WorldModel", data: RolloutDataset, rule: Calibration, equal: int, batch: int
+) -> dict[str, Any]:
+    starts = window_rows(data, HORIZONS[-1], 0, Sampling(max_windows=batch))
+    starts = np.resize(starts, batch)
+    obs = torch.as_tensor(data.obs[starts], dtype=torch.float32)
+    steps = starts[:, None] + np.arange(HORIZONS[-1])
+    actions = torch.as_tensor(data.action[steps])
+    actions = actions.float() if actions.is_floating_point() else actions
+
+    def contestant(name: str, **options: Any) -> Contestant:
+        run: Callable[[], object] = lambda: model.imagine(obs, actions, **options)  # noqa: E731
+        return Contestant(name, run, steps.size)
+
+    full, fixed, early = race(
+        [
+            contestant("full", halt=Fixed(rule.max_iters)),
+            contestant("equal", halt=Fixed(equal)),
+            contestant("rule", **rule.options),
+        ],
+        repeats=max(9, min(200, 20_000 // batch)),
+    )
+    mean = float(model.imagine(obs, actions, **rule.options).n_iters.double().mean())
+    iterations = 1 - mean / rule.max_iters
+    seconds = 1 - full.cpu_rate[0] / early.cpu_rate[0]
+    return {
+        "batch": batch,
+        **{"full": full.cpu_rate, "equal": fixed.cpu_rate, "rule": early.cpu_rate},
+        "iterations": mean,
+        "saved": f"{iterations:.0%}",
+        "seconds": f"{seconds:.0%}",
+        "share": f"{seconds / iterations:.0%}" if iterations > 0 else None,
+        "faster": early.cpu_rate[0] / fixed.cpu_rate[0],
+    }
+
+
+def _imagined(
+    model: "WorldModel",
+    data: RolloutDataset,
+    rows: Mapping[int, Int[ndarray, " W"]],
+    halt: Any,
+    most: int,
+) -> Outcome:
+    how = Imagination(halt=halt, max_iters=most)
+    seen = {k: imagine_windows(model, data, each, k, how) for k, each in rows.items()}
+    return Outcome(
+        iterations={k: float(each.n_iters.mean()) for k, each in seen.items()},
+        rmse={k: _rmse(model, data, rows[k], k, each.obs[:, -1]) for k, each in seen.items()},
+    )
+
+
+def _dealt(
+    model: "WorldModel",
+    data: RolloutDataset,
+    rows: Mapping[int, Int[ndarray, " W"]],
+    rule: Calibration,
+) -> Outcome:
+    """Give at each step the rule's numbers of iterations to rows at random."""
+    how = Imagination(**rule.options)
+    iterations, rmse = {}, {}
+    for k, each in rows.items():
+        counts = imagine_windows(model, data, each, k, how).n_iters
+        dealt = numpy_rng(0, "dealt", k).permuted(counts, axis=0)
+        state, _ = real_states(model, data, each, 1)
+        for step in range(k):
+            _, action = real_states(model, data, each + step, 1)
+            plan = Run(torch.as_tensor(dealt[:, step]))
+            scaled = model.normaliser.action(action)
+            with torch.no_grad():
+                _, seen, state = single(model, state, scaled, plan, "observation")
+        iterations[k] = float(dealt.mean())
+        rmse[k] = _rmse(model, data, each, k, seen.obs[:, -1].numpy())
+    return Outcome(iterations, rmse)
+
+
+def _oracle(
+    model: "WorldModel", data: RolloutDataset, rows: Int[ndarray, " W"], mean: float
+) -> Outcome:
+    state, action = real_states(model, data, rows, 1)
+    features = trace(model, state, action, model.depth.typical)
+    obs = model.normaliser.restore_obs(model.held(model.moved(state[0], features), state[0]))
+    squares = _squares(model, data, rows, 1, obs.numpy())
+    chosen = least_error(squares, mean)
+    least = squares[chosen - 1, np.arange(len(rows))]
+    return Outcome({1: float(chosen.mean())}, {1: float(np.sqrt(least.mean()))})
+
+
+def least_error(squares: Float[ndarray, "T W"], mean: float) -> Int[ndarray, " W"]:
+    """Choose each row's depth so that the mean error is least for a mean depth of at most `mean`.
+
+    Args:
+        squares: Squared error of each row after 1, ..., T iterations.
+        mean: Largest mean depth, at least 1.
+
+    Returns:
+        Depths in 1..T; the choice is the best one for its own mean depth.
+    """
+    depths = np.arange(1, len(squares) + 1)[:, None]
+    # What an iteration costs, from nothing to more than any is worth.
+    low, high = 0.0, float(squares.max()) + 1.0
+    for _ in range(100):
+        price = (low + high) / 2
+        chosen = (squares + price * depths).argmin(axis=0) + 1
+        low, high = (low, price) if chosen.mean() <= mean else (price, high)
+    return (squares + high * depths).argmin(axis=0) + 1
+
+
+def _squares(
+    model: "WorldModel",
+    data: RolloutDataset,
+    rows: Int[ndarray, " W"],
+    horizon: int,
+    obs: Float[ndarray, "*T W O"],
+) -> Float[ndarray, "*T W"]:
+    error = (obs - data.next_obs[rows + horizon - 1]) / model.stats.obs_std
+    return np.square(error, dtype=np.float64).mean(axis=-1)
+
+
+def _rmse(
+    model: "WorldModel",
+    data: RolloutDataset,
+    rows: Int[ndarray, " W"],
+    horizon: int,
+    obs: Float[ndarray, "W O"],
+) -> float:
+    return float(np.sqrt(_squares(model, data, rows, horizon, obs).mean()))
