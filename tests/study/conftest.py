@@ -1,6 +1,9 @@
 """A world known exactly: linear in observation and action, so every error can be worked out."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +13,9 @@ from loopwm.data.meta import DatasetMeta
 from loopwm.data.normalise import Statistics
 from loopwm.data.store import RolloutDataset
 from loopwm.study.reference import Linear
+from loopwm.world.build import build
+from loopwm.world.config import ModelConfig, WorldConfig
+from loopwm.world.model import WorldModel
 
 LENGTHS = (40, 7, 25, 60, 1, 33, 12, 48)
 PARTS = ("first", "second")
@@ -76,3 +82,35 @@ def world() -> LinearWorld:
 def still_world() -> LinearWorld:
     """Give the world without drift, where only actions move the state."""
     return make_world(0.0)
+
+
+@pytest.fixture(scope="session")
+def untrained(world: LinearWorld) -> Callable[..., WorldModel]:
+    """Give a looped model with random weights; by default what it predicts is not carried on."""
+
+    def make(config: ModelConfig = WorldConfig(width=16, carry=False)) -> WorldModel:
+        model = build(config, world.train.meta, Statistics.of(world.train), 0)
+        # Decoded changes of about one standard deviation, so that stopping early costs something.
+        head: Any = model.heads.change
+        torch.nn.init.normal_(head.weight, generator=torch.Generator().manual_seed(1))
+        return model.requires_grad_(False).eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def lived_by(world: LinearWorld) -> Callable[[WorldModel], RolloutDataset]:
+    """Give experience of the very world that a model imagines, with some noise."""
+
+    def live(model: WorldModel) -> RolloutDataset:
+        rng = np.random.default_rng(0)
+        bounds = world.test.bounds
+        obs, following = np.zeros_like(world.test.obs), np.zeros_like(world.test.obs)
+        for start, end in pairwise(bounds):
+            first = world.test.obs[start]
+            seen = model.imagine(first, world.test.action[start:end]).obs
+            following[start:end] = seen + 0.1 * rng.normal(size=seen.shape)
+            obs[start:end] = np.concatenate([first[None], following[start : end - 1]])
+        return replace(world.test, obs=obs, next_obs=following)
+
+    return live

@@ -10,49 +10,21 @@ import torch
 import loopwm as lw
 from loopwm.core.gate import Gate
 from loopwm.core.gate import features as gate_features
-from loopwm.data.normalise import Statistics
-from loopwm.data.store import RolloutDataset
 from loopwm.errors import ConfigError, DataError
 from loopwm.study.calibrate import TIGHTEST
 from loopwm.study.gate import fit_gate
 from loopwm.study.trace import real_states, trace
 from loopwm.study.windows import Sampling
-from loopwm.world.build import build
-from loopwm.world.config import ModelConfig
 
 FEW = Sampling(max_windows=80, ceiling_windows=0)
 
 
-# Without carry, what follows depends on observation and action alone.
-LOOPED = lw.WorldConfig(width=16, carry=False)
-
-
-def untrained(world: Any, config: ModelConfig = LOOPED) -> Any:
-    model = build(config, world.train.meta, Statistics.of(world.train), 0)
-    # Decoded changes of about one standard deviation, so that stopping early costs something.
-    with torch.no_grad():
-        model.heads.change.weight.normal_(generator=torch.Generator().manual_seed(1))  # type: ignore[union-attr, operator]  # the linear head
-    return model.requires_grad_(False).eval()
-
-
-def lived_by(model: Any, world: Any) -> RolloutDataset:
-    """Give experience of the very world that the model imagines at 8 iterations, and some noise."""
-    rng = np.random.default_rng(0)
-    bounds = world.test.bounds
-    starts = world.test.obs[bounds[:-1]]
-    obs = np.zeros_like(world.test.obs)
-    following = np.zeros_like(obs)
-    for first, start, end in zip(starts, bounds[:-1], bounds[1:], strict=True):
-        seen = model.imagine(first, world.test.action[start:end], halt=lw.Fixed(8)).obs
-        following[start:end] = seen + 0.1 * rng.normal(size=seen.shape)
-        obs[start:end] = np.concatenate([first[None], following[start : end - 1]])
-    return replace(world.test, obs=obs, next_obs=following)
-
-
 @pytest.mark.parametrize("rule", [lw.OutputDelta(), lw.Residual(patience=2)], ids=repr)
-def test_the_loosest_tolerance_that_keeps_the_regret_is_chosen(world: Any, rule: Any) -> None:
-    model = untrained(world)
-    data = lived_by(model, world)
+def test_the_loosest_tolerance_that_keeps_the_regret_is_chosen(
+    world: Any, untrained: Any, lived_by: Any, rule: Any
+) -> None:
+    model = untrained()
+    data = lived_by(model)
     chosen = lw.calibrate(model, data, 0.05, rule=rule, horizons=(1, 5), sampling=FEW)
     full = lw.evaluate(model, data, (1, 5), sampling=FEW, halt=lw.Fixed(8))
     early = lw.evaluate(
@@ -66,14 +38,20 @@ def test_the_loosest_tolerance_that_keeps_the_regret_is_chosen(world: Any, rule:
         [True] * (len(chosen.tried) - 1)
     )
     assert chosen.halt == replace(rule, tol=chosen.tried[-1].tol)
-    assert chosen.max_iters == 8
+    assert 1 < chosen.max_iters <= chosen.reference == 8
+    capped, less = (
+        lw.evaluate(model, data, (1, 5), sampling=FEW, halt=lw.Fixed(depth))
+        for depth in (chosen.max_iters, chosen.max_iters - 1)
+    )
+    assert all(capped.rmse[k] <= 1.025 * full.rmse[k] for k in (1, 5))
+    assert any(less.rmse[k] > 1.025 * full.rmse[k] for k in (1, 5))
     assert 0 < chosen.saved < 1
     assert str(chosen).count("\n") == len(chosen.tried) + 1
 
 
-def test_a_larger_regret_needs_fewer_iterations(world: Any) -> None:
-    model = untrained(world)
-    data = lived_by(model, world)
+def test_a_larger_regret_needs_fewer_iterations(world: Any, untrained: Any, lived_by: Any) -> None:
+    model = untrained()
+    data = lived_by(model)
     saved = [
         lw.calibrate(model, data, regret, horizons=(1, 5), sampling=FEW).saved
         for regret in (2.0, 0.1, 0.001)
@@ -82,32 +60,36 @@ def test_a_larger_regret_needs_fewer_iterations(world: Any) -> None:
     assert saved[0] > saved[-1]
 
 
-def test_certified_rules_are_calibrated_where_something_is_proven(world: Any) -> None:
+def test_certified_rules_are_calibrated_where_something_is_proven(
+    world: Any, untrained: Any, lived_by: Any
+) -> None:
     config = lw.WorldConfig(width=16, cell=lw.Contractive(rate=0.5))
     chosen = lw.calibrate(
-        untrained(world, config), world.test, rule=lw.Certified(), horizons=(1,), sampling=FEW
+        untrained(config), world.test, rule=lw.Certified(), horizons=(1,), sampling=FEW
     )
     assert chosen.halt.tol > TIGHTEST
     with pytest.raises(ConfigError, match="proven rate"):
-        lw.calibrate(untrained(world), world.test, rule=lw.Certified(), horizons=(1,))
+        lw.calibrate(untrained(), world.test, rule=lw.Certified(), horizons=(1,))
 
 
-def test_what_cannot_be_calibrated_is_refused(world: Any) -> None:
-    model = untrained(world)
+def test_what_cannot_be_calibrated_is_refused(world: Any, untrained: Any, lived_by: Any) -> None:
+    model = untrained()
     with pytest.raises(ConfigError, match="regret must be above 0, got 0"):
         lw.calibrate(model, world.test, 0.0)
     with pytest.raises(ConfigError, match="no looped core"):
-        lw.calibrate(untrained(world, lw.MLP(width=8)), world.test)
+        lw.calibrate(untrained(lw.MLP(width=8)), world.test)
     with pytest.raises(DataError, match=r"\[500\] steps"):
         lw.calibrate(model, world.test, horizons=(1, 500))
     # A rule that always lets go after one iteration never gets there.
     hasty = Gate(torch.eye(1, 19)[0] * -100, 3)
     with pytest.raises(ConfigError, match=r"regret=0.01; allow more"):
-        lw.calibrate(model, lived_by(model, world), rule=hasty, sampling=FEW, horizons=(1,))
+        lw.calibrate(model, lived_by(model), rule=hasty, sampling=FEW, horizons=(1,))
 
 
-def test_a_trace_is_what_inference_decodes_at_each_depth(world: Any) -> None:
-    model = untrained(world)
+def test_a_trace_is_what_inference_decodes_at_each_depth(
+    world: Any, untrained: Any, lived_by: Any
+) -> None:
+    model = untrained()
     rows = np.arange(3, 6)
     state, action = real_states(model, world.test, rows, 3)
     features = trace(model, state, action, 4)
@@ -118,8 +100,10 @@ def test_a_trace_is_what_inference_decodes_at_each_depth(world: Any) -> None:
         torch.testing.assert_close(out.next_obs, held)
 
 
-def test_a_fitted_gate_predicts_what_the_loop_still_changes(world: Any) -> None:
-    model = untrained(world)
+def test_a_fitted_gate_predicts_what_the_loop_still_changes(
+    world: Any, untrained: Any, lived_by: Any
+) -> None:
+    model = untrained()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     gate = fit_gate(model, world.train, tol=0.1, max_iters=12, sampling=FEW)
     for name, value in model.state_dict().items():
