@@ -111,7 +111,8 @@ class Results:
         from loopwm.study.results import render_results
 
         if self.rerun is not None:
-            from loopwm.study.studies import Options, rerun
+            from loopwm.study.recipe import Options
+            from loopwm.study.studies import rerun
 
             rerun(self.rerun, self.folder, Options(self.work, self.threads, say))
         studies = render_results(self.folder, self.page)

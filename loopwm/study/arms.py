@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from loopwm.core.config import Bounded, CellConfig, Contractive
 from loopwm.core.depth import Fixed
 from loopwm.errors import ConfigError
 from loopwm.world.config import GRU, MLP, Gaussian, ModelConfig, Objective, Untied, WorldConfig
@@ -24,6 +25,10 @@ class Arm:
     family: str = ""
 
 
+def _with(cell: CellConfig) -> WorldConfig:
+    return WorldConfig(cell=cell)
+
+
 # Every shape of the family "mlp" has at least four times the parameters of the looped default;
 # mbrl-lib's own 4x200 has 3.98 times as many.
 ARMS = {
@@ -39,6 +44,12 @@ ARMS = {
     "stack": Arm("looped, no carry, 4 frames", WorldConfig(carry=False, frames=4)),
     "masked": Arm("looped, half of the steps masked", WorldConfig(objective=Objective(mask=0.5))),
     "latent": Arm("looped, trained in latent carry", WorldConfig(feedback="latent")),
+    "bounded-gain": Arm("bounded, second form (gain 1)", _with(Bounded(gain=1.0))),
+    "contractive-0.99": Arm("contractive, rate 0.99", _with(Contractive(0.99))),
+    "contractive-0.95": Arm("contractive, rate 0.95", _with(Contractive(0.95))),
+    "contractive-0.8": Arm("contractive, rate 0.8", _with(Contractive(0.8))),
+    "contractive-gated": Arm("contractive, rate 0.99, gated", _with(Contractive(0.99, gated=True))),
+    "contractive-wide": Arm("contractive, rate 0.99, 3 layers", _with(Contractive(0.99, layers=3))),
     "gaussian": Arm("looped, Gaussian head", WorldConfig(head=Gaussian())),
     "ensemble": Arm("ensemble of 5, Gaussian heads", WorldConfig(head=Gaussian()), members=5),
     "mlp-ensemble": Arm("ensemble of 5 MLP 4x200, Gaussian heads", MLP(head=Gaussian()), members=5),

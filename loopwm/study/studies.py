@@ -1,7 +1,7 @@
 """The tables of docs/results.md by name, each with what recomputes it."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from loopwm.errors import ConfigError
@@ -17,10 +17,12 @@ from loopwm.study.comparison import (
     ratios,
     spreads,
 )
+from loopwm.study.datasets import Experience, study_data
 from loopwm.study.efficiency import Cell
 from loopwm.study.plan import Plan, run_plan
 from loopwm.study.provenance import provenance
-from loopwm.study.results import Sheet, Study, save_study
+from loopwm.study.recipe import Computed, Options, Recipe
+from loopwm.study.results import Study, save_study
 
 HORIZONS = (1, 15, 50)
 _PARTS = ("excitation", "early", "middle", "late")
@@ -41,44 +43,13 @@ _DATA = (
 # What looping is held against first: the same cell once, and MLPs of four times the parameters.
 _HEADLINE = ("looped", "once", "mlp-4x208", "mlp-3x256", "mlp-2x384")
 
+# From free to proven: bounded; bounded whatever the weights; contractive, at falling rates.
+DIAL = (
+    *("looped", "bounded-gain", "contractive-0.99", "contractive-0.95", "contractive-0.8"),
+    *("contractive-gated", "contractive-wide"),
+)
+
 _FREE = "all parts, imagination held to no range"
-
-# Seeds, paragraphs on the method, tables.
-Computed = tuple[Sequence[int], tuple[str, ...], tuple[Sheet, ...]]
-
-
-@dataclass(frozen=True)
-class Options:
-    """Say how a table is recomputed.
-
-    Attributes:
-        work: Where cells, data and checkpoints are kept between runs.
-        threads: CPU threads.
-        report: Receives a line about each piece of work begun.
-        figures: Where figures go, or None for none.
-    """
-
-    work: Path = Path("runs/study")
-    threads: int = 1
-    report: Callable[[str], None] = lambda line: None
-    figures: Path | None = None
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Name a study and say how it is computed.
-
-    Attributes:
-        title: Heading.
-        question: What is asked.
-        order: Place on the page.
-        compute: Returns seeds, method and tables.
-    """
-
-    title: str
-    question: str
-    order: int
-    compute: Callable[[Options], Computed]
 
 
 def rerun(name: str, results: Path, options: Options = Options()) -> Study:
@@ -182,6 +153,53 @@ def _uncertainty(task: str, options: Options) -> Computed:
     return plan.seeds, method, sheets
 
 
+def _dial(task: str, options: Options) -> Computed:
+    from loopwm.study.loops import certificates, models_of, ranges
+
+    plan = Plan(Cell(task=task), arms=DIAL, rates=(4e-3,), updates=2_000)
+    _, finals = run_plan(plan, options.work, threads=options.threads, report=options.report)
+    groups = group_cells(finals)
+    models = {group.label: models_of(group, options.work) for group in groups}
+    test = study_data(Experience(task), options.work / "data").test
+    method = (
+        "The default cell bounds the state and proves no rate. Contractive cells prove that one "
+        "iteration brings any two states closer by the rate, whatever the weights; the closer to "
+        "1, the freer. Everything else is the same.",
+        *(_DATA, _UNITS, _training(plan)),
+    )
+    sheets = (over_seeds(groups, HORIZONS), ratios(groups, HORIZONS), medians(groups, HORIZONS))
+    sheets += (certificates(models, test), ranges(models, test), costs(groups))
+    return plan.seeds, method, sheets
+
+
+def _halting(task: str, options: Options) -> Computed:
+    from loopwm.study.calibrate import calibrate
+    from loopwm.study.halting import equal_depth, outcome_sheet, outcomes, speed_sheet
+    from loopwm.study.loops import models_of
+
+    plan = Plan(Cell(task=task), arms=_HEADLINE)
+    _, finals = run_plan(plan, options.work, threads=options.threads, report=options.report)
+    looped = next(group for group in group_cells(finals) if group.arm == "looped")
+    models = models_of(looped, options.work)
+    data = study_data(Experience(task), options.work / "data")
+    found = []
+    for seed, model in enumerate(models):
+        options.report(f"seed {seed}: rules and controls")
+        found.append(outcomes(model, data))
+    options.report("seconds")
+    equal = equal_depth(found[0], models[0].depth.typical)
+    speed = speed_sheet(models[0], data.test, calibrate(models[0], data.valid), equal)
+    method = (
+        "The looped models of the first table. Tolerances are calibrated on validation episodes "
+        "for a loss of at most 1% at k = 1 and 15; errors are those of the test set. Random: "
+        "OutputDelta's numbers of iterations dealt to other rows at each step. Oracle: the least "
+        "error that any choice of depths with OutputDelta's mean reaches, knowing the truth.",
+        "Seconds: imagining 15 steps on one thread, contestants in turns, first seed; equal error "
+        "is the fewest fixed iterations within 1% of the rule at both horizons.",
+    )
+    return plan.seeds, method, (outcome_sheet(found), speed)
+
+
 def _speed(options: Options) -> Computed:
     from loopwm.study.bench import BenchConfig, bench_imagine
 
@@ -245,6 +263,18 @@ def _recipes() -> dict[str, Recipe]:
             "What does it cost to imagine without decoding?",
             25 + order,
             lambda options, task=task: _feedback(task, options),
+        )
+        recipes[f"dial-{short}"] = Recipe(
+            f"{task}: what does a proof cost?",
+            "How much accuracy, and how much of the range of iterations, is a proven rate worth?",
+            34 + order,
+            lambda options, task=task: _dial(task, options),
+        )
+        recipes[f"halting-{short}"] = Recipe(
+            f"{task}: does stopping early pay?",
+            "Do rows stop where it costs nothing, and does it save time?",
+            36 + order,
+            lambda options, task=task: _halting(task, options),
         )
         recipes[f"uncertainty-{short}"] = Recipe(
             f"{task}: does the stated spread fit the error?",
