@@ -33,7 +33,7 @@ class Collect:
         seed: Seed of the environment and of the actions.
         policy: Excitation ("uniform", "ou" for Ornstein-Uhlenbeck noise, "sines", or all three in
             a "mixture"), or the "standard" mixture of excitation and trained policies.
-        split: Whose policies the standard mixture uses; those of train and test differ.
+        split: Whose policies the standard mixture uses; each has its own.
         unclipped: Observe velocities as simulated, where Hopper-v5 and Walker2d-v5 clip them.
         env_kwargs: Arguments for the environment, a JSON object.
         workers: Processes that collect.
@@ -45,7 +45,7 @@ class Collect:
     steps: int = 100_000
     seed: int = 0
     policy: PolicyName = "mixture"
-    split: Literal["train", "test"] = "train"
+    split: Literal["train", "valid", "test"] = "train"
     unclipped: bool = False
     env_kwargs: Annotated[str, arg(metavar="JSON")] = "{}"
     workers: int = 1

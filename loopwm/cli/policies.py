@@ -58,10 +58,10 @@ class ListPolicies:
         """Print a table."""
         from rich.table import Table
 
-        from loopwm.data.actor import shipped_actors
+        from loopwm.data.actor import SPLITS, shipped_actors
 
         table = Table("seed", "for", "stage", "return", "steps of training", title=self.env_id)
-        for split in ("train", "test"):
+        for split in SPLITS:
             for info in (a.info for a in shipped_actors(self.env_id, split, root=self.root)):
                 returns = f"{info.mean_return:.0f} ± {info.return_std:.0f}"
                 row = (str(info.seed), split, info.stage, returns, f"{info.step:,}")

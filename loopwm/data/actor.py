@@ -17,7 +17,8 @@ from loopwm.errors import ConfigError, DataError, StoreError
 from loopwm.files import write_file
 from loopwm.files.single import read_regular
 
-Split = Literal["train", "test"]
+Split = Literal["train", "valid", "test"]
+SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 Stage = Literal["early", "middle", "late"]
 STAGES: tuple[Stage, ...] = ("early", "middle", "late")
 SHIPPED = Path(__file__).parent / "actors"
@@ -196,10 +197,11 @@ class Actor:
 def split_of(seed: int) -> Split:
     """Say which split the policies of a training seed belong to.
 
-    Seeds 2 and 3 of every four are for testing, so that no policy that made training data is
-    ever met in a test.
+    Of every four seeds, 0 and 1 are for training, 2 for validation and 3 for testing: what is
+    chosen on policies like those of training may fail on others, so choices are made on policies
+    that made no training data, and tested on policies that had no part in the choice.
     """
-    return "test" if seed % 4 in (2, 3) else "train"
+    return ("train", "train", "valid", "test")[seed % 4]
 
 
 def shipped_actors(
@@ -209,7 +211,7 @@ def shipped_actors(
 
     Args:
         env_id: Gymnasium id of the task.
-        split: `train` or `test`: which training seeds (see `split_of`).
+        split: `train`, `valid` or `test`: which training seeds (see `split_of`).
         root: Directory of actors; those that ship with the package by default.
 
     Returns:
@@ -220,8 +222,8 @@ def shipped_actors(
         DataError: If there are none for this task and split; the message says how to train them.
         StoreError: If a file is damaged.
     """
-    if split not in ("train", "test"):
-        raise ConfigError(f"split must be 'train' or 'test', got {split!r}")
+    if split not in SPLITS:
+        raise ConfigError(f"split must be one of {SPLITS}, got {split!r}")
     root = SHIPPED if root is None else Path(root)
     files = sorted((root / env_id.lower()).glob("seed*-*.safetensors"))
     actors = [actor for actor in map(Actor.load, files) if actor.info.split == split]

@@ -56,14 +56,14 @@ def collect_standard(
     A quarter of the rows each comes from excitation and from policies early, middle and late in
     their training. Half of the rows of every policy have Gaussian noise on the actions. On
     Hopper-v5 and Walker2d-v5 velocities are unclipped, and half of the rows of everything are
-    collected with `terminate_when_unhealthy`, half without. The policies of the two splits come
-    from different training seeds, and their episodes are different ones for the same seed.
+    collected with `terminate_when_unhealthy`, half without. The policies of the three splits
+    come from different training seeds, and their episodes are different ones for the same seed.
 
     Args:
         env_id: Gymnasium id of a task that has actors.
         steps: Number of rows, at least a few for every policy and setting.
         seed: Non-negative integer.
-        split: `train` or `test`: whose policies to use.
+        split: `train`, `valid` or `test`: whose policies to use.
         actors: Directory of actors; those that ship with the package by default.
         progress: Show a progress bar; by default where stderr is a terminal.
 

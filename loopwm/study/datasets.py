@@ -8,8 +8,8 @@ from loopwm.data.standard import collect_standard
 from loopwm.data.store import RolloutDataset
 from loopwm.errors import ConfigError, DataError
 
-TEST_ROWS = 40_000
-TRAIN_SEED, TEST_SEED = 0, 1
+VALID_ROWS, TEST_ROWS = 20_000, 40_000
+SEEDS = {"train": 0, "valid": 2, "test": 1}
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,14 @@ class Split:
 
     Attributes:
         train: What models are trained on.
-        valid: What learning rates and shapes are chosen by: other episodes of the same policies.
-        test: What is reported: episodes of policies from other training seeds.
+        held: What training is watched by: other episodes of the same policies.
+        valid: What learning rates, shapes and tolerances are chosen by: episodes of a policy from
+            another training seed.
+        test: What is reported: episodes of a policy from yet another one.
     """
 
     train: RolloutDataset
+    held: RolloutDataset
     valid: RolloutDataset
     test: RolloutDataset
 
@@ -65,14 +68,14 @@ def study_data(experience: Experience, folder: Path) -> Split:
         folder: Where it is kept.
 
     Returns:
-        Training, validation (5% of its episodes) and test set.
+        The four parts; 5% of the training episodes are held.
     """
-    whole = _kept(experience, experience.rows, "train", TRAIN_SEED, folder)
-    test = _kept(experience, TEST_ROWS, "test", TEST_SEED, folder)
+    sizes = {"train": experience.rows, "valid": VALID_ROWS, "test": TEST_ROWS}
+    parts = {name: _kept(experience, rows, name, folder) for name, rows in sizes.items()}
     if experience.observation == "positions":
-        whole, test = (each.keep_obs(position_dims(each)) for each in (whole, test))
-    train, valid = whole.split(0.95, seed=0)
-    return Split(train, valid, test)
+        parts = {name: each.keep_obs(position_dims(each)) for name, each in parts.items()}
+    train, held = parts["train"].split(0.95, seed=0)
+    return Split(train, held, parts["valid"], parts["test"])
 
 
 def position_dims(dataset: RolloutDataset) -> list[int]:
@@ -98,7 +101,8 @@ def is_velocity(name: str) -> bool:
     return name.startswith("d ") and name.endswith("/dt")
 
 
-def _kept(experience: Experience, rows: int, split: str, seed: int, folder: Path) -> RolloutDataset:
+def _kept(experience: Experience, rows: int, split: str, folder: Path) -> RolloutDataset:
+    seed = SEEDS[split]
     path = folder / f"{experience.task}-{experience.mixture}-{rows}-{split}"
     if not path.exists():
         # Two processes may both collect it: the rows are the same, and saving is atomic.

@@ -2,7 +2,6 @@
 
 import math
 import shutil
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -68,7 +67,7 @@ class Cell:
 def run_cell(cell: Cell, folder: Path, threads: int = 1) -> dict[str, Any]:
     """Train and evaluate one model.
 
-    A training run that was stopped goes on where it was.
+    A training run that was stopped goes on where it was; a model that is there is only evaluated.
 
     Args:
         cell: What to train.
@@ -80,37 +79,39 @@ def run_cell(cell: Cell, folder: Path, threads: int = 1) -> dict[str, Any]:
     """
     import torch
 
+    from loopwm.world.build import load
     from loopwm.world.fit import fit
 
     torch.set_num_threads(threads)
-    arm = arm_of(cell.arm)
+    arm, path = arm_of(cell.arm), folder / "models" / cell.name
     wanted = Experience(cell.task, cell.rows, cell.observation, cell.mixture)
     data = study_data(wanted, folder / "data")
-    began = time.perf_counter()
-    try:
-        model = fit(
-            data.train,
-            _config(cell),
-            _fit_config(cell, threads),
-            run_dir=folder / "running" / cell.name,
-            members=arm.members,
-            valid=data.valid,
-        )
-    except NumericalError as error:
-        # A learning rate that is too high is a finding, not a reason to stop the other cells.
-        return {"cell": asdict(cell), "label": arm.label, "validation": None, "failed": str(error)}
-    seconds = time.perf_counter() - began
-    model.save(folder / "models" / cell.name)
-    result = {
+    if path.exists():
+        model = load(path)
+    else:
+        try:
+            model = fit(
+                data.train,
+                _config(cell),
+                _fit_config(cell, threads),
+                run_dir=folder / "running" / cell.name,
+                members=arm.members,
+                valid=data.held,
+            )
+        except NumericalError as error:
+            # A rate that is too high is a finding, not a reason to stop the other cells.
+            failed = {"validation": None, "failed": str(error)}
+            return {"cell": asdict(cell), "label": arm.label, **failed}
+        model.save(path)
+    shutil.rmtree(folder / "running" / cell.name, ignore_errors=True)
+    return {
         "cell": asdict(cell),
         "label": arm.label,
-        "seconds": seconds,
+        "seconds": sum(training_seconds(each) for each in histories(model)),
         "validation": held_out_error(model, data, cell.context),
         "plateau": plateau_gain(model.history),
         **_measure(model, data, cell.context),
     }
-    shutil.rmtree(folder / "running" / cell.name, ignore_errors=True)
-    return result
 
 
 def held_out_error(model: "WorldModel | Ensemble", data: Split, context: int) -> float:
@@ -164,6 +165,16 @@ def _measure_otherwise(
     reports["free"] = measure()
     model.margin = model.config.margin
     return {name: replace(each, by_episode={}) for name, each in reports.items()}
+
+
+def histories(model: "WorldModel | Ensemble") -> list[Sequence[dict[str, Any]]]:
+    """Return the training metrics of a model, or of each member of an ensemble."""
+    return [each.history for each in getattr(model, "members", [model])]
+
+
+def training_seconds(history: Sequence[dict[str, Any]]) -> float:
+    """Return how long a training history took, interruptions left out."""
+    return max((float(each["seconds"]) for each in history if "seconds" in each), default=0.0)
 
 
 def validations(history: Sequence[dict[str, Any]]) -> list[tuple[int, float]]:

@@ -36,8 +36,9 @@ _UNITS = (
 )
 _DATA = (
     "The standard mixture: a quarter of the rows each from excitation and from policies early, "
-    "middle and late in their training, half of the policy episodes with action noise; the test "
-    "set comes from policies of other training seeds."
+    "middle and late in their training, half of the policy episodes with action noise. Policies "
+    "of one training seed make the validation set, on which everything is chosen, policies of "
+    "another the test set, and policies of four others the training set."
 )
 
 # What looping is held against first: the same cell once, and MLPs of four times the parameters.
@@ -231,7 +232,7 @@ def _training(plan: Plan) -> str:
         chosen = (
             f"learning rates (and the shape of the MLP) chosen among {rates} and further ones, "
             "until the best lies between two others, by whole runs of the first seed and the "
-            "geometric mean of their errors after 1 and 15 steps on held-out training episodes. "
+            "geometric mean of their errors after 1 and 15 steps on the validation set. "
         )
     return (
         f"{plan.base.rows:,} transitions, batches of {plan.base.batch} windows, {plan.updates:,} "

@@ -67,7 +67,7 @@ def test_training_writes_an_actor_per_stage_with_its_origin(trained):
 def test_what_training_wrote_is_found_as_actors_of_its_split(trained):
     root, paths = trained
 
-    found = shipped_actors("InvertedPendulum-v5", "test", root=root)
+    found = shipped_actors("InvertedPendulum-v5", "valid", root=root)
 
     assert [actor.info.filename for actor in found] == [
         path.relative_to(root).as_posix() for path in paths
@@ -108,7 +108,7 @@ def test_policies_observe_velocities_unclipped_where_that_is_an_option():
 
 
 @pytest.mark.parametrize("env_id", PRESETS)
-@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
 def test_the_shipped_actors_say_that_they_were_trained_with_the_presets(env_id, split):
     preset = json.loads(json.dumps(dataclasses.asdict(PRESETS[env_id])))
     for actor in shipped_actors(env_id, split):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from loopwm.data.actor import STAGES, Actor, ActorInfo, shipped_actors, split_of
+from loopwm.data.actor import SPLITS, STAGES, Actor, ActorInfo, shipped_actors, split_of
 from loopwm.data.policy import as_policy
 from loopwm.errors import ConfigError, DataError, StoreError
 from loopwm.seed import numpy_rng
@@ -155,12 +155,13 @@ def test_training_and_test_actors_never_share_a_seed(tmp_path):
             info = dataclasses.replace(INFO, seed=seed, stage=stage)
             Actor(network(seed), LOW, HIGH, info).save(tmp_path / info.filename)
 
-    found = {split: shipped_actors("Task-v0", split, root=tmp_path) for split in ("train", "test")}
+    found = {split: shipped_actors("Task-v0", split, root=tmp_path) for split in SPLITS}
 
     assert [(a.info.seed, a.info.stage) for a in found["train"]] == [
         (seed, stage) for seed in (0, 1, 4) for stage in STAGES
     ]
-    assert {a.info.seed for a in found["test"]} == {2, 3}
+    assert {a.info.seed for a in found["valid"]} == {2}
+    assert {a.info.seed for a in found["test"]} == {3}
     assert all(split_of(a.info.seed) == split for split in found for a in found[split])
 
 
@@ -170,17 +171,17 @@ def test_a_task_without_actors_is_refused_with_the_tasks_that_have_some_and_the_
 
 
 def test_an_unknown_split_is_refused():
-    with pytest.raises(ConfigError, match="'valid'"):
-        shipped_actors("Hopper-v5", "valid")
+    with pytest.raises(ConfigError, match="'all'"):
+        shipped_actors("Hopper-v5", "all")
 
 
 @pytest.mark.parametrize("env_id", ["Hopper-v5", "HalfCheetah-v5"])
-@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("split", SPLITS)
 def test_every_shipped_seed_has_three_stages_of_rising_return(env_id, split):
     actors = shipped_actors(env_id, split)
     seeds = sorted({actor.info.seed for actor in actors})
 
-    assert len(seeds) >= 2
+    assert len(seeds) == (4 if split == "train" else 1)
     assert [(a.info.seed, a.info.stage) for a in actors] == [
         (seed, stage) for seed in seeds for stage in STAGES
     ]

@@ -34,7 +34,7 @@ BASE = Cell(task="linear", updates=4, rows=200)
 @pytest.fixture
 def small(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let cells train on the linear world, on tiny models."""
-    split = Split(world.train, world.test, world.test)
+    split = Split(world.train, world.test, world.test, world.test)
     monkeypatch.setattr(efficiency, "study_data", lambda experience, folder: split)
     monkeypatch.setattr(efficiency, "HORIZONS", (1, 5))
     for name in ("looped", "once"):
@@ -100,7 +100,7 @@ def test_a_single_rate_needs_no_trial(small: None, tmp_path: Path) -> None:
 
 
 def test_rates_are_chosen_by_the_error_of_one_step_and_of_fifteen(world: Any) -> None:
-    split = Split(world.train, world.test, world.train)
+    split = Split(world.train, world.train, world.test, world.train)
     model = world.model(0.1)
     report = evaluate(
         model, world.test, (1, 15), train=world.train, sampling=Sampling(ceiling_windows=0)
@@ -123,6 +123,16 @@ def test_a_cell_tells_apart_what_is_held_to_the_range_and_what_is_not(
     # On the validation set, then thrice on the test set.
     assert seen == [(0.1, None), (0.1, None), (0.1, "latent"), (None, None)]
     assert set(result["also"]) == {"latent", "free"}
+
+
+def test_a_model_that_is_there_is_measured_and_not_trained(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run_cell(BASE, tmp_path)
+    monkeypatch.setattr("loopwm.world.fit.fit", lambda *given, **options: pytest.fail("trained"))
+    again = run_cell(BASE, tmp_path)
+    assert again == first
+    assert again["seconds"] > 0
 
 
 def test_a_rate_that_destroys_training_is_a_finding(
@@ -257,11 +267,12 @@ def test_tables_hold_mean_lowest_and_highest_of_the_seeds(world: Any) -> None:
 def test_experience_is_collected_once_and_split_by_episode(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(datasets, "VALID_ROWS", 700)
     monkeypatch.setattr(datasets, "TEST_ROWS", 1200)
     wanted = Experience("Pendulum-v1", 4200, mixture="excitation")
     split = study_data(wanted, tmp_path)
-    assert len(split.train) + len(split.valid) == 4200
-    assert len(split.test) == 1200
+    assert len(split.train) + len(split.held) == 4200
+    assert (len(split.valid), len(split.test)) == (700, 1200)
     monkeypatch.setattr(datasets, "collect", lambda *given: pytest.fail("collected again"))
     again = study_data(wanted, tmp_path)
     np.testing.assert_array_equal(split.train.obs, again.train.obs)

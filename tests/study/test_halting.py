@@ -43,7 +43,7 @@ def data(model: Any, lived_by: Any) -> RolloutDataset:
 
 @pytest.fixture(scope="module")
 def found(model: Any, world: Any, data: RolloutDataset) -> dict[str, Outcome]:
-    return outcomes(model, Split(world.train, data, data), regret=0.05)
+    return outcomes(model, Split(world.train, data, data, data), regret=0.05)
 
 
 def test_every_way_is_measured_and_controls_use_the_rules_iterations(
