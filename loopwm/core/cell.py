@@ -42,6 +42,27 @@ class Cell(Protocol):
         ...
 
 
+@runtime_checkable
+class Unrolls(Protocol):
+    """Be a cell that can run, and differentiate, all iterations of the plain loop at once."""
+
+    @property
+    def unrolls(self) -> bool:
+        """Say whether `unroll` stands in for repeated calls at present."""
+        ...
+
+    def unroll(
+        self,
+        h: Tensor,
+        conditioning: Conditioning,
+        weights: Weights,
+        active: Sequence[int],
+        taps: Sequence[Tensor],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Refine h [B, L, D] as often as `active` is long, each time its first `active[t]` rows."""
+        ...
+
+
 class BoundedCell(nn.Module):
     """Keep, inject and correct, with a bound on the state that holds for any number of iterations.
 
@@ -170,7 +191,7 @@ class BoundedCell(nn.Module):
             taps = [(tap[:, None] * tokens + offsets).flatten() for tap in taps]
         injected, bias = (part.flatten(0, -2) for part in conditioning)
         given = (h.flatten(0, -2), injected, bias, weights[0], self.from_state, self.leave)
-        last, previous, tapped = BoundedLoop.apply(*given, active, taps)  # type: ignore[misc]
+        last, previous, tapped = BoundedLoop.apply(*given, active, taps)
         return last.view_as(h), previous.view_as(h), tapped.view(-1, *h.shape[1:])
 
 

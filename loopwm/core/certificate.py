@@ -2,13 +2,35 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 _POWER_STEPS = 30
+
+
+@runtime_checkable
+class Bounds(Protocol):
+    """Be a cell whose states are proven to stay within a bound."""
+
+    def proven_bound(self, injection: float, start: Tensor) -> float:
+        """Bound the norm of a token, from a bound on its injection's and the state [D] at first."""
+        ...
+
+
+@runtime_checkable
+class Contracts(Protocol):
+    """Be a cell that is proven to bring any two states closer."""
+
+    def proven_rate(self) -> float:
+        """Return the largest factor by which an iteration shrinks a distance."""
+        ...
+
+    def proven_slack(self, bound: float, injection: float, unit: float) -> float:
+        """Bound what rounding by `unit` adds to a distance, within bounds on state and input."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -65,8 +87,8 @@ def certify(
 ) -> Certificate:
     """Compute what is proven of a loop over a cell, in float64 from the weights as they are.
 
-    A cell takes part by methods of its own: `proven_bound(injection, start)`, and `proven_rate()`
-    with `proven_slack(bound, injection, unit)`. Of a cell that has none, nothing is proven.
+    A cell takes part by the methods of `Bounds` and of `Contracts`; of one that has none, nothing
+    is proven.
 
     Args:
         cell: The refinement that is repeated.
@@ -74,17 +96,16 @@ def certify(
         start: State that the loop starts from, or was started from before it was carried on.
         assumptions: What the bound on the injection takes for granted.
     """
-    rate = cell.proven_rate() if hasattr(cell, "proven_rate") else None  # type: ignore[operator]
+    rate = cell.proven_rate() if isinstance(cell, Contracts) else None
     bound, slack = None, None
-    if hasattr(cell, "proven_bound") and injection is not None:
-        bound = float(cell.proven_bound(injection, start))  # type: ignore[operator]
+    if isinstance(cell, Bounds) and injection is not None:
+        bound = cell.proven_bound(injection, start)
     dtype = next(cell.parameters()).dtype
     taken = ["exact arithmetic"]
     if rate is not None:
         taken.append("the input stays the same over the iterations of an environment step")
-    if rate is not None and bound is not None and injection is not None:
-        unit = torch.finfo(dtype).eps / 2
-        slack = cell.proven_slack(bound, injection, unit)  # type: ignore[operator]
+    if isinstance(cell, Contracts) and bound is not None and injection is not None:
+        slack = cell.proven_slack(bound, injection, torch.finfo(dtype).eps / 2)
     if bound is not None:
         taken += assumptions
     name = str(dtype).removeprefix("torch.")

@@ -92,9 +92,14 @@ class ContractiveCell(nn.Module):
             nn.init.zeros_(self.divide.weight)
             nn.init.zeros_(self.divide.bias)
 
+    @property
+    def lipschitz_layers(self) -> list[LipschitzLayer]:
+        """Return the layers that G is made of; torch's list of modules forgets their type."""
+        return [layer for layer in self.layers if isinstance(layer, LipschitzLayer)]
+
     def constrain(self) -> Weights:
         """Return a and s^1/2 where they do not depend on e, then each layer's weights."""
-        pairs = [layer.constrain() for layer in self.layers]  # type: ignore[operator]
+        pairs = [layer.constrain() for layer in self.lipschitz_layers]
         return (*self._divided(self.shares), *(weight for pair in pairs for weight in pair))
 
     def condition(self, e: Float[Tensor, "*B D"]) -> Conditioning:
@@ -134,8 +139,8 @@ class ContractiveCell(nn.Module):
         says by how much.
         """
         product = 1.0
-        for layer in self.layers:
-            enter, leave = (weight.detach().double() for weight in layer.constrain())  # type: ignore[operator]
+        for layer in self.lipschitz_layers:
+            enter, leave = (weight.detach().double() for weight in layer.constrain())
             norms = enter.square().sum(1).clamp_min(_TINY)
             # leave = 2 W' / T, so T can be read off each row.
             total = 2 * norms / (enter * leave).sum(1).clamp_min(_TINY)
@@ -165,8 +170,8 @@ class ContractiveCell(nn.Module):
         """
         into, out = (self.width + 2) * unit, (self.hidden + 2) * unit
         size, error = bound, 2 * unit * bound
-        for layer, weight, bias in zip(self.layers, *self._shifts(), strict=True):
-            enter, leave = (part.detach().double().norm() for part in layer.constrain())  # type: ignore[operator]
+        for layer, weight, bias in zip(self.lipschitz_layers, *self._shifts(), strict=True):
+            enter, leave = (part.detach().double().norm() for part in layer.constrain())
             shift = float(weight.norm() * injection + bias.norm())
             pre = float(enter) * size + shift
             error += float(leave) * (into + out) * pre + out * size
@@ -187,8 +192,8 @@ class ContractiveCell(nn.Module):
         rate, lipschitz = self.proven_rate(), self.lipschitz()
         norm = torch.linalg.matrix_norm
         at_zero = 0.0
-        for layer, weight, bias in zip(self.layers, *self._shifts(), strict=True):
-            leave = layer.constrain()[1].detach().double()  # type: ignore[operator]
+        for layer, weight, bias in zip(self.lipschitz_layers, *self._shifts(), strict=True):
+            leave = layer.constrain()[1].detach().double()
             reach = norm(weight, 2) * injection + bias.norm()
             at_zero = at_zero * lipschitz + float(norm(leave, 2) * reach)
         forced = float(norm(self.inject.weight.detach().double(), 2)) * injection

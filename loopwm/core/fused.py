@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from loopwm.core.block import RMS_EPS
@@ -26,7 +26,7 @@ class BoundedLoop(torch.autograd.Function):
 
     @staticmethod
     def forward(  # noqa: PLR0913 - autograd hands over tensors one by one
-        ctx: FunctionCtx,
+        ctx: Any,
         h: Tensor,
         injected: Tensor,
         bias: Tensor,
@@ -71,13 +71,14 @@ class BoundedLoop(torch.autograd.Function):
             stay = active[t + 1] if t + 1 < len(active) else 0
             last[stay:rows], previous[stay:rows] = out[stay:], h[stay:]
             h = out[:stay]
-        ctx.active, ctx.taps = active, taps  # type: ignore[attr-defined]
+        ctx.active, ctx.taps = active, taps
         ctx.save_for_backward(normed, scale, pre, hidden, retention, enter, leave)
         ctx.mark_non_differentiable(previous)
         return last, previous, tapped
 
     @staticmethod
     @once_differentiable
+    # The decorator's types take the context by position only, torch's own base class also by name.
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         """Return the gradients of the six tensors."""
         d_last, _, d_tapped = grads

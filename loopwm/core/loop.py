@@ -1,16 +1,23 @@
 """The looped core: run one cell to a depth, per row, and let rows that are done leave the batch."""
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from loopwm.core.cell import Cell, Conditioning
-from loopwm.core.grad import Full, GradientMode
+from loopwm.core.cell import Cell, Conditioning, Unrolls, Weights
+from loopwm.core.depth import Flow
+from loopwm.core.flow import run_flow
+from loopwm.core.grad import FixedPointMode, Full, GradientMode, LastK
 from loopwm.core.halt import Readout, StopRule
 from loopwm.core.program import LOOPWM, Program, State
-from loopwm.core.rows import LoopOutput, run_all, run_depths, run_until
+from loopwm.core.rows import Iterate, LoopOutput, Unroll, run_all, run_depths
+from loopwm.core.until import run_until
+from loopwm.errors import ConfigError
 
 
 class LoopedCore(nn.Module):
@@ -19,14 +26,18 @@ class LoopedCore(nn.Module):
     Args:
         cell: The refinement whose weights every iteration shares.
         program: Which latent is refined from which.
+        flow: Runs the cell in continuous time in place of the loop.
     """
 
-    def __init__(self, cell: Cell, program: Program = LOOPWM) -> None:
+    def __init__(self, cell: Cell, program: Program = LOOPWM, flow: Flow | None = None) -> None:
         super().__init__()
         if not isinstance(cell, nn.Module):
             raise TypeError(f"cell must be a torch.nn.Module, got {type(cell).__name__}")
         self.cell: Cell = cell
         self.program = program
+        self.flow = flow
+        # Asked once: to look a protocol up takes as long as a small refinement.
+        self._unrolls = program == LOOPWM and isinstance(cell, Unrolls)
 
     def refine(self, h: Float[Tensor, "B L D"], e: Float[Tensor, "B L D"]) -> Tensor:
         """Apply one iteration to a single-latent state, as inference does."""
@@ -48,16 +59,24 @@ class LoopedCore(nn.Module):
         Args:
             z: Latents to start from, each [B, L, D].
             e: Injection, held fixed over the iterations.
-            depth: Iterations to run, at least 1; per row if a tensor. With `stop`, the most.
+            depth: Iterations to run, at least 1; per row if a tensor. With `stop`, the most. Of a
+                flow, how long it runs.
             stop: Rule by which rows may leave earlier.
             readout: Decodes the readout latent for the stop rule.
             grad: How gradients flow through the iterations.
             tap: Per-row iteration, between 1 and the row's depth, whose state is returned too;
-                not together with `stop`.
+                not together with `stop`. Under a mode that runs the loop without gradient it is
+                refined once more, with gradient; this needs a program of one latent.
 
         Returns:
             The refined latents and, per row, what the loop did.
+
+        Raises:
+            ConfigError: If a flow is given a stop rule or a gradient mode that counts iterations.
+            NumericalError: If the solver of a flow cannot go on.
         """
+        if tap is not None and stop is not None:
+            raise ValueError("tap and stop cannot be used together: tap is for training")
         weights = self.cell.constrain()
 
         def iterate(fixed: Conditioning, *states: Tensor) -> State:
@@ -65,19 +84,78 @@ class LoopedCore(nn.Module):
 
         fixed = self.program.prepare(self.cell, e)
         chosen = self.program.readout
-        if stop is not None:
-            if tap is not None:
-                raise ValueError("tap and stop cannot be used together: tap is for training")
-            return run_until(iterate, z, fixed, depth, stop, readout, grad, chosen)
-        # A cell may have a faster way to run, and to differentiate, the plain loop.
-        unrolls = isinstance(grad, Full) and self.program == LOOPWM
-        unrolls = unrolls and getattr(self.cell, "unrolls", False)
-        if isinstance(depth, int) and tap is None and not unrolls:
-            return run_all(iterate, z, fixed, depth, grad, chosen)
-        if isinstance(depth, int):
-            depth = torch.full((e.shape[0],), depth, device=e.device)
+        full = isinstance(grad, Full)
+        unroll = self._unroll(weights) if full else None
+        at_rest = grad if not full and isinstance(grad, FixedPointMode) else None
+        if at_rest is not None:
+            z = tuple(s.detach() for s in z)
+        if self.flow is not None:
+            _check_flow(self.flow, stop, grad)
+            once = partial(_evaluate, grad, iterate)
+            out = run_flow(once, z, fixed, depth, tap, chosen, self.flow, self.parameters())
+        elif stop is not None:
+            out = run_until(iterate, z, fixed, depth, stop, readout, grad, chosen)
+        elif isinstance(depth, int) and tap is None and unroll is None:
+            out = run_all(iterate, z, fixed, depth, grad, chosen)
+        else:
+            if isinstance(depth, int):
+                depth = torch.full((e.shape[0],), depth, device=e.device)
+            out = run_depths(iterate, z, fixed, depth, tap, grad, chosen, unroll)
+        if at_rest is not None and self._learns_from(fixed):
+            return self._finished(out, at_rest, iterate, fixed)
+        return out
 
-        def unroll(h: Tensor, fixed: Conditioning, *rows: Any) -> tuple[Tensor, Tensor, Tensor]:
-            return self.cell.unroll(h, fixed, weights, *rows)  # type: ignore[attr-defined]
+    def _unroll(self, weights: Weights) -> Unroll | None:
+        """Return the cell's faster way to run, and to differentiate, the plain loop."""
+        if not self._unrolls:
+            return None
+        cell = cast(Unrolls, self.cell)
+        if not cell.unrolls:
+            return None
 
-        return run_depths(iterate, z, fixed, depth, tap, grad, chosen, unroll if unrolls else None)
+        def unroll(
+            h: Tensor, fixed: Conditioning, active: Sequence[int], taps: Sequence[Tensor]
+        ) -> tuple[Tensor, Tensor, Tensor]:
+            return cell.unroll(h, fixed, weights, active, taps)
+
+        return unroll
+
+    def _learns_from(self, fixed: Conditioning) -> bool:
+        """Say whether anything that the iterations depend on wants a gradient."""
+        sources = (*fixed, *self.parameters())
+        return torch.is_grad_enabled() and any(source.requires_grad for source in sources)
+
+    def _finished(
+        self, out: LoopOutput, grad: FixedPointMode, iterate: Iterate, fixed: Conditioning
+    ) -> LoopOutput:
+        """Give the states of a loop that ran without gradient the one that the mode makes."""
+        tapped = out.tapped
+        if tapped is not None:
+            if self.program.num_states > 1:
+                raise ValueError(
+                    f"grad={grad} cannot refine a tapped state on: it keeps one of "
+                    f"{self.program.num_states} latents; use Full, Checkpointed or LastK"
+                )
+            tapped = iterate(fixed, tapped)[0]
+        return replace(out, state=grad.finish(iterate, fixed, out.state), tapped=tapped)
+
+
+def _evaluate(grad: GradientMode, iterate: Iterate, fixed: Conditioning, *states: Tensor) -> State:
+    """Evaluate the cell for a solver, each time as if it were the last iteration."""
+    return grad.step(partial(iterate, fixed), states, 1)
+
+
+def _check_flow(flow: Flow, stop: StopRule | None, grad: GradientMode) -> None:
+    """Refuse what only iterations have."""
+    if stop is not None:
+        raise ConfigError(
+            f"halt={stop} stops between iterations, and a flow has none: use lw.Fixed, which says "
+            "how long it runs"
+        )
+    if isinstance(grad, LastK):
+        raise ConfigError(
+            f"grad={grad} counts iterations, and a flow has none: use Full, Checkpointed, Phantom "
+            "or Implicit"
+        )
+    if flow.adjoint and not isinstance(grad, Full):
+        raise ConfigError(f"Flow.adjoint needs grad=Full(), got {grad}")

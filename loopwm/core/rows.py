@@ -1,7 +1,7 @@
-"""Run each row of a batch to its own depth: rows that are done leave, which saves their time."""
+"""Run each row of a batch to a depth known beforehand: rows that are done leave the batch."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -10,7 +10,6 @@ from torch import Tensor
 
 from loopwm.core.cell import Conditioning
 from loopwm.core.grad import GradientMode
-from loopwm.core.halt import Readout, StopRule
 from loopwm.core.program import State
 
 # The whole loop at once: latent, conditioning, rows of each iteration, rows tapped after each;
@@ -28,7 +27,7 @@ class LoopOutput:
 
     Attributes:
         state: Refined latents, each [B, L, D].
-        n_iters: Iterations that each row ran.
+        n_iters: Iterations that each row ran; of a flow, evaluations of the cell.
         residual: Relative change of the readout latent in each row's last iteration.
         settled: Whether the stop rule ended the row; without one, always False.
         tapped: The readout latent after the iterations that `tap` asked for, or None.
@@ -142,93 +141,11 @@ def run_depths(
     )
 
 
-def run_until(
-    iterate: Iterate,
-    z: State,
-    fixed: Conditioning,
-    depth: int | Int[Tensor, " B"],
-    stop: StopRule,
-    readout: Readout | None,
-    grad: GradientMode,
-    chosen: int,
-) -> LoopOutput:
-    """Run each row until the stop rule lets it go, or to its depth.
-
-    Args:
-        iterate: One iteration: from the conditioning and the states to the states.
-        z: Initial states, rows first.
-        fixed: What conditions every iteration, rows first.
-        depth: Most iterations, of all rows or of each, at least 1.
-        stop: Decides after each iteration which rows are settled.
-        readout: Decodes the chosen state for stop rules that look at the prediction.
-        grad: How gradients flow through the iterations.
-        chosen: Index of the state that the stop rule and the residual look at.
-    """
-    if not len(z[0]):
-        return run_all(iterate, z, fixed, 1, grad, chosen)
-    rows = torch.arange(len(z[0]), device=z[0].device)
-    limit = torch.full_like(rows, depth) if isinstance(depth, int) else depth
-    left = _Left(chosen)
-    signal, calm = stop.signal(z[chosen], readout), torch.zeros_like(rows)
-    for t in range(1, int(limit.max()) + 1):
-        before = z
-        z = grad.step(partial(iterate, fixed), z, limit - t + 1)
-        now = stop.signal(z[chosen], readout)
-        calm = torch.where(stop.met(now, signal), calm + 1, 0)
-        signal, settled = now, calm >= stop.patience
-        leaving = settled | (limit <= t)
-        if not bool(leaving.any()):
-            continue
-        left.add(leaving, rows, z, before, settled, t)
-        stay = (~leaving).nonzero().squeeze(1)
-        if not len(stay):
-            break
-        z, fixed = _select(z, stay), _select(fixed, stay)
-        rows, limit, calm, signal = _select((rows, limit, calm, signal), stay)
-    return left.assemble()
-
-
 def relative_change(now: Float[Tensor, "B L D"], before: Float[Tensor, "B L D"]) -> Tensor:
     """Return ||now - before|| / ||now|| of each row, without gradient."""
     with torch.no_grad():
         change = torch.linalg.vector_norm((now - before).flatten(1), dim=1)
         return change / torch.linalg.vector_norm(now.flatten(1), dim=1).clamp_min(1e-12)
-
-
-@dataclass(slots=True)
-class _Left:
-    """Collect the rows that a stop rule let go, until all have left."""
-
-    chosen: int
-    rows: list[Tensor] = field(default_factory=list)
-    states: list[State] = field(default_factory=list)
-    counts: list[Tensor] = field(default_factory=list)
-    residuals: list[Tensor] = field(default_factory=list)
-    settled: list[Tensor] = field(default_factory=list)
-
-    def add(
-        self, leaving: Tensor, rows: Tensor, z: State, before: State, settled: Tensor, t: int
-    ) -> None:
-        out = leaving.nonzero().squeeze(1)
-        states = _select(z, out)
-        self.rows.append(rows[out])
-        self.states.append(states)
-        self.counts.append(torch.full_like(out, t))
-        self.residuals.append(relative_change(states[self.chosen], before[self.chosen][out]))
-        self.settled.append(settled[out])
-
-    def assemble(self) -> LoopOutput:
-        order = torch.cat(self.rows).argsort()
-        return LoopOutput(
-            state=tuple(torch.cat(parts)[order] for parts in zip(*self.states, strict=True)),
-            n_iters=torch.cat(self.counts)[order],
-            residual=torch.cat(self.residuals)[order],
-            settled=torch.cat(self.settled)[order],
-        )
-
-
-def _select(tensors: tuple[Tensor, ...], rows: Tensor) -> tuple[Tensor, ...]:
-    return tuple(tensor.index_select(0, rows) for tensor in tensors)
 
 
 def _split(

@@ -35,8 +35,8 @@ _TYPES = {
     for module, kinds in {
         "world": (WorldConfig, MLP, Untied, GRU, configs.Mean, configs.Gaussian, configs.Objective),
         "core": (Bounded, Contractive),
-        "depth": (depth.Fixed, depth.Uniform, depth.Poisson),
-        "grad": (grad.Full, grad.Checkpointed, grad.LastK),
+        "depth": (depth.Fixed, depth.Uniform, depth.Poisson, depth.Flow),
+        "grad": (grad.Full, grad.Checkpointed, grad.LastK, grad.Phantom, grad.Implicit),
     }.items()
     for kind in kinds
 }

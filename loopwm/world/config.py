@@ -82,7 +82,8 @@ class WorldConfig:
     Args:
         width: Width D of the latent state, at least 1.
         cell: The refinement that the loop repeats.
-        depth: Iterations in training; `depth.typical` is what inference runs by default.
+        depth: Iterations in training, or a flow in their place; `depth.typical` is what inference
+            runs by default.
         head: What is predicted of the observation's change.
         feedback: What `imagine` feeds back by default: each decoded observation, or only the
             latent state.
@@ -103,7 +104,7 @@ class WorldConfig:
 
     width: int = 64
     cell: CellConfig = Bounded()
-    depth: depths.Fixed | depths.Uniform | depths.Poisson = depths.Poisson(6)
+    depth: depths.Fixed | depths.Uniform | depths.Poisson | depths.Flow = depths.Poisson(6)
     head: Head = Mean()
     feedback: Feedback = "observation"
     carry: bool = True

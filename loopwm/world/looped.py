@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from loopwm.core.block import init_linear, rms_norm
+from loopwm.core.depth import Flow
 from loopwm.core.loop import LoopedCore
 from loopwm.core.make import make_cell
 from loopwm.world.config import WorldConfig
@@ -34,7 +35,8 @@ class LoopedDynamics(nn.Module):
         if self.recall is not None:
             init_linear(self.recall.weight, gain=0.1)
         self.origin = nn.Parameter(torch.zeros(config.width))
-        self.core = LoopedCore(make_cell(config.width, config.cell))
+        flow = config.depth if isinstance(config.depth, Flow) else None
+        self.core = LoopedCore(make_cell(config.width, config.cell), flow=flow)
 
     def initial(self, batch: int) -> Carry:
         """Return the learned starting state for `batch` rows, if the state is carried."""

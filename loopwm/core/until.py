@@ -1,0 +1,108 @@
+"""Run each row until a stop rule lets it go: rows that have left the batch cost no more time."""
+
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from loopwm.core.cell import Conditioning
+from loopwm.core.grad import GradientMode
+from loopwm.core.halt import Readout, StopRule
+from loopwm.core.program import State
+from loopwm.core.rows import Iterate, LoopOutput, relative_change, run_all
+
+
+def run_until(
+    iterate: Iterate,
+    z: State,
+    fixed: Conditioning,
+    depth: int | Int[Tensor, " B"],
+    stop: StopRule,
+    readout: Readout | None,
+    grad: GradientMode,
+    chosen: int,
+) -> LoopOutput:
+    """Run each row until the stop rule lets it go, or to its depth.
+
+    Args:
+        iterate: One iteration: from the conditioning and the states to the states.
+        z: Initial states, rows first.
+        fixed: What conditions every iteration, rows first.
+        depth: Most iterations, of all rows or of each, at least 1.
+        stop: Decides after each iteration which rows are settled.
+        readout: Decodes the chosen state for stop rules that look at the prediction.
+        grad: How gradients flow through the iterations.
+        chosen: Index of the state that the stop rule and the residual look at.
+    """
+    if not len(z[0]):
+        return run_all(iterate, z, fixed, 1, grad, chosen)
+    rows = torch.arange(len(z[0]), device=z[0].device)
+    limit = depth if isinstance(depth, int) else int(depth.max())
+    left, calm = _Left(), torch.zeros_like(rows)
+    signal = stop.signal(z[chosen], readout)
+    for t in range(1, limit + 1):
+        before = z[chosen]
+        z = grad.step(partial(iterate, fixed), z, depth - t + 1)
+        now = stop.signal(z[chosen], readout)
+        settled = stop.met(now, signal)
+        if stop.patience > 1:
+            calm = torch.where(settled, calm + 1, 0)
+            settled = calm >= stop.patience
+        leaving = settled if isinstance(depth, int) else settled | (depth <= t)
+        out = leaving.nonzero().squeeze(1)
+        if t == limit or len(out) == len(rows):
+            left.add(rows, z, before, settled, t)
+            break
+        signal = now
+        if not len(out):
+            continue
+        left.add(rows[out], _select(z, out), before[out], settled[out], t)
+        # Most of what an iteration reads beside the weights is copied here: once for each time
+        # that rows leave, which the iterations that they are spared repay.
+        stay = leaving.logical_not().nonzero().squeeze(1)
+        z, fixed = _select(z, stay), _select(fixed, stay)
+        rows, signal, calm = _select((rows, signal, calm), stay)
+        depth = depth if isinstance(depth, int) else depth[stay]
+    return left.assemble(chosen)
+
+
+@dataclass(slots=True)
+class _Left:
+    """Collect the rows that have left, until all have."""
+
+    rows: list[Tensor] = field(default_factory=list)
+    states: list[State] = field(default_factory=list)
+    before: list[Tensor] = field(default_factory=list)
+    settled: list[Tensor] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+
+    def add(self, rows: Tensor, z: State, before: Tensor, settled: Tensor, t: int) -> None:
+        self.rows.append(rows)
+        self.states.append(z)
+        self.before.append(before)
+        self.settled.append(settled)
+        self.counts.append(t)
+
+    def assemble(self, chosen: int) -> LoopOutput:
+        """Put all rows back into their places."""
+        rows = torch.cat(self.rows)
+        states = tuple(torch.cat(parts) for parts in zip(*self.states, strict=True))
+        sizes = torch.tensor([len(each) for each in self.rows])
+        counts = torch.tensor(self.counts).repeat_interleave(sizes).to(rows.device)
+        residual = relative_change(states[chosen], torch.cat(self.before))
+
+        def back(values: Tensor) -> Tensor:
+            return torch.empty_like(values).index_copy(0, rows, values)
+
+        return LoopOutput(
+            state=tuple(back(each) for each in states),
+            n_iters=back(counts),
+            residual=back(residual),
+            settled=back(torch.cat(self.settled)),
+        )
+
+
+def _select(tensors: tuple[Tensor, ...], rows: Tensor) -> tuple[Tensor, ...]:
+    return tuple(tensor.index_select(0, rows) for tensor in tensors)
