@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from loopwm.core.anderson import Anderson
 from loopwm.core.cell import Cell, Conditioning, Unrolls, Weights
 from loopwm.core.depth import Flow
 from loopwm.core.flow import run_flow
@@ -27,6 +28,10 @@ class LoopedCore(nn.Module):
         cell: The refinement whose weights every iteration shares.
         program: Which latent is refined from which.
         flow: Runs the cell in continuous time in place of the loop.
+
+    Attributes:
+        solver: Extrapolates between iterations where no gradient is wanted; None for the plain
+            loop, which it is unless set.
     """
 
     def __init__(self, cell: Cell, program: Program = LOOPWM, flow: Flow | None = None) -> None:
@@ -36,6 +41,7 @@ class LoopedCore(nn.Module):
         self.cell: Cell = cell
         self.program = program
         self.flow = flow
+        self.solver: Anderson | None = None
         # Asked once: to look a protocol up takes as long as a small refinement.
         self._unrolls = program == LOOPWM and isinstance(cell, Unrolls)
 
@@ -82,6 +88,9 @@ class LoopedCore(nn.Module):
         def iterate(fixed: Conditioning, *states: Tensor) -> State:
             return self.program.iterate(self.cell, states, fixed, weights)
 
+        if self.solver is not None and not torch.is_grad_enabled():
+            self._check_solver()
+            iterate, z = partial(self.solver.step, iterate), self.solver.begin(z)
         fixed = self.program.prepare(self.cell, e)
         chosen = self.program.readout
         full = isinstance(grad, Full)
@@ -103,7 +112,14 @@ class LoopedCore(nn.Module):
             out = run_depths(iterate, z, fixed, depth, tap, grad, chosen, unroll)
         if at_rest is not None and self._learns_from(fixed):
             return self._finished(out, at_rest, iterate, fixed)
-        return out
+        return replace(out, state=out.state[: self.program.num_states])
+
+    def _check_solver(self) -> None:
+        if self.program.num_states > 1 or self.flow is not None:
+            raise ConfigError(
+                "core.solver extrapolates loops of one latent; "
+                "set it to None for other programs and for flows"
+            )
 
     def _unroll(self, weights: Weights) -> Unroll | None:
         """Return the cell's faster way to run, and to differentiate, the plain loop."""

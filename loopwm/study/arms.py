@@ -50,6 +50,10 @@ ARMS = {
     "contractive-0.8": Arm("contractive, rate 0.8", _with(Contractive(0.8))),
     "contractive-gated": Arm("contractive, rate 0.99, gated", _with(Contractive(0.99, gated=True))),
     "contractive-wide": Arm("contractive, rate 0.99, 3 layers", _with(Contractive(0.99, layers=3))),
+    "settling": Arm(
+        "looped, trained to settle (0.05)", WorldConfig(objective=Objective(settle=0.05))
+    ),
+    "cold": Arm("looped, from the learned start at every step", WorldConfig(warm=False)),
     "gaussian": Arm("looped, Gaussian head", WorldConfig(head=Gaussian())),
     "ensemble": Arm("ensemble of 5, Gaussian heads", WorldConfig(head=Gaussian()), members=5),
     "mlp-ensemble": Arm("ensemble of 5 MLP 4x200, Gaussian heads", MLP(head=Gaussian()), members=5),

@@ -47,7 +47,7 @@ _HEADLINE = ("looped", "once", "mlp-4x208", "mlp-3x256", "mlp-2x384")
 # From free to proven: bounded; bounded whatever the weights; contractive, at falling rates.
 DIAL = (
     *("looped", "bounded-gain", "contractive-0.99", "contractive-0.95", "contractive-0.8"),
-    *("contractive-gated", "contractive-wide"),
+    *("contractive-gated", "contractive-wide", "settling", "cold"),
 )
 
 _FREE = "all parts, imagination held to no range"

@@ -51,6 +51,8 @@ class Objective:
         termination: Weight of the cross-entropy of termination.
         intermediate: Weight of the first step's observation error, decoded at a random earlier
             iteration.
+        settle: Weight of the squared relative change that one iteration more would make to the
+            first step's state: with it, loops learn to come to rest (arXiv 2608.18222).
         mask: Probability that an imagined step of training hides the observation from the model,
             so that it learns to go on from its latent state alone.
         context: Real observations that a training window begins with, at least 1: from 2 on, the
@@ -60,11 +62,12 @@ class Objective:
     reward: float = 0.1
     termination: float = 0.1
     intermediate: float = 0.3
+    settle: float = 0.0
     mask: float = 0.0
     context: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("reward", "termination", "intermediate"):
+        for name in ("reward", "termination", "intermediate", "settle"):
             if getattr(self, name) < 0:
                 raise ConfigError(
                     f"Objective.{name} must not be negative, got {getattr(self, name)}"
@@ -89,6 +92,8 @@ class WorldConfig:
             latent state.
         carry: Whether the latent state is carried from one environment step to the next; without
             it, every step starts from the learned initial state.
+        warm: Whether the loop of a step starts from the carried state; without it, from the learned
+            one, and what is carried enters the injection alone.
         frames: Number of latest observations that the model is shown, at least 1.
         clip: Inputs are clipped at this many standard deviations, which bounds the injection.
         margin: Imagined observations that are fed back stay within the range of the training data
@@ -108,6 +113,7 @@ class WorldConfig:
     head: Head = Mean()
     feedback: Feedback = "observation"
     carry: bool = True
+    warm: bool = True
     frames: int = 1
     clip: float = 10.0
     margin: float | None = 0.1

@@ -24,6 +24,7 @@ class Run:
         tap: Per-row iteration whose feature is wanted as well.
         settled_tol: Largest relative change in the last iteration that counts as settled where no
             rule decides.
+        drift: Whether `Advance.drift` is wanted.
     """
 
     depth: int | Tensor
@@ -31,6 +32,7 @@ class Run:
     readout: Readout | None = None
     tap: Tensor | None = None
     settled_tol: float = 0.05
+    drift: bool = False
 
     @classmethod
     def of(
@@ -74,6 +76,8 @@ class Advance:
         residual: Relative change in the last iteration; 0 for a model without a loop.
         settled: Whether the refinement had settled; True for a model without a loop.
         tapped: The feature after the iterations that `Run.tap` asked for, or None.
+        drift: How far one further iteration would move the state, squared and relative to its
+            norm, with gradient, if `Run.drift` asked for it, else None.
     """
 
     carry: Carry
@@ -82,6 +86,7 @@ class Advance:
     residual: Float[Tensor, " B"]
     settled: Bool[Tensor, " B"]
     tapped: Float[Tensor, "B D"] | None = None
+    drift: Float[Tensor, " B"] | None = None
 
     @classmethod
     def single(cls, carry: Carry, feature: Tensor, n_iters: int = 1) -> "Advance":

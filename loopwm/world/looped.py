@@ -27,6 +27,7 @@ class LoopedDynamics(nn.Module):
         super().__init__()
         self.width = config.width
         self.carries = config.carry
+        self.warm = config.warm
         self.grad = config.grad
         self.enter = nn.Linear(inputs, config.width)
         init_linear(self.enter.weight)
@@ -52,10 +53,11 @@ class LoopedDynamics(nn.Module):
 
     def forward(self, carry: Carry, x: Float[Tensor, "B X"], run: Run) -> Advance:
         """Refine the carried state under this step's injection."""
-        h = carry[0] if self.carries else self._origin(x.shape[0])
+        h = carry[0] if self.carries and self.warm else self._origin(x.shape[0])
+        e = self.injection(carry, x)
         out = self.core(
             (h,),
-            self.injection(carry, x),
+            e,
             run.depth,
             stop=run.stop,
             readout=run.readout,
@@ -70,4 +72,9 @@ class LoopedDynamics(nn.Module):
             residual=out.residual,
             settled=settled,
             tapped=None if out.tapped is None else out.tapped.flatten(1),
+            drift=self._drift(out.state[0], e) if run.drift else None,
         )
+
+    def _drift(self, h: Float[Tensor, "B 1 D"], e: Float[Tensor, "B 1 D"]) -> Float[Tensor, " B"]:
+        moved = (self.core.refine(h, e) - h).flatten(1).square().sum(1)
+        return moved / h.flatten(1).square().sum(1).clamp_min(1e-12)

@@ -22,6 +22,7 @@ class _Unrolled:
 
     errors: list[Tensor] = field(default_factory=list)
     early: Tensor | None = None
+    drift: Tensor | None = None
     features: list[Tensor] = field(default_factory=list)
 
 
@@ -57,6 +58,9 @@ def sequence_loss(
     if unrolled.early is not None:
         early = (unrolled.early.square().mean(-1) * valid[:, 0]).sum()
         loss = loss + weights.intermediate * early / valid[:, 0].sum().clamp_min(1)
+    if unrolled.drift is not None:
+        drift = (unrolled.drift * valid[:, 0]).sum() / valid[:, 0].sum().clamp_min(1)
+        loss = loss + weights.settle * drift
     features = torch.stack(unrolled.features, dim=1)
     reward = mean(_reward_error(model, features, batch))
     alive = mean(_termination_error(model, features, batch))
@@ -122,7 +126,9 @@ def _unroll(model: WorldModel, batch: SequenceBatch, generator: torch.Generator)
         unrolled.features.append(out.feature)
         if out.tapped is not None:
             unrolled.early = (model.moved(state[0], out.tapped) - target[:, 1]) / scale
-            run = replace(run, tap=None)
+        if out.drift is not None:
+            unrolled.drift = out.drift
+        run = replace(run, tap=None, drift=False)
         if k + 1 < model.config.objective.context:
             real = target[:, k + 1]
             state = model.next_state(state, real, torch.ones_like(state[1]), out.carry)
@@ -138,15 +144,16 @@ def _plan(model: WorldModel, rows: int, generator: torch.Generator) -> Run:
     """Draw each row's depth and the earlier iteration whose decoding is trained too."""
     depth = model.depth
     looped = depth.typical > 1
+    drift = looped and model.config.objective.settle > 0
     if isinstance(depth, Fixed) and not (looped and model.config.objective.intermediate):
-        return Run(depth.iterations)
+        return Run(depth.iterations, drift=drift)
     # Depths are independent of the rows, so sorting them costs nothing and spares the core a sort.
     counts = depth.sample(rows, generator).sort(descending=True).values
     tap = None
     if model.config.objective.intermediate:
         share = torch.rand(rows, generator=generator, device=generator.device)
         tap = 1 + (share * counts).long()
-    return Run(counts, tap=tap)
+    return Run(counts, tap=tap, drift=drift)
 
 
 def _seen(model: WorldModel, state: State, generator: torch.Generator) -> Tensor:

@@ -27,6 +27,7 @@ def sequence_loss(
     rewards: list[float] = []
     endings: list[float] = []
     spreads: list[float] = []
+    drifts: list[float] = []
     for row, depth in enumerate(depths):
         steps = int(batch.valid[row].sum())
         state = model.start(batch.obs[row, :1])
@@ -36,6 +37,13 @@ def sequence_loss(
             tapped = model.predict(batch.obs[row, :1], batch.action[row, :1], halt=halt)
             model.margin = margin
             early.append(unit_error(tapped.next_obs[0], batch.obs[row, 1], stats))
+        if weights.settle and model.depth.typical > 1:
+            # What is carried on is the loop's state: after the row's depth, and once more.
+            ends = [
+                model.step(state, batch.action[row, :1], halt=lw.Fixed(depth + more))[0][3]
+                for more in (0, 1)
+            ]
+            drifts.append(float((ends[1] - ends[0]).norm() / ends[0].norm()) ** 2)
         for k in range(steps):
             feedback = "latent" if hidden is not None and hidden[row, k] else "observation"
             action, real = batch.action[row, k : k + 1], batch.obs[row, k + 1]
@@ -56,6 +64,7 @@ def sequence_loss(
     total = np.mean(errors) + weights.reward * np.mean(rewards)
     total += weights.termination * np.mean(endings)
     total += weights.intermediate * np.mean(early) if early else 0.0
+    total += weights.settle * np.mean(drifts) if drifts else 0.0
     total += 0.1 * np.mean(spreads) if spreads else 0.0
     return float(total)
 

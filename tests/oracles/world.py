@@ -1,6 +1,7 @@
 """World models one row at a time in numpy float64, from their weights and DESIGN's equations."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -41,9 +42,9 @@ def injection(w: Mapping[str, Array], carried: Array, x: Array) -> Array:
 
 
 def looped(
-    w: Mapping[str, Array], carried: Array, x: Array, iterations: int
+    w: Mapping[str, Array], carried: Array, x: Array, iterations: int, cold: bool = False
 ) -> tuple[Array, Array]:
-    e, h = injection(w, carried, x), carried
+    e, h = injection(w, carried, x), w["dynamics.origin"] if cold else carried
     for _ in range(iterations):
         h = cell(w, "dynamics.core.cell", h, e)
     return h, h
@@ -87,6 +88,8 @@ class Row:
         self.stats = model.stats
         self.iterations = iterations
         self.feature = FEATURES[type(model.config).__name__]
+        if not getattr(model.config, "warm", True):
+            self.feature = partial(looped, cold=True)
         self.frames = getattr(model.config, "frames", 1)
         self.clip = model.config.clip
         self.carries = model.dynamics.carries

@@ -124,6 +124,7 @@ class Deep(nn.Sequential):
 KINDS: dict[str, Any] = {
     "looped": lw.WorldConfig(width=8),
     "looped, no carry": lw.WorldConfig(width=8, carry=False),
+    "looped, cold": lw.WorldConfig(width=8, warm=False),
     "looped, frames": lw.WorldConfig(width=8, frames=4),
     "looped, renewal": lw.WorldConfig(width=8, cell=lw.Bounded(gain=1.0)),
     "looped, contractive": lw.WorldConfig(width=8, cell=lw.Contractive(rate=0.9, gated=True)),

@@ -9,7 +9,8 @@ import loopwm as lw
 from loopwm.errors import ConfigError
 
 PLAIN = [
-    *("looped", "looped, no carry", "looped, frames", "looped, Gaussian", "looped once"),
+    *("looped", "looped, no carry", "looped, cold", "looped, frames", "looped, Gaussian"),
+    "looped once",
     *("untied", "untied, no carry", "MLP", "MLP, frames", "GRU", "GRU, Gaussian"),
 ]
 

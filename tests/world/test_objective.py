@@ -55,6 +55,13 @@ CASES = {
     "two observations": lw.WorldConfig(width=8, objective=replace(WEIGHTS, mask=0.5, context=2)),
     "all observations": lw.WorldConfig(width=8, objective=replace(WEIGHTS, context=5)),
     "three frames": lw.MLP(width=8, frames=3, objective=replace(WEIGHTS, context=3)),
+    "settling": lw.WorldConfig(width=8, objective=replace(WEIGHTS, settle=3.0)),
+    "settling, fixed depth": lw.WorldConfig(
+        width=8, depth=lw.depth.Fixed(5), objective=lw.Objective(settle=3.0, intermediate=0.0)
+    ),
+    "settling, once": lw.WorldConfig(
+        width=8, depth=lw.depth.Fixed(1), objective=replace(WEIGHTS, settle=3.0)
+    ),
     "no carry": lw.WorldConfig(width=8, carry=False, objective=WEIGHTS),
     "frames": lw.WorldConfig(width=8, frames=3, objective=WEIGHTS),
     "renewal": lw.WorldConfig(width=8, cell=lw.Bounded(gain=1.0), objective=WEIGHTS),
@@ -194,3 +201,13 @@ def test_calibration_leaves_a_mean_head_alone(make, data):
     model = make(CASES["looped"], data)
     calibrate_spread(model, windows(data))
     assert model.predict(data.obs[:2], data.action[:2]).std is None
+
+
+def test_the_settling_loss_teaches_the_loop_to_come_to_rest(data):
+    def drift(settle: float) -> float:
+        objective = lw.Objective(settle=settle)
+        config = lw.WorldConfig(width=8, depth=lw.depth.Fixed(4), objective=objective)
+        model = lw.fit(data, config, lw.FitConfig(updates=60, batch_size=32, lr=5e-3, seed=0))
+        return float(model.predict(data.obs, data.action).residual.mean())
+
+    assert drift(1.0) < 0.5 * drift(0.0)
