@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from loopwm.errors import ConfigError
@@ -242,54 +243,62 @@ def _training(plan: Plan) -> str:
     )
 
 
-def _recipes() -> dict[str, Recipe]:
-    recipes = {}
+# Name, heading, question, place on the page, what computes it for a task.
+_OF_A_TASK = (
+    (
+        "prediction",
+        "looped against not looped",
+        "Does applying the same cell again and again predict better, at what cost?",
+        10,
+        _prediction,
+    ),
+    (
+        "partial",
+        "without velocities, does the latent state earn its place?",
+        "Is what a carried state remembers worth more than a stack of frames?",
+        20,
+        _partial,
+    ),
+    (
+        "feedback",
+        "observations fed back, or the latent state alone",
+        "What does it cost to imagine without decoding?",
+        25,
+        _feedback,
+    ),
+    (
+        "uncertainty",
+        "does the stated spread fit the error?",
+        "Can one tell from the model when it is wrong?",
+        30,
+        _uncertainty,
+    ),
+    (
+        "dial",
+        "what does a proof cost?",
+        "How much accuracy, and how much of the range of iterations, is a proven rate worth?",
+        34,
+        _dial,
+    ),
+    (
+        "halting",
+        "does stopping early pay?",
+        "Do rows stop where it costs nothing, and does it save time?",
+        36,
+        _halting,
+    ),
+)
+RECIPES = {
+    f"{name}-{short}": Recipe(f"{task}: {heading}", question, place + order, partial(make, task))
     for order, (short, task) in enumerate(
         (("hopper", "Hopper-v5"), ("halfcheetah", "HalfCheetah-v5"))
-    ):
-        recipes[f"prediction-{short}"] = Recipe(
-            f"{task}: looped against not looped",
-            "Does applying the same cell again and again predict better, at what cost?",
-            10 + order,
-            lambda options, task=task: _prediction(task, options),
-        )
-        recipes[f"partial-{short}"] = Recipe(
-            f"{task} without velocities: does the latent state earn its place?",
-            "Is what a carried state remembers worth more than a stack of frames?",
-            20 + order,
-            lambda options, task=task: _partial(task, options),
-        )
-        recipes[f"feedback-{short}"] = Recipe(
-            f"{task}: observations fed back, or the latent state alone",
-            "What does it cost to imagine without decoding?",
-            25 + order,
-            lambda options, task=task: _feedback(task, options),
-        )
-        recipes[f"dial-{short}"] = Recipe(
-            f"{task}: what does a proof cost?",
-            "How much accuracy, and how much of the range of iterations, is a proven rate worth?",
-            34 + order,
-            lambda options, task=task: _dial(task, options),
-        )
-        recipes[f"halting-{short}"] = Recipe(
-            f"{task}: does stopping early pay?",
-            "Do rows stop where it costs nothing, and does it save time?",
-            36 + order,
-            lambda options, task=task: _halting(task, options),
-        )
-        recipes[f"uncertainty-{short}"] = Recipe(
-            f"{task}: does the stated spread fit the error?",
-            "Can one tell from the model when it is wrong?",
-            30 + order,
-            lambda options, task=task: _uncertainty(task, options),
-        )
-    recipes["bench"] = Recipe(
+    )
+    for name, heading, question, place, make in _OF_A_TASK
+} | {
+    "bench": Recipe(
         "Speed of imagination", "How many transitions per second, and what limits them?", 40, _speed
-    )
-    recipes["collection"] = Recipe(
+    ),
+    "collection": Recipe(
         "Speed of collection", "How fast is real experience gathered?", 41, _collection
-    )
-    return recipes
-
-
-RECIPES = _recipes()
+    ),
+}
