@@ -2,15 +2,14 @@
 
 from collections.abc import Callable, Sequence
 
+from loopwm.data.fast import FAST_TASKS
 from loopwm.data.throughput import collection_speed
 from loopwm.study.results import Column, Sheet
-
-TASKS = ("Hopper-v5", "HalfCheetah-v5", "Walker2d-v5", "Ant-v5")
 
 
 def collection_sheet(
     report: Callable[[str], None] = lambda line: None,
-    tasks: Sequence[str] = TASKS,
+    tasks: Sequence[str] = FAST_TASKS,
     steps: int = 20_000,
 ) -> Sheet:
     """Make the table of collected steps per CPU second.
@@ -29,13 +28,17 @@ def collection_sheet(
                 "task": task,
                 "collect": speed["collect"],
                 "sync": speed["sync_vector_env"],
+                "bare": speed["sync_bare"],
                 "ratio": speed["ratio"],
+                "ratio_bare": speed["ratio_bare"],
             }
         )
     columns = (
         Column("task"),
         Column("collect", "collect, steps per CPU second"),
-        Column("sync", "SyncVectorEnv"),
-        Column("ratio"),
+        Column("sync", "the same rows by SyncVectorEnv"),
+        Column("bare", "SyncVectorEnv, keeping nothing"),
+        Column("ratio", "over the same rows"),
+        Column("ratio_bare", "over keeping nothing"),
     )
     return Sheet("open-loop excitation", columns, tuple(rows))

@@ -220,8 +220,10 @@ def _collection(options: Options) -> Computed:
     from loopwm.study.collection import collection_sheet
 
     method = (
-        "Open-loop actions, one process; `collect` returns a checked dataset, SyncVectorEnv is "
-        "only stepped. The two take turns.",
+        "Uniform actions drawn beforehand, one process, the tasks that the fast path takes. The "
+        "same rows by SyncVectorEnv: stepped, checked and made a dataset like those of `collect`. "
+        "Keeping nothing: SyncVectorEnv is stepped and what it returns is dropped. The three take "
+        "turns.",
     )
     return (), method, (collection_sheet(options.report),)
 
