@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
@@ -15,6 +15,7 @@ from loopwm.errors import ConfigError
 WIDE = 120
 
 if TYPE_CHECKING:
+    from loopwm.data.store import RolloutDataset
     from loopwm.study.accuracy import PredictionReport
 
 
@@ -29,6 +30,7 @@ class Evaluate:
       loopwm evaluate runs/looped runs/once runs/mlp data/test --train data/train --plots figures
       loopwm evaluate runs/hopper data/test --horizons 1 10 100 --context 16 --json report.json
       loopwm evaluate runs/hopper data/test --tol 0.02
+      loopwm evaluate runs/hopper data/labelled --depth --tol 0.05 --plots figures
 
     Args:
         paths: One or more models, then the dataset.
@@ -37,6 +39,9 @@ class Evaluate:
         refinement: How far the loop refines.
         train: Training set, for the linear reference and the units of change.
         max_windows: Most windows for each horizon.
+        depth: Report instead how iterations go with difficulty, one step ahead: error by depth, who
+            takes how many, and rank correlations with error, speed and the columns difficulty/...
+            of the dataset.
         json: File to write all numbers to.
         plots: Directory to draw error against horizon into.
     """
@@ -50,11 +55,15 @@ class Evaluate:
     refinement: Annotated[Refinement, arg(name="")] = Refinement()
     train: Annotated[str | None, arg(metavar="DATA")] = None
     max_windows: int = 2000
+    depth: bool = False
     json: Annotated[Path | None, arg(metavar="FILE")] = None
     plots: Annotated[Path | None, arg(metavar="DIR")] = None
 
     def run(self) -> None:
         """Evaluate, print, and write what was asked for."""
+        if self.depth:
+            self._depth()
+            return
         reports = self.reports()
         screen = console()
         if len(reports) == 1:
@@ -74,18 +83,51 @@ class Evaluate:
         if self.plots is not None:
             self._plot(reports, self.plots)
 
+    def _read(self) -> "tuple[dict[str, Any], RolloutDataset]":
+        if len(self.paths) < 2:
+            raise ConfigError("evaluate needs a model and a dataset: loopwm evaluate MODEL DATA")
+        *places, place = self.paths
+        models = {name: load_model(each) for name, each in names_of(places).items()}
+        return models, load_dataset(place)
+
+    def _depth(self) -> None:
+        from dataclasses import asdict
+
+        from loopwm.files import write_file, write_json
+        from loopwm.study.depth import depth_report
+        from loopwm.study.results import rich_table
+        from loopwm.study.windows import Sampling
+
+        rule = self.refinement.rule()
+        models, data = self._read()
+        sampling = Sampling(max_windows=self.max_windows)
+        reports = {
+            name: depth_report(model, data, rule, sampling=sampling)
+            for name, model in models.items()
+        }
+        for name, report in reports.items():
+            say(name)
+            for sheet in report.sheets():
+                console().print(rich_table(sheet))
+            if self.plots is not None:
+                from loopwm.study.canvas import png
+                from loopwm.study.plot import plot_depth
+
+                path = self.plots / f"depth-{name}.png"
+                write_file(path, png(plot_depth(report, title=name)))
+                say(f"wrote {path}")
+        if self.json is not None:
+            write_json(self.json, {name: asdict(each) for name, each in reports.items()})
+            say(f"wrote {self.json}")
+
     def reports(self) -> "dict[str, PredictionReport]":
         """Evaluate every model on the same windows.
 
         Raises:
             ConfigError: If a model or the dataset is missing from the command line.
         """
-        if len(self.paths) < 2:
-            raise ConfigError("evaluate needs a model and a dataset: loopwm evaluate MODEL DATA")
         rule = self.refinement.rule()
-        *places, place = self.paths
-        models = {name: load_model(each) for name, each in names_of(places).items()}
-        test = load_dataset(place)
+        models, test = self._read()
         train = None if self.train is None else load_dataset(self.train)
         from loopwm.study.prediction import evaluate
         from loopwm.study.windows import Sampling

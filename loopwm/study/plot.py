@@ -1,4 +1,4 @@
-"""Figures: error against horizon, imagined against real, iterations in time, learning curves."""
+"""Figures: error against horizon, imagined against real, iterations, learning curves."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,8 @@ from loopwm.study.episode import Episode
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from loopwm.study.depth import DepthReport
 
 
 def plot_error(
@@ -149,6 +151,36 @@ def plot_learning(
     plain_log_ticks(axes)
     figure.draw_without_rendering()
     label_lines(axes, ends)
+    return figure
+
+
+def plot_depth(report: "DepthReport", *, title: str = "") -> "Figure":
+    """Draw error by iterations, how many steps take how many, and what goes with the iterations.
+
+    Args:
+        report: From `depth_report`.
+        title: Title of the figure.
+    """
+    figure = make_figure(11.5, 3.8)
+    error, counts, related = figure.subplots(1, 3)
+    dress(error, "iterations", "RMSE one step ahead", title)
+    error.plot(report.depths, report.by_depth, color=COLOURS[0], lw=1.8, marker="o", markersize=3.5)
+    error.plot([report.mean], [report.rmse], color=COLOURS[1], marker="D", ls="")
+    error.annotate(
+        "stopped early", (report.mean, report.rmse), (6, 8), textcoords="offset points", fontsize=8
+    )
+    dress(counts, "iterations", "share of the steps")
+    counts.bar(
+        range(len(report.histogram)), np.array(report.histogram) / report.steps, color=COLOURS[0]
+    )
+    dress(related, "rank correlation at matched speed", "")
+    shown = {name: each for name, each in report.matched.items() if each.ends is not None}
+    places = np.arange(len(shown))[::-1]
+    values = np.array([each.ends for each in shown.values()])
+    related.hlines(places, values[:, 1], values[:, 2], color=COLOURS[0], lw=2)
+    related.plot(values[:, 0], places, color=COLOURS[0], marker="o", markersize=4, ls="")
+    related.axvline(0, color="0.7", lw=0.8)
+    related.set_yticks(places, list(shown), fontsize=8)
     return figure
 
 
