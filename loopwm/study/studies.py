@@ -45,7 +45,7 @@ _DATA = (
 # What looping is held against first: the same cell once, and MLPs of four times the parameters.
 _HEADLINE = ("looped", "once", "mlp-4x208", "mlp-3x256", "mlp-2x384")
 
-# From free to proven: bounded, and contractive at falling rates; and what may win back what is lost.
+# From free to proven: bounded, contractive at falling rates, and what may win back what is lost.
 DIAL = (
     *("looped", "contractive-0.99", "contractive-0.95", "contractive-0.8"),
     *("contractive-gated", "contractive-wide", "settling"),
