@@ -65,6 +65,7 @@ def test_a_plan_is_resumed_without_training_again(
     # Of each arm, the run of the first seed at the chosen rate is one of its trials.
     assert (len(trials), len(finals), len(lines)) == (4, 4, 6)
     assert len(trials.keys() & finals.keys()) == 2
+    assert {each["cell"]["seed"] for each in trials.values()} == {0}
     monkeypatch.setattr(plan, "run_cell", lambda *given: pytest.fail("trained again"))
     assert run_plan(wanted, tmp_path) == (trials, finals)
 
