@@ -1,10 +1,30 @@
-"""What a table of the record is made by."""
+"""What a table of the record is made by, and what all of them say of their method."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from loopwm.study.plan import Plan
 from loopwm.study.results import Sheet
+
+HORIZONS = (1, 15, 50)
+UNITS = (
+    "Errors are open-loop RMSE after k steps in standard deviations of each observation dimension "
+    "in the training set, and (change) in those of its change over k steps, RMS over dimensions; "
+    "mean over seeds [lowest, highest]. All windows count, diverged ones too; evaluation clamps "
+    "nothing. An angle without limit is shown to every model as its sine and cosine. Every model "
+    "holds what it feeds back to the range of its training data and a tenth "
+    "beyond (`margin`); the table without that is given too."
+)
+DATA = (
+    "The standard mixture: a quarter of the rows each from excitation and from policies early, "
+    "middle and late in their training, half of the policy episodes with action noise. Policies "
+    "of one training seed make the validation set, on which everything is chosen, policies of "
+    "another the test set, and policies of four others the training set."
+)
+
+# What looping is held against first: the same cell once, and MLPs of four times the parameters.
+HEADLINE = ("looped", "once", "mlp-4x208", "mlp-3x256", "mlp-2x384")
 
 # Seeds, paragraphs on the method, tables.
 Computed = tuple[Sequence[int], tuple[str, ...], tuple[Sheet, ...]]
@@ -42,3 +62,21 @@ class Recipe:
     question: str
     order: int
     compute: Callable[[Options], Computed]
+
+
+def training(plan: Plan) -> str:
+    """Say how the models of a plan were trained."""
+    rates = ", ".join(f"{rate:g}" for rate in plan.rates)
+    chosen = f"learning rate {rates} for all. "
+    if plan.tries:
+        chosen = (
+            f"learning rates (and the shape of the MLP) chosen among {rates} and further ones, "
+            "until the best lies between two others, by whole runs of the first seed and the "
+            "geometric mean of their errors after 1 and 15 steps on the validation set. "
+        )
+    return (
+        f"{plan.base.rows:,} transitions, batches of {plan.base.batch} windows, {plan.updates:,} "
+        f"updates, loss over {plan.base.horizon} steps; {chosen}"
+        "Gain in the last quarter: by how much the validation error still fell; below 1% is "
+        "taken as a plateau."
+    )

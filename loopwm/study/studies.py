@@ -18,39 +18,14 @@ from loopwm.study.comparison import (
     ratios,
     spreads,
 )
-from loopwm.study.datasets import Experience, study_data
 from loopwm.study.efficiency import Cell
+from loopwm.study.loops import dial, halting
 from loopwm.study.plan import Plan, run_plan
 from loopwm.study.provenance import provenance
-from loopwm.study.recipe import Computed, Options, Recipe
+from loopwm.study.recipe import DATA, HEADLINE, HORIZONS, UNITS, Computed, Options, Recipe, training
 from loopwm.study.results import Study, save_study
 
-HORIZONS = (1, 15, 50)
 _PARTS = ("excitation", "early", "middle", "late")
-_UNITS = (
-    "Errors are open-loop RMSE after k steps in standard deviations of each observation dimension "
-    "in the training set, and (change) in those of its change over k steps, RMS over dimensions; "
-    "mean over seeds [lowest, highest]. All windows count, diverged ones too; evaluation clamps "
-    "nothing. An angle without limit is shown to every model as its sine and cosine. Every model "
-    "holds what it feeds back to the range of its training data and a tenth "
-    "beyond (`margin`); the table without that is given too."
-)
-_DATA = (
-    "The standard mixture: a quarter of the rows each from excitation and from policies early, "
-    "middle and late in their training, half of the policy episodes with action noise. Policies "
-    "of one training seed make the validation set, on which everything is chosen, policies of "
-    "another the test set, and policies of four others the training set."
-)
-
-# What looping is held against first: the same cell once, and MLPs of four times the parameters.
-_HEADLINE = ("looped", "once", "mlp-4x208", "mlp-3x256", "mlp-2x384")
-
-# From free to proven: bounded, contractive at falling rates, and what may win back what is lost.
-DIAL = (
-    *("looped", "contractive-0.99", "contractive-0.95", "contractive-0.8"),
-    *("contractive-gated", "contractive-wide", "settling"),
-)
-
 _FREE = "all parts, imagination held to no range"
 
 
@@ -77,7 +52,7 @@ def rerun(name: str, results: Path, options: Options = Options()) -> Study:
 
 
 def _prediction(task: str, options: Options) -> Computed:
-    plan = Plan(Cell(task=task), arms=_HEADLINE)
+    plan = Plan(Cell(task=task), arms=HEADLINE)
     tried, finals = run_plan(plan, options.work, threads=options.threads, report=options.report)
     groups = group_cells(finals)
     sheets = [over_seeds(groups, HORIZONS), ratios(groups, HORIZONS)]
@@ -86,7 +61,16 @@ def _prediction(task: str, options: Options) -> Computed:
     sheets += [over_seeds(groups, HORIZONS, part) for part in _PARTS]
     if options.figures is not None:
         _draw(task, groups, options.figures)
-    return plan.seeds, (_DATA, _UNITS, _training(plan)), tuple(sheets)
+    return plan.seeds, (DATA, UNITS, training(plan)), tuple(sheets)
+
+
+def _horizon(task: str, options: Options) -> Computed:
+    arms = ("looped", "once", "mlp-3x256")
+    plan = Plan(Cell(task=task, horizon=8), arms=arms, rates=(4e-3,))
+    _, finals = run_plan(plan, options.work, threads=options.threads, report=options.report)
+    groups = group_cells(finals)
+    sheets = (over_seeds(groups, HORIZONS), ratios(groups, HORIZONS), medians(groups, HORIZONS))
+    return plan.seeds, (DATA, UNITS, training(plan)), (*sheets, costs(groups))
 
 
 def _draw(task: str, groups: Sequence[Group], folder: Path) -> None:
@@ -109,7 +93,7 @@ def _partial(task: str, options: Options) -> Computed:
     method = (
         "Velocities are removed from the observations. Every model takes in 16 real observations "
         "before it imagines; what it can know of velocities, it knows from those.",
-        *(_DATA, _UNITS, _training(plan)),
+        *(DATA, UNITS, training(plan)),
     )
     sheets = (
         over_seeds(groups, HORIZONS),
@@ -128,7 +112,7 @@ def _feedback(task: str, options: Options) -> Computed:
     method = (
         "Fed back is each decoded observation, or nothing but the latent state, the observation "
         "hidden. The same models both ways; they differ in what training fed back.",
-        *(_DATA, _UNITS, _training(plan)),
+        *(DATA, UNITS, training(plan)),
     )
     shown = [each for each in groups if each.arm != "latent"]
     sheets = (
@@ -149,57 +133,10 @@ def _uncertainty(task: str, options: Options) -> Computed:
         "NLL is the mean negative log density of a normal with the stated mean and spread, in "
         "standard deviations of the observation; coverage that of its central 90%. The spread "
         "stated is that of one step: beyond the first, coverage says how much it understates.",
-        *(_DATA, _UNITS, _training(plan)),
+        *(DATA, UNITS, training(plan)),
     )
     sheets = (spreads(groups, (1, 5, 15)), over_seeds(groups, HORIZONS), costs(groups))
     return plan.seeds, method, sheets
-
-
-def _dial(task: str, options: Options) -> Computed:
-    from loopwm.study.loops import certificates, models_of, ranges
-
-    plan = Plan(Cell(task=task), arms=DIAL, rates=(4e-3,), updates=2_000)
-    _, finals = run_plan(plan, options.work, threads=options.threads, report=options.report)
-    groups = group_cells(finals)
-    models = {group.label: models_of(group, options.work) for group in groups}
-    test = study_data(Experience(task), options.work / "data").test
-    method = (
-        "The default cell bounds the state and proves no rate. Contractive cells prove that one "
-        "iteration brings any two states closer by the rate, whatever the weights; the closer to "
-        "1, the freer. Everything else is the same.",
-        *(_DATA, _UNITS, _training(plan)),
-    )
-    sheets = (over_seeds(groups, HORIZONS), ratios(groups, HORIZONS), medians(groups, HORIZONS))
-    sheets += (certificates(models, test), ranges(models, test), costs(groups))
-    return plan.seeds, method, sheets
-
-
-def _halting(task: str, options: Options) -> Computed:
-    from loopwm.study.calibrate import calibrate
-    from loopwm.study.halting import equal_depth, outcome_sheet, outcomes, speed_sheet
-    from loopwm.study.loops import models_of
-
-    plan = Plan(Cell(task=task), arms=_HEADLINE)
-    _, finals = run_plan(plan, options.work, threads=options.threads, report=options.report)
-    looped = next(group for group in group_cells(finals) if group.arm == "looped")
-    models = models_of(looped, options.work)
-    data = study_data(Experience(task), options.work / "data")
-    found = []
-    for seed, model in enumerate(models):
-        options.report(f"seed {seed}: rules and controls")
-        found.append(outcomes(model, data))
-    options.report("seconds")
-    equal = equal_depth(found[0], models[0].depth.typical)
-    speed = speed_sheet(models[0], data.test, calibrate(models[0], data.valid), equal)
-    method = (
-        "The looped models of the first table. Tolerances are calibrated on validation episodes "
-        "for a loss of at most 1% at k = 1 and 15; errors are those of the test set. Random: "
-        "OutputDelta's numbers of iterations dealt to other rows at each step. Oracle: the least "
-        "error that any choice of depths with OutputDelta's mean reaches, knowing the truth.",
-        "Seconds: imagining 15 steps on one thread, contestants in turns, first seed; equal error "
-        "is the fewest fixed iterations within 1% of the rule at both horizons.",
-    )
-    return plan.seeds, method, (outcome_sheet(found), speed)
 
 
 def _speed(options: Options) -> Computed:
@@ -228,23 +165,6 @@ def _collection(options: Options) -> Computed:
     return (), method, (collection_sheet(options.report),)
 
 
-def _training(plan: Plan) -> str:
-    rates = ", ".join(f"{rate:g}" for rate in plan.rates)
-    chosen = f"learning rate {rates} for all. "
-    if plan.tries:
-        chosen = (
-            f"learning rates (and the shape of the MLP) chosen among {rates} and further ones, "
-            "until the best lies between two others, by whole runs of the first seed and the "
-            "geometric mean of their errors after 1 and 15 steps on the validation set. "
-        )
-    return (
-        f"{plan.base.rows:,} transitions, batches of {plan.base.batch} windows, {plan.updates:,} "
-        f"updates, loss over {plan.base.horizon} steps; {chosen}"
-        "Gain in the last quarter: by how much the validation error still fell; below 1% is "
-        "taken as a plateau."
-    )
-
-
 # Name, heading, question, place on the page, what computes it for a task.
 _OF_A_TASK = (
     (
@@ -253,6 +173,13 @@ _OF_A_TASK = (
         "Does applying the same cell again and again predict better, at what cost?",
         10,
         _prediction,
+    ),
+    (
+        "horizon",
+        "trained on eight steps",
+        "Does a loss that looks further ahead change who wins?",
+        15,
+        _horizon,
     ),
     (
         "partial",
@@ -280,14 +207,14 @@ _OF_A_TASK = (
         "what does a proof cost?",
         "How much accuracy, and how much of the range of iterations, is a proven rate worth?",
         34,
-        _dial,
+        dial,
     ),
     (
         "halting",
         "does stopping early pay?",
         "Do rows stop where it costs nothing, and does it save time?",
         36,
-        _halting,
+        halting,
     ),
 )
 RECIPES = {
