@@ -131,7 +131,7 @@ def costs(groups: Sequence[Group], trials: Mapping[str, Result] | None = None) -
     """
     names = ("model", "parameters", "core", "flops", "trials", "lr", "updates", "seconds")
     labels = ("model", "parameters", "of them dynamics", "FLOPs per step", "trials")
-    labels += ("learning rate", "updates", "training, s", "gain in the last quarter")
+    labels += ("learning rate", "updates", "training, s (median)", "gain in the last quarter")
     names += ("plateau",)
     tried = Counter(_family(each["cell"]["arm"]) for each in (trials or {}).values())
     rows = []
@@ -147,7 +147,7 @@ def costs(groups: Sequence[Group], trials: Mapping[str, Result] | None = None) -
                 "trials": tried[_family(group.arm)],
                 "lr": f"{first['cell']['lr']:g}",
                 "updates": first["cell"]["updates"],
-                "seconds": float(np.mean([each["seconds"] for each in group.results])),
+                "seconds": float(np.median([each["seconds"] for each in group.results])),
                 "plateau": None if not gains else f"{100 * max(gains):.2g}%",
             }
         )

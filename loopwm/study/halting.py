@@ -37,7 +37,7 @@ class Outcome:
 
     Attributes:
         iterations: Mean iterations per step.
-        rmse: Error in standard deviations of the observation; the oracle has that of one step alone.
+        rmse: Error in standard deviations of the observation; of the oracle, that of one step.
     """
 
     iterations: dict[int, float]
