@@ -25,6 +25,9 @@ def main(smoke: bool) -> None:
     full = model.predict(test.obs, test.action, halt=lw.Fixed(24))
     print(f"{'none':>9} {24:11} {'':8} {error(full):10.3f}")
 
+    print("\nwhat 1% of accuracy is worth")
+    print(lw.calibrate(model, test, regret=0.01))
+
     out = model.predict(test.obs, test.action, halt=lw.OutputDelta(0.02), max_iters=24)
     speed = np.sqrt((((test.next_obs - test.obs) / scale) ** 2).mean(axis=1))
     print("\nquarter of the steps   mean iterations   by how much the observation changed")

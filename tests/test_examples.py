@@ -16,7 +16,8 @@ RUNS = [
 # Something that each prints when it has come to its end.
 LAST_WORDS = {
     "compare_depths": "the same cell, not looped",
-    "halting": "mean iterations",
+    "difficulty": "without_contact",
+    "halting": "chosen: OutputDelta",
     "minari_roundtrip": "episode      int64    equal",
     "own_environment": "planned in imagination",
     "partial_observation": "four stacked observations",

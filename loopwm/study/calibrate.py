@@ -14,9 +14,11 @@ from loopwm.core.halt import Certified, Fixed, OutputDelta, Residual
 from loopwm.data.store import RolloutDataset
 from loopwm.errors import ConfigError, DataError
 from loopwm.study.openloop import Imagination, imagine_windows
+from loopwm.study.trace import with_loop
 from loopwm.study.windows import Sampling, window_rows
 
 if TYPE_CHECKING:
+    from loopwm.world.ensemble import Ensemble
     from loopwm.world.model import WorldModel
 
 Rule = OutputDelta | Residual | Certified | Gate
@@ -89,7 +91,7 @@ class Calibration:
 
 
 def calibrate(
-    model: "WorldModel",
+    model: "WorldModel | Ensemble",
     data: RolloutDataset,
     regret: float = 0.01,
     *,
@@ -120,13 +122,13 @@ def calibrate(
         The rule, and what was tried.
 
     Raises:
-        ConfigError: If the model has no loop, an argument is out of range, or no tolerance loses
-            so little.
+        ConfigError: If the model has no loop of its own, an argument is out of range, or no
+            tolerance loses so little.
         DataError: If a horizon has no windows.
     """
     if not regret > 0:
         raise ConfigError(f"regret must be above 0, got {regret}")
-    model.core  # noqa: B018 - raises for a model without a loop
+    model = with_loop(model)
     reference = model.depth.typical if max_iters is None else max_iters
     rows = {k: window_rows(data, k, context - 1, sampling) for k in sorted(set(horizons))}
     empty = [k for k, each in rows.items() if len(each) == 0]

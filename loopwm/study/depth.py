@@ -13,10 +13,11 @@ from loopwm.data.store import RolloutDataset
 from loopwm.errors import DataError
 from loopwm.study.correlation import Correlation, rank_correlation
 from loopwm.study.results import Column, Sheet
-from loopwm.study.trace import real_states, trace
+from loopwm.study.trace import real_states, trace, with_loop
 from loopwm.study.windows import Sampling, window_rows
 
 if TYPE_CHECKING:
+    from loopwm.world.ensemble import Ensemble
     from loopwm.world.latent import Halt
     from loopwm.world.model import WorldModel
 
@@ -84,7 +85,7 @@ class DepthReport:
 
 
 def depth_report(
-    model: "WorldModel",
+    model: "WorldModel | Ensemble",
     data: RolloutDataset,
     halt: "Halt | None" = None,
     max_iters: int | None = None,
@@ -102,12 +103,12 @@ def depth_report(
         sampling: Which steps are looked at.
 
     Raises:
-        ConfigError: If the model has no loop.
+        ConfigError: If the model has no loop of its own.
         DataError: If fewer than 20 steps have all labels.
     """
     from loopwm.core.halt import OutputDelta
 
-    model.core  # noqa: B018 - raises for a model without a loop
+    model = with_loop(model)
     labels = {name: column for name, column in data.info.items() if name.startswith(LABEL)}
     known = np.ones(len(data), bool)
     for column in labels.values():

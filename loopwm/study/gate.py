@@ -7,17 +7,18 @@ import torch
 from loopwm.core.gate import Gate, features
 from loopwm.data.store import RolloutDataset
 from loopwm.errors import DataError
-from loopwm.study.trace import real_states, trace
+from loopwm.study.trace import real_states, trace, with_loop
 from loopwm.study.windows import Sampling, window_rows
 
 if TYPE_CHECKING:
+    from loopwm.world.ensemble import Ensemble
     from loopwm.world.model import WorldModel
 
 _CONTEXT = 3
 
 
 def fit_gate(
-    model: "WorldModel",
+    model: "WorldModel | Ensemble",
     data: RolloutDataset,
     *,
     tol: float = 0.02,
@@ -37,10 +38,10 @@ def fit_gate(
         sampling: Which windows are looked at.
 
     Raises:
-        ConfigError: If the model has no loop.
+        ConfigError: If the model has no loop of its own.
         DataError: If no episode is long enough.
     """
-    model.core  # noqa: B018 - raises for a model without a loop
+    model = with_loop(model)
     depth = 2 * model.depth.typical if max_iters is None else max_iters
     inputs, targets = [], []
     for context in range(1, _CONTEXT + 1):

@@ -1,6 +1,6 @@
 """Look inside the loop: what is decoded after each iteration."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -9,12 +9,31 @@ from numpy import ndarray
 from torch import Tensor
 
 from loopwm.data.store import RolloutDataset
+from loopwm.errors import ConfigError
 from loopwm.study.openloop import device_of
 from loopwm.world.dynamics import Run
 
 if TYPE_CHECKING:
+    from loopwm.world.ensemble import Ensemble
     from loopwm.world.model import WorldModel
     from loopwm.world.protocol import State
+
+
+def with_loop(model: "WorldModel | Ensemble") -> "WorldModel":
+    """Return a model whose loop can be looked into.
+
+    Raises:
+        ConfigError: If it has none, or several.
+    """
+    members = getattr(model, "members", None)
+    if members is not None:
+        raise ConfigError(
+            f"the model is an ensemble of {len(members)}, each with a loop of its own; "
+            "pass one of its members"
+        )
+    found = cast("WorldModel", model)
+    found.core  # noqa: B018 - raises for a model without a loop
+    return found
 
 
 @torch.no_grad()
