@@ -70,7 +70,7 @@ def _horizon(task: str, options: Options) -> Computed:
     _, finals = run_plan(plan, options.work, threads=options.threads, report=options.report)
     groups = group_cells(finals)
     sheets = (over_seeds(groups, HORIZONS), ratios(groups, HORIZONS), medians(groups, HORIZONS))
-    return plan.seeds, (DATA, UNITS, training(plan)), (*sheets, costs(groups))
+    return plan.seeds, (DATA, UNITS, training(plan)), sheets
 
 
 def _draw(task: str, groups: Sequence[Group], folder: Path) -> None:
