@@ -14,7 +14,7 @@ from loopwm.core.halt import Certified, Fixed, OutputDelta, Residual
 from loopwm.data.store import RolloutDataset
 from loopwm.errors import ConfigError, DataError
 from loopwm.study.openloop import Imagination, imagine_windows
-from loopwm.study.trace import with_loop
+from loopwm.study.trace import squared_errors, with_loop
 from loopwm.study.windows import Sampling, window_rows
 
 if TYPE_CHECKING:
@@ -170,5 +170,5 @@ def _error(
 ) -> tuple[float, float]:
     """Return RMSE in standard deviations of the observation, and mean iterations per step."""
     seen = imagine_windows(model, data, rows, horizon, how)
-    error = (seen.obs[:, -1] - data.next_obs[rows + horizon - 1]) / model.stats.obs_std
-    return float(np.sqrt(np.square(error, dtype=np.float64).mean())), float(seen.n_iters.mean())
+    squares = squared_errors(model, data, rows, seen.obs[:, -1], horizon)
+    return float(np.sqrt(squares.mean())), float(seen.n_iters.mean())

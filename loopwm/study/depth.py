@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from loopwm.data.store import RolloutDataset
 from loopwm.errors import DataError
 from loopwm.study.correlation import Correlation, rank_correlation
 from loopwm.study.results import Column, Sheet
-from loopwm.study.trace import real_states, trace, with_loop
+from loopwm.study.trace import real_states, squared_errors, trace, with_loop
 from loopwm.study.windows import Sampling, window_rows
 
 if TYPE_CHECKING:
@@ -123,8 +123,8 @@ def depth_report(
     features = trace(model, state, action, most)
     before = state[0].expand(most, *state[0].shape)
     moved = model.normaliser.restore_obs(model.held(model.moved(before, features), before))
-    squares = _squares(model, data, rows, moved.numpy())
-    error = _squares(model, data, rows, out.next_obs.numpy())
+    squares = squared_errors(model, data, rows, moved.numpy())
+    error = squared_errors(model, data, rows, out.next_obs.numpy())
     iterations = out.n_iters.numpy()
     quantities, speed = _quantities(model, data, rows, error, out.next_obs.numpy(), labels)
     episode = data.episode[rows]
@@ -182,10 +182,3 @@ def _velocities(data: RolloutDataset) -> Sequence[int]:
 
 def _size(values: Float[ndarray, "W O"]) -> Float[ndarray, " W"]:
     return np.sqrt(np.square(values, dtype=np.float64).mean(axis=1))
-
-
-def _squares(
-    model: "WorldModel", data: RolloutDataset, rows: Int[ndarray, " W"], obs: Any
-) -> Float[ndarray, "*T W"]:
-    error = (obs - data.next_obs[rows]) / model.stats.obs_std
-    return np.square(error, dtype=np.float64).mean(axis=-1)

@@ -18,7 +18,7 @@ from loopwm.study.gate import fit_gate
 from loopwm.study.openloop import Imagination, imagine_windows
 from loopwm.study.results import Column, Sheet
 from loopwm.study.timing import Contestant, race, single_thread
-from loopwm.study.trace import real_states, trace
+from loopwm.study.trace import real_states, squared_errors, trace
 from loopwm.study.windows import Sampling, window_rows
 from loopwm.world.dynamics import Run
 
@@ -189,7 +189,10 @@ def _imagined(
     seen = {k: imagine_windows(model, data, each, k, how) for k, each in rows.items()}
     return Outcome(
         iterations={k: float(each.n_iters.mean()) for k, each in seen.items()},
-        rmse={k: _rmse(model, data, rows[k], k, each.obs[:, -1]) for k, each in seen.items()},
+        rmse={
+            k: _root(squared_errors(model, data, rows[k], each.obs[:, -1], k))
+            for k, each in seen.items()
+        },
     )
 
 
@@ -206,7 +209,7 @@ def _dealt(
         counts = imagine_windows(model, data, each, k, how).n_iters
         dealt = numpy_rng(0, "dealt", k).permuted(counts, axis=0)
         iterations[k] = float(dealt.mean())
-        rmse[k] = _rmse(model, data, each, k, _imagine_to(model, data, each, dealt))
+        rmse[k] = _root(squared_errors(model, data, each, _imagine_to(model, data, each, dealt), k))
     return Outcome(iterations, rmse)
 
 
@@ -234,7 +237,7 @@ def _oracle(
     features = trace(model, state, action, model.depth.typical)
     before = state[0].expand(len(features), *state[0].shape)
     obs = model.normaliser.restore_obs(model.held(model.moved(before, features), before))
-    squares = _squares(model, data, rows, 1, obs.numpy())
+    squares = squared_errors(model, data, rows, obs.numpy())
     chosen = least_error(squares, mean)
     least = squares[chosen - 1, np.arange(len(rows))]
     return Outcome({1: float(chosen.mean())}, {1: float(np.sqrt(least.mean()))})
@@ -260,22 +263,5 @@ def least_error(squares: Float[ndarray, "T W"], mean: float) -> Int[ndarray, " W
     return (squares + high * depths).argmin(axis=0) + 1
 
 
-def _squares(
-    model: "WorldModel",
-    data: RolloutDataset,
-    rows: Int[ndarray, " W"],
-    horizon: int,
-    obs: Float[ndarray, "*T W O"],
-) -> Float[ndarray, "*T W"]:
-    error = (obs - data.next_obs[rows + horizon - 1]) / model.stats.obs_std
-    return np.square(error, dtype=np.float64).mean(axis=-1)
-
-
-def _rmse(
-    model: "WorldModel",
-    data: RolloutDataset,
-    rows: Int[ndarray, " W"],
-    horizon: int,
-    obs: Float[ndarray, "W O"],
-) -> float:
-    return float(np.sqrt(_squares(model, data, rows, horizon, obs).mean()))
+def _root(squares: Float[ndarray, " W"]) -> float:
+    return float(np.sqrt(squares.mean()))

@@ -26,6 +26,7 @@ from loopwm.study.openloop import Imagination, imagine_windows
 from loopwm.study.plan import Plan, run_plan
 from loopwm.study.recipe import DATA, HEADLINE, HORIZONS, UNITS, Computed, Options, training
 from loopwm.study.results import Column, Sheet
+from loopwm.study.trace import squared_errors
 from loopwm.study.windows import Sampling, window_rows
 from loopwm.world.build import load
 from loopwm.world.model import WorldModel
@@ -149,8 +150,8 @@ def _range(model: WorldModel, test: RolloutDataset) -> dict[str, float]:
     def error(horizon: int, times: int) -> float:
         how = Imagination(halt=Fixed(times * model.depth.typical))
         seen = imagine_windows(model, test, rows[horizon], horizon, how).obs[:, -1]
-        miss = (seen - test.next_obs[rows[horizon] + horizon - 1]) / model.stats.obs_std
-        return float(np.sqrt(np.square(miss, dtype=np.float64).mean()))
+        squares = squared_errors(model, test, rows[horizon], seen, horizon)
+        return float(np.sqrt(squares.mean()))
 
     return {
         "low": float(np.quantile(counts, 0.05)),

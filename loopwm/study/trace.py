@@ -54,6 +54,26 @@ def trace(
     return torch.stack([model.advance(state, scaled, Run(t)).feature for t in range(1, depth + 1)])
 
 
+def squared_errors(
+    model: "WorldModel",
+    data: RolloutDataset,
+    rows: Int[ndarray, " W"],
+    obs: Float[ndarray, "*T W O"],
+    horizon: int = 1,
+) -> Float[ndarray, "*T W"]:
+    """Return each window's squared error after `horizon` steps, mean over dimensions.
+
+    Args:
+        model: Its training data give the unit, standard deviations of the observation.
+        data: What really happened.
+        rows: First row of each window.
+        obs: What was imagined after the steps, in environment units.
+        horizon: Steps of the windows.
+    """
+    error = (obs - data.next_obs[rows + horizon - 1]) / model.stats.obs_std
+    return np.square(error, dtype=np.float64).mean(axis=-1)
+
+
 def real_states(
     model: "WorldModel", data: RolloutDataset, rows: Int[ndarray, " W"], context: int
 ) -> tuple["State", Tensor]:

@@ -30,7 +30,7 @@ def weights_of(cell: nn.Module) -> dict:
 
 
 def refine(cell: nn.Module, h: Tensor, e: Tensor) -> Tensor:
-    return cell(h, cell.condition(e))  # type: ignore[operator]
+    return cell(h, cell.condition(e))  # type: ignore[operator]  # any nn.Module with the verbs of a cell
 
 
 @FORMS

@@ -43,7 +43,7 @@ def contractive(
 
 
 def refine(cell: nn.Module, h: Tensor, e: Tensor) -> Tensor:
-    return cell(h, cell.condition(e))  # type: ignore[operator]
+    return cell(h, cell.condition(e))  # type: ignore[operator]  # any nn.Module with the verbs of a cell
 
 
 def worst_expansion(

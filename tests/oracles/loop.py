@@ -12,7 +12,7 @@ Cycle = Callable[[nn.Module, State, Tensor], State]
 
 
 def refine(cell: nn.Module, h: Tensor, e: Tensor) -> Tensor:
-    return cell(h, cell.condition(e))  # type: ignore[operator]
+    return cell(h, cell.condition(e))  # type: ignore[operator]  # any nn.Module with the verbs of a cell
 
 
 def one_latent(cell: nn.Module, z: State, e: Tensor) -> State:
