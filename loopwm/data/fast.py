@@ -27,10 +27,12 @@ from loopwm.errors import ConfigError
 
 FAST_TASKS = ("HalfCheetah-v5", "Hopper-v5", "InvertedPendulum-v5", "Swimmer-v5", "Walker2d-v5")
 
-# An episode that may end at any time is simulated in stretches, the first of so many steps, the
-# following ones this share of all before; what is simulated beyond the end is thrown away.
-FIRST_STRETCH = 4
+# An episode that may end at any time is simulated in stretches of at most so many steps, or this
+# share of all before if that is more; what is simulated beyond the end is thrown away. After the
+# first, a stretch goes a share of the way to where unchanged velocities would lead to the end.
+STRETCH = 6
 STRETCH_SHARE = 0.25
+APPROACH = 0.8
 
 _LAYERS = (TimeLimit, OrderEnforcing, PassiveEnvChecker, UnclippedState)
 _PHYSICS = int(mujoco.mjtState.mjSTATE_FULLPHYSICS)
@@ -149,7 +151,8 @@ class _Player:
         self.inner: Any = env.unwrapped
         self.formula = FORMULAS[type(self.inner)]
         self.simulation = Simulation(self.inner.model, self.inner.frame_skip)
-        self.stretch = FIRST_STRETCH if self.formula.terminates(self.inner) else task.limit
+        self.ends = self.formula.terminates(self.inner)
+        self.stretch = STRETCH if self.ends else task.limit
 
     def play(self, number: int, horizon: int) -> Episode:
         """Play an episode up to its end, or up to `horizon` steps."""
@@ -158,7 +161,7 @@ class _Player:
         warmstart = self.inner.data.qacc_warmstart.copy()
         action, done, sound = self._draw(number, horizon, 0), 0, 0
         while done < horizon and sound == done:
-            upto = min(horizon, done + max(self.stretch, int(STRETCH_SHARE * done)))
+            upto = min(horizon, done + self._next_stretch(states[-1][-1:], done))
             if upto > len(action):
                 action = self._redraw(number, horizon, upto, action)
             stretch, steps = self.simulation.run(states[-1][-1], warmstart, action[done:upto])
@@ -168,6 +171,16 @@ class _Player:
             if self.formula.ended(self.inner, *self._coordinates(stretch)).any():
                 break
         return self._episode(np.concatenate(states), action[:done], sound)
+
+    def _next_stretch(self, state: np.ndarray, done: int) -> int:
+        """Choose how many steps to simulate before looking whether the episode has ended."""
+        most = max(self.stretch, int(STRETCH_SHARE * done))
+        if not self.ends or not done:
+            return most
+        qpos, qvel = self._coordinates(state)
+        ahead = qpos + self.inner.dt * np.arange(1, most + 1)[:, None] * qvel
+        ended = self.formula.ended(self.inner, ahead, qvel.repeat(len(ahead), axis=0))
+        return max(1, int(APPROACH * (ended.argmax() + 1))) if ended.any() else most
 
     def _redraw(self, number: int, horizon: int, steps: int, earlier: np.ndarray) -> np.ndarray:
         """Draw actions anew from the start, of which the earlier ones must be the beginning."""
@@ -180,7 +193,7 @@ class _Player:
         return action
 
     def _draw(self, number: int, horizon: int, steps: int) -> np.ndarray:
-        count = min(horizon, max(2 * steps, 8 * self.stretch))
+        count = min(horizon, max(2 * steps, 4 * self.stretch))
         rng = self.task.policy_rng(number)
         action = self.policy.actions(rng, self.env.action_space, count)
         return action.astype(self.env.action_space.dtype, copy=False)

@@ -80,7 +80,7 @@ class Formula:
             action: Actions [T,A], in the type of the action space.
             unclipped: Observe velocities as they are.
         """
-        seen = np.clip(qvel, -CLIP, CLIP) if self.clips and not unclipped else qvel
+        seen = np.minimum(np.maximum(qvel, -CLIP), CLIP) if self.clips and not unclipped else qvel
         healthy = np.ones(len(action), bool)
         if self.healthy is not None:
             healthy = self.healthy(task, qpos[1:], qvel[1:])
@@ -136,8 +136,9 @@ def _hopper_healthy(task: Any, qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray
 
 def _pendulum_healthy(task: Any, qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
     del task
-    finite = np.isfinite(qpos).all(axis=1) & np.isfinite(qvel).all(axis=1)
-    return finite & ~(np.abs(qpos[:, 1]) > 0.2)
+    # A sum of numbers this small is finite if all of them are.
+    finite = np.isfinite(qpos.sum(axis=1) + qvel.sum(axis=1))
+    return finite & (np.abs(qpos[:, 1]) <= 0.2)
 
 
 FORMULAS: dict[type, Formula] = {

@@ -57,6 +57,9 @@ class Objective:
             so that it learns to go on from its latent state alone.
         context: Real observations that a training window begins with, at least 1: from 2 on, the
             model learns to gather in its latent state what one observation does not show.
+        decay: How the weight of an observation error falls with the number k of steps ahead, as
+            `k ** -decay`. Errors grow with k, so that with 0 the far ones rule a long horizon;
+            1 makes them weigh about the same.
     """
 
     reward: float = 0.1
@@ -65,9 +68,10 @@ class Objective:
     settle: float = 0.0
     mask: float = 0.0
     context: int = 1
+    decay: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("reward", "termination", "intermediate", "settle"):
+        for name in ("reward", "termination", "intermediate", "settle", "decay"):
             if getattr(self, name) < 0:
                 raise ConfigError(
                     f"Objective.{name} must not be negative, got {getattr(self, name)}"

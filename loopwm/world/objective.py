@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from loopwm.batch import SequenceBatch
 from loopwm.core.depth import Fixed
+from loopwm.world.config import Objective
 from loopwm.world.dynamics import Run
 from loopwm.world.model import WorldModel
 from loopwm.world.protocol import State
@@ -53,8 +54,9 @@ def sequence_loss(
     def mean(values: Float[Tensor, "B K"]) -> Tensor:
         return (values * valid).sum() / count
 
-    error = mean(torch.stack(unrolled.errors, dim=1).square().mean(-1))
-    loss = error
+    squared = torch.stack(unrolled.errors, dim=1).square().mean(-1)
+    weight = valid * _step_weights(weights, squared)
+    loss = (squared * weight).sum() / weight.sum().clamp_min(1e-9)
     if unrolled.early is not None:
         early = (unrolled.early.square().mean(-1) * valid[:, 0]).sum()
         loss = loss + weights.intermediate * early / valid[:, 0].sum().clamp_min(1)
@@ -72,7 +74,7 @@ def sequence_loss(
         nll = (0.5 * z.square() + std.log()).mean(-1)
         loss = loss + 0.1 * (nll * first).sum() / first.sum().clamp_min(1)
     return loss, {
-        "error": error.detach().sqrt(),
+        "error": mean(squared.detach()).sqrt(),
         "reward": reward.detach().sqrt(),
         "termination": alive.detach(),
     }
@@ -138,6 +140,12 @@ def _unroll(model: WorldModel, batch: SequenceBatch, generator: torch.Generator)
             fed = torch.where(seen > 0, model.held(obs, state[0]), obs)
             state = model.next_state(state, fed, seen, out.carry)
     return unrolled
+
+
+def _step_weights(objective: Objective, squared: Float[Tensor, "B K"]) -> Float[Tensor, " K"]:
+    """Return the weight of each step of a window; those with a real observation before weigh 1."""
+    ahead = torch.arange(squared.shape[1], device=squared.device) + 2 - objective.context
+    return ahead.clamp_min(1).to(squared.dtype) ** -objective.decay
 
 
 def _plan(model: WorldModel, rows: int, generator: torch.Generator) -> Run:

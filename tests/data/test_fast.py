@@ -178,7 +178,7 @@ def test_actions_that_change_with_the_horizon_are_refused() -> None:
 def test_episodes_that_end_early_are_drawn_and_simulated_in_stretches(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("loopwm.data.fast.FIRST_STRETCH", 3)
+    monkeypatch.setattr("loopwm.data.fast.STRETCH", 3)
     short = collect("Walker2d-v5", 300, 5)
-    monkeypatch.setattr("loopwm.data.fast.FIRST_STRETCH", 1000)
+    monkeypatch.setattr("loopwm.data.fast.STRETCH", 1000)
     assert_same_rows(short, collect("Walker2d-v5", 300, 5))
