@@ -39,6 +39,8 @@ class Cell:
         observation: "full", or "positions" for observations without velocities.
         mixture: "standard", or "excitation" alone.
         horizon: Steps that the training loss looks ahead.
+        rise: Fraction of the updates over which those grow from one.
+        decay: How the weight of a step falls with its distance (`Objective.decay`).
         context: Real observations taken in before imagining, in training and evaluation.
         batch: Windows in each update.
     """
@@ -52,6 +54,8 @@ class Cell:
     observation: str = "full"
     mixture: str = "standard"
     horizon: int = 4
+    rise: float = 0.25
+    decay: float = 0.0
     context: int = 1
     batch: int = 256
 
@@ -60,7 +64,11 @@ class Cell:
         """Name the cell by all that it depends on."""
         words = [self.task, self.arm, f"lr{self.lr:g}", f"seed{self.seed}", f"u{self.updates}"]
         words += [f"n{self.rows}", self.mixture, self.observation]
-        words += [f"h{self.horizon}", f"c{self.context}", f"b{self.batch}"]
+        rise, decay = (
+            f"r{self.rise:g}" * (self.rise != 0.25),
+            f"d{self.decay:g}" * (self.decay != 0),
+        )
+        words += [f"h{self.horizon}{rise}{decay}", f"c{self.context}", f"b{self.batch}"]
         return "_".join(words)
 
 
@@ -222,6 +230,7 @@ def _fit_config(cell: Cell, threads: int) -> FitConfig:
         batch_size=cell.batch,
         lr=cell.lr,
         horizon=cell.horizon,
+        horizon_warmup=cell.rise,
         seed=cell.seed,
         threads=threads,
         validate_every=max(1, cell.updates // 20),
@@ -232,7 +241,8 @@ def _fit_config(cell: Cell, threads: int) -> FitConfig:
 def _config(cell: Cell) -> ModelConfig:
     """Return the arm's configuration, trained on as much context as it is evaluated with."""
     config = arm_of(cell.arm).config
-    return replace(config, objective=replace(config.objective, context=cell.context))
+    objective = replace(config.objective, context=cell.context, decay=cell.decay)
+    return replace(config, objective=objective)
 
 
 def main() -> None:

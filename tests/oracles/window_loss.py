@@ -23,6 +23,7 @@ def sequence_loss(
     """
     weights, stats, margin = model.config.objective, model.stats, model.margin
     errors: list[float] = []
+    sizes: list[float] = []
     early: list[float] = []
     rewards: list[float] = []
     endings: list[float] = []
@@ -55,13 +56,14 @@ def sequence_loss(
             if k + 1 < weights.context:
                 state = model.observe(before, action, real[None], halt=halt)
             errors.append(unit_error(out.next_obs[0], real, stats))
+            sizes.append(1 / max(1, k + 2 - weights.context) ** weights.decay)
             miss = (float(out.reward[0]) - float(batch.reward[row, k])) / float(stats.reward_std)
             rewards.append(miss**2)
             p = float(out.terminated[0])
             endings.append(-np.log(p if bool(batch.terminated[row, k]) else 1 - p))
             if k == 0 and out.std is not None:
                 spreads.append(likelihood(out.next_obs[0], real, out.std[0], stats))
-    total = np.mean(errors) + weights.reward * np.mean(rewards)
+    total = np.average(errors, weights=sizes) + weights.reward * np.mean(rewards)
     total += weights.termination * np.mean(endings)
     total += weights.intermediate * np.mean(early) if early else 0.0
     total += weights.settle * np.mean(drifts) if drifts else 0.0

@@ -55,6 +55,10 @@ CASES = {
     "two observations": lw.WorldConfig(width=8, objective=replace(WEIGHTS, mask=0.5, context=2)),
     "all observations": lw.WorldConfig(width=8, objective=replace(WEIGHTS, context=5)),
     "three frames": lw.MLP(width=8, frames=3, objective=replace(WEIGHTS, context=3)),
+    "decay": lw.WorldConfig(width=8, objective=replace(WEIGHTS, decay=0.7)),
+    "decay after three observations": lw.GRU(
+        width=8, objective=replace(WEIGHTS, decay=1.0, context=3)
+    ),
     "settling": lw.WorldConfig(width=8, objective=replace(WEIGHTS, settle=3.0)),
     "settling, fixed depth": lw.WorldConfig(
         width=8, depth=lw.depth.Fixed(5), objective=lw.Objective(settle=3.0, intermediate=0.0)
