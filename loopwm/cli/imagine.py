@@ -16,6 +16,8 @@ from loopwm.errors import ConfigError, LoopwmError
 HALT = OutputDelta()
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from loopwm.data.store import RolloutDataset
     from loopwm.study.episode import Episode
 
@@ -25,7 +27,8 @@ class Imagine:
     """Imagine an episode under the actions really taken, and show it beside what happened.
 
     Writes a plot of every observation dimension, one of the iterations at each step, and, where
-    MuJoCo can draw, a video of the real and the imagined motion side by side.
+    MuJoCo can draw, a video of the real and the imagined motion side by side, the iterations of
+    each step below.
 
     Examples:
       loopwm imagine runs/hopper data/test --out figures/hopper
@@ -66,7 +69,8 @@ class Imagine:
         single = predict_episode(model, data, row, self.horizon, Imagination(halt=rule or HALT))
         self._draw(episode, single)
         if self.video:
-            self._film(data, episode)
+            # Iterations are counted from the truth, as in their plot.
+            self._film(data, episode, single.iterations)
 
     def first_row(self, data: "RolloutDataset") -> int:
         """Return the row at which imagination begins.
@@ -97,11 +101,12 @@ class Imagine:
             write_file(self.out / name, png(figure))
             say(f"wrote {self.out / name}")
 
-    def _film(self, data: "RolloutDataset", episode: "Episode") -> None:
+    def _film(self, data: "RolloutDataset", episode: "Episode", iterations: "np.ndarray") -> None:
         from loopwm.study.video import write_video
 
+        path = self.out / "video.mp4"
         try:
-            say(f"wrote {write_video(self.out / 'video.mp4', episode, data.meta)}")
+            say(f"wrote {write_video(path, episode, data.meta, iterations=iterations)}")
         except LoopwmError as error:
             # Not every machine can draw and not every environment can be drawn.
             say(f"no video: {error}")

@@ -202,7 +202,8 @@ def _write_page(plan: Plan, out: Path, models: dict[str, Shown]) -> Path:
         write_file(out / "figures" / f"{name}.png", png(figure))
     film, missing = None, ""
     try:
-        film = write_video(out / "figures" / "video.mp4", imagined, test.meta).read_bytes()
+        path = out / "figures" / "video.mp4"
+        film = write_video(path, imagined, test.meta, iterations=stepwise.iterations).read_bytes()
     except LoopwmError as error:
         missing = str(error)
     settings = {"plan": asdict(plan), "training": _fit_config(plan).fingerprint()}

@@ -10,12 +10,13 @@ from ctypes.util import find_library
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 
 from loopwm.data.meta import DatasetMeta
 from loopwm.errors import EnvironmentUnsupported, LoopwmError, MissingExtra, require
 from loopwm.study.episode import Episode
+from loopwm.study.strip import draw_strip
 
 BAR = 32
 FASTEST = 30
@@ -36,8 +37,9 @@ def write_video(
     title: str = "",
     size: tuple[int, int] = (320, 240),
     every: int = 1,
+    iterations: Int[ndarray, " T"] | None = None,
 ) -> Path:
-    """Film an episode as it was and as it was imagined.
+    """Film an episode as it was and as it was imagined, iterations drawn below.
 
     Args:
         path: The mp4 file to write.
@@ -46,6 +48,8 @@ def write_video(
         title: What to write above the imagined motion, such as the model's name.
         size: Width and height of each of the two pictures, multiples of 16.
         every: Every how many steps a frame is drawn, at least 1.
+        iterations: Iterations of each step, drawn as bars under the motion where they differ; by
+            default those of the episode.
 
     Returns:
         The path.
@@ -61,10 +65,15 @@ def write_video(
     dt = (episode.dt or 1.0) * every
     rate = min(FASTEST, round(1 / dt))
     captions = _captions(episode, meta, title, every, rate * dt)
+    bars = episode.iterations if iterations is None else iterations
     path.parent.mkdir(parents=True, exist_ok=True)
     with writer.get_writer(path, fps=rate, codec="libx264", macro_block_size=16) as out:
-        for real, imagined, words in zip(*pictures, captions, strict=True):
-            out.append_data(compose(real, imagined, words))
+        for frame, (real, imagined, words) in enumerate(zip(*pictures, captions, strict=True)):
+            picture = compose(real, imagined, words)
+            if len(np.unique(bars)) > 1:
+                strip = draw_strip(bars, frame * every, picture.shape[1], "iterations")
+                picture = np.concatenate([picture, strip])
+            out.append_data(picture)
     return path
 
 
