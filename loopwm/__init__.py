@@ -1,9 +1,12 @@
 """Looped world models: one core refines a latent state until it can predict what happens next."""
 
+import functools
 import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from loopwm.agent.imagination import Caution, ImaginationVectorEnv
+    from loopwm.agent.single import ImaginationEnv
     from loopwm.core import depth, grad
     from loopwm.core.certificate import Certificate
     from loopwm.core.config import Bounded, Contractive
@@ -11,6 +14,8 @@ if TYPE_CHECKING:
     from loopwm.data.collect import collect
     from loopwm.data.standard import collect_standard
     from loopwm.data.store import RolloutDataset
+    from loopwm.reason.convert import export_trm, import_trm
+    from loopwm.reason.model import Reasoner
     from loopwm.study.accuracy import PredictionReport
     from loopwm.study.calibrate import Calibration, calibrate
     from loopwm.study.prediction import evaluate
@@ -31,6 +36,7 @@ __all__ = [
     "AdamW",
     "Bounded",
     "Calibration",
+    "Caution",
     "Certificate",
     "Certified",
     "Contractive",
@@ -38,12 +44,15 @@ __all__ = [
     "FitConfig",
     "Fixed",
     "Gaussian",
+    "ImaginationEnv",
+    "ImaginationVectorEnv",
     "Mean",
     "Muon",
     "Objective",
     "OutputDelta",
     "Prediction",
     "PredictionReport",
+    "Reasoner",
     "Residual",
     "RolloutDataset",
     "Trajectory",
@@ -56,20 +65,26 @@ __all__ = [
     "collect_standard",
     "depth",
     "evaluate",
+    "export_trm",
     "fit",
     "grad",
+    "import_trm",
     "load",
 ]
 
 # Where each name lives; a name is imported when it is first used, so that neither `import loopwm`
 # nor `loopwm --help` waits for torch.
 _HOMES = {
+    "agent.imagination": ("Caution", "ImaginationVectorEnv"),
+    "agent.single": ("ImaginationEnv",),
     "core.certificate": ("Certificate",),
     "core.config": ("Bounded", "Contractive"),
     "core.halt": ("Certified", "Fixed", "OutputDelta", "Residual"),
     "data.collect": ("collect",),
     "data.standard": ("collect_standard",),
     "data.store": ("RolloutDataset",),
+    "reason.convert": ("export_trm", "import_trm"),
+    "reason.model": ("Reasoner",),
     "study.accuracy": ("PredictionReport",),
     "study.calibrate": ("Calibration", "calibrate"),
     "study.prediction": ("evaluate",),
@@ -87,6 +102,7 @@ _HOME = {name: f"loopwm.{module}" for module, names in _HOMES.items() for name i
 
 
 def __getattr__(name: str) -> object:
+    _register()
     if name in _MODULES:
         value = importlib.import_module(_MODULES[name])
     elif name in _HOME:
@@ -95,6 +111,18 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'loopwm' has no attribute {name!r}")
     globals()[name] = value
     return value
+
+
+@functools.cache
+def _register() -> None:
+    """Register our environments with Gymnasium, once something of this package is used."""
+    import gymnasium
+
+    gymnasium.register(
+        id="loopwm/Imagination-v0",
+        entry_point="loopwm.agent.single:ImaginationEnv",
+        vector_entry_point="loopwm.agent.imagination:ImaginationVectorEnv",
+    )
 
 
 def __dir__() -> list[str]:
