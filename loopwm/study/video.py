@@ -14,8 +14,9 @@ from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 
 from loopwm.data.meta import DatasetMeta
-from loopwm.errors import EnvironmentUnsupported, LoopwmError, MissingExtra, require
+from loopwm.errors import LoopwmError, MissingExtra, require
 from loopwm.study.episode import Episode
+from loopwm.study.frames import positions_of
 from loopwm.study.strip import draw_strip
 
 BAR = 32
@@ -92,12 +93,14 @@ def draw_frames(
         MissingExtra: If no library can draw; the message gives the remedy.
         LoopwmError: If drawing failed for another reason.
     """
+    # Here, so that what is wrong with the motion is said where nothing could draw it, too.
+    positions = positions_of(meta, obs)
     for library in backends():
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             request = {"meta": meta.to_json(), "width": size[0], "height": size[1]}
             (folder / "request.json").write_text(json.dumps(request))
-            np.save(folder / "obs.npy", obs)
+            np.save(folder / "positions.npy", positions)
             done = subprocess.run(
                 [sys.executable, "-m", "loopwm.study.frames", name],
                 env={**os.environ, "MUJOCO_GL": library},
@@ -106,8 +109,6 @@ def draw_frames(
             )
             if (folder / "frames.npy").exists():
                 return np.load(folder / "frames.npy")
-            if (folder / "refusal.txt").exists():
-                raise EnvironmentUnsupported((folder / "refusal.txt").read_text())
         if done.returncode > 0 and not any(sign in done.stderr for sign in _GRAPHICS):
             raise LoopwmError(f"drawing failed: {done.stderr.strip().splitlines()[-1]}")
     raise MissingExtra(_ADVICE)

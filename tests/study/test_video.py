@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def test_positions_are_those_of_the_simulator(cheetah: RolloutDataset) -> None:
         obs, *_ = env.step(action)
         observations.append(obs)
         truth.append(env.unwrapped.data.qpos.copy())
-    found = positions_of(env.unwrapped, np.array(observations), env.unwrapped.dt)
+    (found,) = positions_of(cheetah.meta, np.array(observations)[None])
     np.testing.assert_array_equal(found[:, 1:], np.array(truth)[:, 1:])
     # How far it has run is summed up from speeds, so it is known about as well as Euler's rule.
     run = np.array(truth)[:, 0] - truth[0][0]
@@ -98,21 +99,15 @@ def test_the_users_choice_of_library_is_the_only_one_tried(
     assert video.backends() == ["osmesa"]
 
 
-def test_a_motion_that_cannot_be_told_is_refused(
-    cheetah: RolloutDataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MUJOCO_GL", "osmesa")
+def test_a_motion_that_cannot_be_told_is_refused(cheetah: RolloutDataset, no_library: None) -> None:
     half = cheetah.keep_obs(range(8))
     with pytest.raises(EnvironmentUnsupported, match="does not hold"):
         video.draw_frames(half.meta, half.obs[None, :2].astype(np.float64), (32, 32))
 
 
 def test_an_unknown_task_says_so_rather_than_blaming_graphics(
-    cheetah: RolloutDataset, monkeypatch: pytest.MonkeyPatch
+    cheetah: RolloutDataset, no_library: None
 ) -> None:
-    from dataclasses import replace
-
-    monkeypatch.setenv("MUJOCO_GL", "osmesa")
     meta = replace(cheetah.meta, env_id="Nowhere-v0")
     with pytest.raises(LoopwmError, match="not a registered environment"):
         video.draw_frames(meta, cheetah.obs[None, :2].astype(np.float64), (32, 32))
