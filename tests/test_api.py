@@ -15,6 +15,8 @@ NAMES = {
     *("Certificate", "Certified", "Contractive"),
     *("RolloutDataset", "Trajectory", "Untied", "WorldConfig", "WorldModel", "WorldModelLike"),
     *("Calibration", "calibrate"),
+    *("Caution", "ImaginationEnv", "ImaginationVectorEnv"),
+    *("Reasoner", "export_trm", "import_trm"),
     *("collect", "collect_standard", "depth", "evaluate", "fit", "grad", "load"),
 }
 TORCH_FREE = {

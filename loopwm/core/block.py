@@ -1,12 +1,16 @@
 """The layers that cells are made of: normalisation, SwiGLU, attention, and their block."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from loopwm.core.rotary import Rotation, rotate
 
 RMS_EPS = 1e-6
 
@@ -50,7 +54,7 @@ class SwiGLU(nn.Module):
 
 
 class Attention(nn.Module):
-    """Mix tokens by multi-head self-attention without mask or position.
+    """Mix tokens by multi-head self-attention without mask.
 
     Args:
         width: Width D of the tokens, a multiple of `heads`.
@@ -70,12 +74,16 @@ class Attention(nn.Module):
         init_linear(self.enter.weight)
         init_linear(self.leave.weight)
 
-    def forward(self, x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
-        """Let every token attend to all tokens of its row."""
+    def forward(
+        self, x: Float[Tensor, "B L D"], rotation: Rotation | None = None
+    ) -> Float[Tensor, "B L D"]:
+        """Let every token attend to all tokens of its row, turned by their places if asked to."""
         q, k, v = (
             part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for part in self.enter(x).chunk(3, dim=-1)
         )
+        if rotation is not None:
+            q, k = rotate(q, rotation), rotate(k, rotation)
         mixed = F.scaled_dot_product_attention(q, k, v)
         return self.leave(mixed.transpose(1, 2).flatten(2))
 
@@ -85,23 +93,45 @@ class Block(nn.Module):
 
     Args:
         width: Width D of the tokens.
-        heads: Attention heads; 0 leaves the token mixer out, for a single token.
-        hidden: Width of the gated layer.
-        norm: "pre" normalises each sublayer's input, "post" each sum, as TRM does.
+        mix: `Attention`, or a `SwiGLU` over the tokens of each channel, or None for no mixing.
+        hidden: Width of the gated layer that transforms each token.
+        norm: "pre" normalises each sublayer's input, "post" each sum, as TRM does. Around a
+            mixing `SwiGLU` it is the tokens of each channel that are normalised.
+        eps: Mean square below which normalisation shrinks.
     """
 
     def __init__(
-        self, width: int, heads: int, hidden: int, norm: Literal["pre", "post"] = "pre"
+        self,
+        width: int,
+        mix: Attention | SwiGLU | None,
+        hidden: int,
+        norm: Literal["pre", "post"] = "pre",
+        eps: float = RMS_EPS,
     ) -> None:
         super().__init__()
         self.norm = norm
-        self.attend = Attention(width, heads) if heads else None
+        self.eps = eps
+        self.mix = mix
         self.transform = SwiGLU(width, hidden)
 
-    def forward(self, x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
-        """Apply the sublayers in order."""
-        for sublayer in (self.attend, self.transform):
-            if sublayer is None:
-                continue
-            x = x + sublayer(rms_norm(x)) if self.norm == "pre" else rms_norm(x + sublayer(x))
-        return x
+    def forward(
+        self, x: Float[Tensor, "B L D"], rotation: Rotation | None = None
+    ) -> Float[Tensor, "B L D"]:
+        """Apply the sublayers in order; `rotation` tells the attention the tokens' places."""
+        if isinstance(self.mix, Attention):
+            x = self._add(x, partial(self.mix, rotation=rotation))
+        elif self.mix is not None:
+            x = self._add(x.mT, self.mix).mT
+        return self._add(x, self.transform)
+
+    def _add(self, x: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
+        if self.norm == "pre":
+            return x + sublayer(self._normed(x))
+        return self._normed(x + sublayer(x))
+
+    def _normed(self, x: Tensor) -> Tensor:
+        # Squares of 16-bit numbers lose what the mean is made of. The operations are those of
+        # published models, one by one: over their cycles a rounding grows twentyfold.
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        mean = wide.square().mean(-1, keepdim=True)
+        return (wide * torch.rsqrt(mean + self.eps)).to(x.dtype)

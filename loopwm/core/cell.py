@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from loopwm.core.block import Block, init_linear, rms_norm
+from loopwm.core.block import init_linear, rms_norm
 from loopwm.core.config import Bounded
 from loopwm.core.fused import BoundedLoop
 
@@ -193,44 +193,3 @@ class BoundedCell(nn.Module):
         given = (h.flatten(0, -2), injected, bias, weights[0], self.from_state, self.leave)
         last, previous, tapped = BoundedLoop.apply(*given, active, taps)
         return last.view_as(h), previous.view_as(h), tapped.view(-1, *h.shape[1:])
-
-
-class PostNormCell(nn.Module):
-    """Refine by blocks with normalised sums: `h+ = Blocks(h + e)`, as TRM does.
-
-    Args:
-        width: Width D of the state.
-        heads: Attention heads; 0 for a single token.
-        hidden: Width of the gated layers.
-        layers: Number of blocks.
-    """
-
-    num_conditions = 1
-
-    def __init__(self, width: int, heads: int, hidden: int, layers: int = 2) -> None:
-        super().__init__()
-        self.width = width
-        self.blocks = nn.Sequential(
-            *(Block(width, heads, hidden, norm="post") for _ in range(layers))
-        )
-
-    def condition(self, e: Float[Tensor, "B L D"]) -> Conditioning:
-        """Return the injection as it is."""
-        return (e,)
-
-    def constrain(self) -> Weights:
-        """Return nothing: no weight is constrained."""
-        return ()
-
-    def proven_bound(self, injection: float, start: Float[Tensor, " D"]) -> float:
-        """Bound the norm of a token: the last step of a refinement normalises it."""
-        return max(float(start.detach().double().norm()), math.sqrt(self.width))
-
-    def forward(
-        self,
-        h: Float[Tensor, "B L D"],
-        conditioning: Conditioning,
-        weights: Weights | None = None,
-    ) -> Tensor:
-        """Refine h once."""
-        return self.blocks(h + conditioning[0])

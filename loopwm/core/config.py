@@ -1,5 +1,6 @@
 """Choices of refinement cell, as plain data."""
 
+import math
 from dataclasses import dataclass
 
 from loopwm.errors import ConfigError
@@ -62,3 +63,61 @@ class Contractive:
 
 
 CellConfig = Bounded | Contractive
+
+
+@dataclass(frozen=True)
+class Attend:
+    """Choose self-attention, without mask, to mix the tokens of a row.
+
+    Args:
+        heads: Number of attention heads, at least 1; they divide the width.
+        theta: Base of the rotary angles that tell tokens their places (arXiv 2104.09864, eq. 15),
+            above 1; None leaves the tokens a set.
+    """
+
+    heads: int = 8
+    theta: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.heads < 1:
+            raise ConfigError(f"Attend.heads must be at least 1, got {self.heads}")
+        if self.theta is not None and not self.theta > 1:
+            raise ConfigError(f"Attend.theta must be above 1 or None, got {self.theta}")
+
+
+@dataclass(frozen=True)
+class MixTokens:
+    """Choose a gated perceptron over the tokens of each channel, which fixes their number."""
+
+
+@dataclass(frozen=True)
+class PostNorm:
+    """Choose the PostNormCell: blocks that normalise each sum, as TRM's (arXiv 2510.04871).
+
+    Args:
+        mixer: How tokens are mixed; None leaves each token to itself.
+        layers: Number of blocks, at least 1.
+        expand: Width of a plain perceptron of the same size as the gated ones over the width that
+            they transform, above 0.
+        multiple: Gated layers are widened to a multiple of this, at least 1.
+        eps: Mean square below which normalisation shrinks, above 0.
+    """
+
+    mixer: Attend | MixTokens | None = Attend()
+    layers: int = 2
+    expand: float = 4.0
+    multiple: int = 256
+    eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "multiple"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"PostNorm.{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("expand", "eps"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"PostNorm.{name} must be above 0, got {getattr(self, name)}")
+
+    def hidden(self, width: int) -> int:
+        """Return the hidden width of a gated layer over `width` channels or tokens."""
+        # A gated layer has three matrices where a plain one has two.
+        return self.multiple * math.ceil(round(self.expand * width * 2 / 3) / self.multiple)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from loopwm.core.cell import Cell, Conditioning, Weights
@@ -16,7 +17,8 @@ class Update:
 
     Args:
         dst: Index of the latent that is refined.
-        add: Indices of latents, or "e" for the injection, whose sum conditions the refinement.
+        add: Indices of latents, or "e" for the injection, whose sum conditions the refinement;
+            of none of them it is zero.
     """
 
     dst: int
@@ -75,6 +77,7 @@ class Program:
                 conditioning = fixed[: cell.num_conditions]
             else:
                 parts = [fixed[-1] if i == "e" else states[i] for i in update.add]
+                parts = parts or [torch.zeros_like(states[update.dst])]
                 conditioning = cell.condition(sum(parts[1:], start=parts[0]))
             states[update.dst] = cell(states[update.dst], conditioning, weights)
         return tuple(states)
@@ -91,3 +94,12 @@ def trm(inner: int = 6) -> Program:
         inner: Refinements of latent 1 before each refinement of latent 0, at least 1.
     """
     return Program(cycle=(Update(1, (0, "e")),) * inner + (Update(0, (1,)),))
+
+
+def one_latent(inner: int = 6) -> Program:
+    """Return TRM's program with a single latent that both thinks and answers (its table 1).
+
+    Args:
+        inner: Refinements from the injection before each refinement from nothing, at least 1.
+    """
+    return Program(cycle=(Update(0, ("e",)),) * inner + (Update(0, ()),))

@@ -70,6 +70,41 @@ class Muon:
 
 
 @dataclass(frozen=True, slots=True)
+class SignSGD:
+    """Choose the sign of the gradient, for tables of which a batch touches a few rows.
+
+    Args:
+        lr: Peak length of a step; it follows the schedule of `FitConfig.lr`.
+        weight_decay: Decoupled weight decay of touched rows.
+    """
+
+    lr: float = 1e-2
+    weight_decay: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        _check(0 < self.lr < math.inf, "lr", self.lr, "a positive number, such as 1e-2")
+        _check(0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, "at least 0")
+
+
+@dataclass(frozen=True, slots=True)
+class AdamATan2:
+    """Choose AdamATan2 (arXiv 2407.05872), TRM's; its weight decay acts on all parameters.
+
+    Args:
+        betas: Decay of the running mean of gradients and of their squares, both in [0, 1).
+        rows: Settings for tables of which a batch touches a few rows.
+    """
+
+    betas: tuple[float, float] = (0.9, 0.95)
+    rows: SignSGD = SignSGD()
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        _check_betas(self.betas)
+
+
+@dataclass(frozen=True, slots=True)
 class FitConfig:
     """Say how a model is trained.
 
@@ -84,7 +119,7 @@ class FitConfig:
         weight_decay: Decoupled weight decay of matrices; vectors are never decayed.
         clip: Largest global norm of the gradient; None clips nothing.
         ema: Decay of the moving average of the weights, in [0, 1); 0 keeps the raw weights.
-        optimizer: `AdamW()` or `Muon()`.
+        optimizer: `AdamW()`, `Muon()` or `AdamATan2()`.
         seed: Seed of batches and of the loss's own randomness.
         device: "auto" takes a GPU if there is one; else a torch device name.
         precision: "bf16" computes in bfloat16 around float32 weights.
@@ -106,7 +141,7 @@ class FitConfig:
     weight_decay: float = 0.01
     clip: float | None = 1.0
     ema: float = 0.999
-    optimizer: AdamW | Muon = AdamW()
+    optimizer: AdamW | Muon | AdamATan2 = AdamW()
     seed: int = 0
     device: str = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"

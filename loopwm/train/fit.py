@@ -49,10 +49,11 @@ def run(
     """Train a module in place, or continue where a stopped run in `run_dir` was.
 
     The module ends in evaluation mode on the configured device, with the averaged weights if
-    `config.ema` is positive. `loss` and `sampler` must keep no state of their own and draw
-    randomness from their generator or torch's global one, which is seeded for the length of the
-    run and then put back. A run stopped by a signal or killed, then called again with the same
-    arguments, ends bit for bit like an uninterrupted one on one CPU thread.
+    `config.ema` is positive; tables that are updated row by row are not averaged. `loss` and
+    `sampler` must keep no state of their own, but in buffers of the module, and draw randomness
+    from their generator or torch's global one, which is seeded for the length of the run and then
+    put back. A run stopped by a signal or killed, then called again with the same arguments, ends
+    bit for bit like an uninterrupted one on one CPU thread.
 
     Args:
         module: What to train; its weights must be float32 or float64.
@@ -221,7 +222,7 @@ def _begin(module: nn.Module, config: FitConfig, device: torch.device) -> Traini
     return Training(
         module=module,
         stepper=stepper,
-        average=Average(stepper.parameters, config.ema) if config.ema else None,
+        average=Average(stepper.dense, config.ema) if config.ema else None,
         generators=generators,
     )
 

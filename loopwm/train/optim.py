@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from loopwm.errors import ConfigError
-from loopwm.train.config import AdamW, FitConfig, Muon
+from loopwm.train import atan2
+from loopwm.train.config import AdamATan2, AdamW, FitConfig, Muon, SignSGD
+from loopwm.train.rows import SignSGDRows, is_table, values
 
 
 class Stepper:
@@ -18,6 +20,7 @@ class Stepper:
         """Make the optimisers for the trainable parameters of `module`."""
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.optimizers = build_optimizers(self.parameters, config)
+        self.dense = [p for p in self.parameters if not is_table(p)]
         self._clip = math.inf if config.clip is None else config.clip
 
     def step(self, loss: Tensor, lr: float) -> tuple[float, float, bool]:
@@ -34,7 +37,7 @@ class Stepper:
         Raises:
             ConfigError: If no parameter has a gradient.
         """
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        gradients = [values(p.grad) for p in self.parameters if p.grad is not None]
         if not gradients:
             raise ConfigError("the loss depends on no parameter of the module that is trained")
         total = get_total_norm(gradients)
@@ -43,10 +46,11 @@ class Stepper:
         finite = math.isfinite(value) and math.isfinite(norm)
         if finite:
             if norm > self._clip:
-                clip_grads_with_norm_(self.parameters, self._clip, total)
+                # Tables step by the sign, which does not change with the length.
+                clip_grads_with_norm_(self.dense, self._clip, total)
             for optimizer in self.optimizers:
                 for group in optimizer.param_groups:
-                    group["lr"] = lr
+                    group["lr"] = lr * group.get("lr_ratio", 1)
                 optimizer.step()
         for parameter in self.parameters:
             parameter.grad = None
@@ -78,31 +82,49 @@ def build_optimizers(
     """Return the optimisers that together hold every parameter once.
 
     Weight decay acts on parameters of two dimensions and more, unless they carry the attribute
-    `_no_weight_decay`. Muon takes matrices, unless they carry `_no_muon`.
+    `_no_weight_decay`; AdamATan2 decays all. Muon takes matrices, unless they carry `_no_muon`.
+    Tables, which carry `_sparse_rows`, are stepped by the sign of their touched rows' gradients.
 
     Args:
         parameters: What is to be trained.
         config: Settings; the learning rate is set anew at each step.
 
     Returns:
-        One optimiser, or two if Muon has matrices to train.
+        One optimiser for each kind of parameter that there is.
 
     Raises:
         ConfigError: If nothing is to be trained.
     """
     if not parameters:
         raise ConfigError("the module has no parameter with requires_grad=True: nothing to train")
-    if isinstance(config.optimizer, AdamW):
-        return [_adamw(parameters, config.optimizer, config)]
+    dense = [p for p in parameters if not is_table(p)]
+    tables = [p for p in parameters if is_table(p)]
+    optimizers = _dense(dense, config) if dense else []
+    return [*optimizers, _tables(tables, config)] if tables else optimizers
+
+
+def _dense(parameters: Sequence[nn.Parameter], config: FitConfig) -> list[torch.optim.Optimizer]:
+    choice = config.optimizer
+    if isinstance(choice, AdamW):
+        return [_adamw(parameters, choice, config)]
+    if isinstance(choice, AdamATan2):
+        return [atan2.AdamATan2(parameters, config.lr, choice.betas, config.weight_decay)]
     matrices = [p for p in parameters if p.ndim == 2 and not hasattr(p, "_no_muon")]
     taken = {id(p) for p in matrices}
     others = [p for p in parameters if id(p) not in taken]
     optimizers: list[torch.optim.Optimizer] = []
     if matrices:
-        optimizers.append(_muon(matrices, config.optimizer, config))
+        optimizers.append(_muon(matrices, choice, config))
     if others:
-        optimizers.append(_adamw(others, config.optimizer.adamw, config))
+        optimizers.append(_adamw(others, choice.adamw, config))
     return optimizers
+
+
+def _tables(tables: Sequence[nn.Parameter], config: FitConfig) -> SignSGDRows:
+    choice = config.optimizer.rows if isinstance(config.optimizer, AdamATan2) else SignSGD()
+    # The schedule shapes both learning rates; the ratio is what makes this one another.
+    group = {"params": list(tables), "lr_ratio": choice.lr / config.lr}
+    return SignSGDRows([group], choice.lr, choice.weight_decay)
 
 
 def _adamw(

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from loopwm.core.cell import BoundedCell, PostNormCell
-from loopwm.core.config import Bounded
+from loopwm.core.cell import BoundedCell
+from loopwm.core.config import Attend, Bounded, PostNorm
+from loopwm.core.post_norm import PostNormCell
 
 Cell = TypeVar("Cell", bound=nn.Module)
 _ORACLES = Path(__file__).parents[1] / "oracles"
@@ -70,6 +71,10 @@ def post_norm() -> Callable[..., PostNormCell]:
     """Give a maker of attention cells with random float64 weights."""
 
     def make(width: int = 6, heads: int = 2, seed: int = 0) -> PostNormCell:
-        return _random(lambda: PostNormCell(width, heads, hidden=5).double(), seed, 0.3)
+        return _random(
+            lambda: PostNormCell(width, PostNorm(Attend(heads), expand=1.25, multiple=1)).double(),
+            seed,
+            0.3,
+        )
 
     return make

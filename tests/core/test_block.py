@@ -79,15 +79,15 @@ def test_swiglu_equals_its_formula():
 
 def test_pre_norm_block_adds_each_sublayer_of_the_normalised_input():
     torch.manual_seed(0)
-    block, x = Block(6, 2, 5, norm="pre").double(), randn(2, 3, 6)
-    assert block.attend is not None
-    expected = x + block.attend(F.rms_norm(x, (6,), eps=1e-6))
+    block, x = Block(6, Attention(6, 2), 5, norm="pre").double(), randn(2, 3, 6)
+    assert block.mix is not None
+    expected = x + block.mix(F.rms_norm(x, (6,), eps=1e-6))
     expected = expected + block.transform(F.rms_norm(expected, (6,), eps=1e-6))
     torch.testing.assert_close(block(x), expected, rtol=1e-12, atol=1e-12)
 
 
-def test_block_without_heads_transforms_each_token_by_itself():
+def test_block_without_mixing_transforms_each_token_by_itself():
     torch.manual_seed(0)
-    block, x = Block(6, 0, 5, norm="post").double(), randn(2, 3, 6)
+    block, x = Block(6, None, 5, norm="post").double(), randn(2, 3, 6)
     alone = torch.cat([block(x[:, i : i + 1]) for i in range(3)], dim=1)
     torch.testing.assert_close(block(x), alone, rtol=1e-12, atol=1e-12)

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from loopwm.core.cell import BoundedCell, PostNormCell
-from loopwm.core.config import Bounded
+from loopwm.core.cell import BoundedCell
+from loopwm.core.config import Attend, Bounded, PostNorm
 from loopwm.core.fused import BoundedLoop
+from loopwm.core.post_norm import PostNormCell
 from loopwm.errors import ConfigError
 
 FORMS = pytest.mark.parametrize("gain", [None, 0.7], ids=["sum", "renewal"])
@@ -248,18 +249,18 @@ def test_post_norm_cell_equals_blocks_written_out(post_norm):
     expected = h + e
     for block in cell.blocks:
         enter, leave = block.transform.enter.weight, block.transform.leave.weight
-        mixed = expected + block.attend(expected)
-        mixed = mixed / (mixed.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt()
+        mixed = expected + block.mix(expected)
+        mixed = mixed / (mixed.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt()
         hidden = enter.shape[0] // 2
         gate, value = mixed @ enter[:hidden].T, mixed @ enter[hidden:].T
         expected = mixed + (gate / (1 + torch.exp(-gate)) * value) @ leave.T
-        expected = expected / (expected.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt()
+        expected = expected / (expected.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt()
     torch.testing.assert_close(refine(cell, h, e), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_post_norm_state_has_at_most_norm_sqrt_width_whatever_the_start():
     torch.manual_seed(0)
-    cell = PostNormCell(8, 2, 8).double()
+    cell = PostNormCell(8, PostNorm(Attend(2), multiple=8)).double()
     out = refine(cell, randn(3, 4, 8, scale=1e6), randn(3, 4, 8))
     assert bool((out.norm(dim=-1) <= math.sqrt(8) * (1 + 1e-12)).all())
 

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from loopwm.core.cell import BoundedCell, PostNormCell
-from loopwm.core.config import Bounded
+from loopwm.core.cell import BoundedCell
+from loopwm.core.config import Attend, Bounded, PostNorm
 from loopwm.core.loop import LoopedCore
+from loopwm.core.post_norm import PostNormCell
 from loopwm.core.program import trm
 
 # The hook of jaxtyping makes torch.compile raise false type errors; and torch's compiler warns
@@ -37,7 +38,11 @@ def test_compiled_inference_equals_eager(gain):
 
 
 def test_compiled_inference_of_two_latents_equals_eager():
-    core = LoopedCore(PostNormCell(16, 2, 16), trm(2)).eval().requires_grad_(False)
+    core = (
+        LoopedCore(PostNormCell(16, PostNorm(Attend(2), multiple=16)), trm(2))
+        .eval()
+        .requires_grad_(False)
+    )
     z, e = (torch.randn(8, 3, 16), torch.randn(8, 3, 16)), torch.randn(8, 3, 16)
     eager, out = core(z, e, 2), torch.compile(core)(z, e, 2)
     for ours, theirs in zip(out.state, eager.state, strict=True):

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from loopwm.core.block import rms_norm
-from loopwm.core.cell import BoundedCell, PostNormCell
+from loopwm.core.cell import BoundedCell
 from loopwm.core.certificate import box_bound, certify, local_gain
-from loopwm.core.config import Bounded, Contractive
+from loopwm.core.config import Attend, Bounded, Contractive, PostNorm
 from loopwm.core.contractive import ContractiveCell, LipschitzLayer
+from loopwm.core.post_norm import PostNormCell
 from loopwm.errors import ConfigError
 
 REPEATABLE = settings(max_examples=25, deadline=None, derandomize=True, database=None)
@@ -267,7 +268,7 @@ def test_a_certificate_says_what_is_proven_and_what_is_not():
         for name, cell in {
             "contractive": contractive(),
             "bounded": bounded(1.0, None),
-            "post": PostNormCell(6, 2, 5).double(),
+            "post": PostNormCell(6, PostNorm(Attend(2), multiple=5)).double(),
             "plain": nn.Linear(6, 6).double(),
         }.items()
     }

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from loopwm.core.cell import BoundedCell, PostNormCell
+from loopwm.core.cell import BoundedCell
 from loopwm.core.grad import Checkpointed, Full, GradientMode, LastK
 from loopwm.core.loop import LoopedCore
+from loopwm.core.post_norm import PostNormCell
 from loopwm.core.program import LOOPWM, trm
 from loopwm.errors import ConfigError
 

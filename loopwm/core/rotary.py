@@ -1,0 +1,39 @@
+"""Rotary positions: queries and keys turned by their place, so that products see distances."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Rotation = tuple[Float[Tensor, "L E"], Float[Tensor, "L E"]]
+
+
+def rotation_of(tokens: int, width: int, theta: float, like: Tensor) -> Rotation:
+    """Return cosine and sine of every token's angles (arXiv 2104.09864, eq. 15).
+
+    Channel i turns together with channel `i + width/2`, by the place times
+    `theta^(-2i / width)`.
+
+    Args:
+        tokens: Number of places L, counted from 0.
+        width: Channels of a head, even; E is half of it.
+        theta: Base of the angles.
+        like: Gives the device, and the precision, at least single.
+    """
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    exponents = torch.arange(0, width, 2, device=like.device).to(dtype) / width
+    rates = 1 / theta**exponents
+    angles = torch.outer(torch.arange(tokens, device=like.device).to(dtype), rates)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Float[Tensor, "B H L C"], rotation: Rotation) -> Float[Tensor, "B H L C"]:
+    """Turn the channels of each head by the place of their token.
+
+    Args:
+        x: Queries or keys of H heads with C channels.
+        rotation: What `rotation_of` returned for these tokens.
+    """
+    cos, sin = rotation
+    first, second = x.chunk(2, dim=-1)
+    turned = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    return turned.to(x.dtype)

@@ -1,0 +1,77 @@
+"""What a reasoner is made of, and when it halts; free of torch."""
+
+import math
+from dataclasses import dataclass
+
+from loopwm.core.config import Attend, PostNorm
+from loopwm.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class ReasonerConfig:
+    """Describe a TRM (arXiv 2510.04871).
+
+    Args:
+        vocabulary: Number of different tokens V, at least 2.
+        length: Tokens S of a puzzle, at least 1.
+        puzzles: Number of puzzle ids N, at least 1.
+        prefix: Tokens put before each puzzle; the first ones hold what is learned of its id.
+        puzzle_width: Numbers learned of each id, at most `prefix * width`.
+        width: Width D of the latents.
+        cell: The refinement.
+        cycles: Cycles T of a step; only the last one has a gradient.
+        inner: Refinements n of the thinking latent in each cycle.
+    """
+
+    vocabulary: int
+    length: int
+    puzzles: int = 1
+    prefix: int = 16
+    puzzle_width: int = 512
+    width: int = 512
+    cell: PostNorm = PostNorm(Attend(heads=8, theta=1e4))
+    cycles: int = 3
+    inner: int = 6
+
+    def __post_init__(self) -> None:
+        for name in ("length", "puzzles", "prefix", "puzzle_width", "width", "cycles", "inner"):
+            _at_least_one(name, getattr(self, name))
+        if self.vocabulary < 2:
+            raise ConfigError(f"vocabulary must be at least 2, got {self.vocabulary}")
+        if self.puzzle_width > self.prefix * self.width:
+            raise ConfigError(
+                f"puzzle_width={self.puzzle_width} does not fit into prefix={self.prefix} tokens "
+                f"of width={self.width}; "
+                f"choose prefix={math.ceil(self.puzzle_width / self.width)} or more"
+            )
+
+    @property
+    def tokens(self) -> int:
+        """Return the number L of tokens that the core sees."""
+        return self.prefix + self.length
+
+
+@dataclass(frozen=True)
+class Halting:
+    """Say when training gives a puzzle up for the next one (arXiv 2510.04871, fig. 3).
+
+    A puzzle leaves when the model takes its answer for right, or after `max_steps`. Exploring, a
+    puzzle must stay for a number of steps drawn from 2 to `max_steps`.
+
+    Args:
+        max_steps: Most steps spent on a puzzle, at least 1.
+        explore: Probability of exploring, drawn at each step, in [0, 1].
+    """
+
+    max_steps: int = 16
+    explore: float = 0.1
+
+    def __post_init__(self) -> None:
+        _at_least_one("Halting.max_steps", self.max_steps)
+        if not 0 <= self.explore <= 1:
+            raise ConfigError(f"Halting.explore must be in [0, 1], got {self.explore}")
+
+
+def _at_least_one(name: str, value: int) -> None:
+    if value < 1:
+        raise ConfigError(f"{name} must be at least 1, got {value}")
