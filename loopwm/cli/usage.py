@@ -11,6 +11,7 @@ from typing import Annotated, Any, Protocol, Union, runtime_checkable
 import tyro
 
 import loopwm
+from loopwm.cli.certify import Certify
 from loopwm.cli.collect import Collect
 from loopwm.cli.evaluate import Evaluate
 from loopwm.cli.imagine import Imagine
@@ -26,6 +27,7 @@ COMMANDS: dict[str, type[Any]] = {
     "train": Train,
     "evaluate": Evaluate,
     "imagine": Imagine,
+    "certify": Certify,
     "bench": Bench,
     "results": Results,
     "policies train": TrainPolicies,

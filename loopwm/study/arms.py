@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from loopwm.core.config import Bounded, CellConfig, Contractive
-from loopwm.core.depth import Fixed
+from loopwm.core.depth import Fixed, Flow
+from loopwm.core.grad import Full, GradientMode, Implicit, LastK, Phantom
 from loopwm.errors import ConfigError
 from loopwm.world.config import GRU, MLP, Gaussian, ModelConfig, Objective, Untied, WorldConfig
 
@@ -27,6 +28,11 @@ class Arm:
 
 def _with(cell: CellConfig) -> WorldConfig:
     return WorldConfig(cell=cell)
+
+
+def _settled(grad: GradientMode = Full(), warm: bool = True) -> WorldConfig:
+    """Return a loop that comes to rest in training, where all gradient modes make sense."""
+    return WorldConfig(cell=Contractive(0.8), depth=Fixed(12), grad=grad, warm=warm)
 
 
 # Every shape of the family "mlp" has at least four times the parameters of the looped default;
@@ -54,6 +60,15 @@ ARMS = {
         "looped, trained to settle (0.05)", WorldConfig(objective=Objective(settle=0.05))
     ),
     "cold": Arm("looped, from the learned start at every step", WorldConfig(warm=False)),
+    "settled": Arm("Full", _settled()),
+    "settled-last": Arm("LastK(4)", _settled(LastK(4))),
+    "settled-phantom": Arm("Phantom(4)", _settled(Phantom(4))),
+    "settled-implicit": Arm("Implicit()", _settled(Implicit())),
+    "settled-cold": Arm("contractive, from the learned start", _settled(warm=False)),
+    "flow": Arm("flow, dopri5, tolerance 1e-3", WorldConfig(depth=Flow())),
+    "flow-midpoint": Arm(
+        "flow, midpoint, step 1", WorldConfig(depth=Flow(method="midpoint", step=1.0))
+    ),
     "gaussian": Arm("looped, Gaussian head", WorldConfig(head=Gaussian())),
     "ensemble": Arm("ensemble of 5, Gaussian heads", WorldConfig(head=Gaussian()), members=5),
     "mlp-ensemble": Arm("ensemble of 5 MLP 4x200, Gaussian heads", MLP(head=Gaussian()), members=5),

@@ -5,8 +5,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from loopwm.errors import ConfigError
 from loopwm.files import write_file
+from loopwm.study.certificates import certificate
 from loopwm.study.comparison import (
     Group,
     costs,
@@ -19,10 +19,13 @@ from loopwm.study.comparison import (
     spreads,
 )
 from loopwm.study.efficiency import Cell
+from loopwm.study.flows import flow
+from loopwm.study.gradients import gradients
 from loopwm.study.loops import dial, halting
 from loopwm.study.plan import Plan, run_plan
 from loopwm.study.provenance import provenance
 from loopwm.study.recipe import DATA, HEADLINE, HORIZONS, UNITS, Computed, Options, Recipe, training
+from loopwm.study.registry import find_recipe
 from loopwm.study.results import Study, save_study
 
 _PARTS = ("excitation", "early", "middle", "late")
@@ -38,11 +41,10 @@ def rerun(name: str, results: Path, options: Options = Options()) -> Study:
         options: Where and how.
 
     Raises:
-        ConfigError: If there is no study of that name; the message lists them.
+        ConfigError: If there is no study of that name; the message lists them, those of other
+            packages too.
     """
-    if name not in RECIPES:
-        raise ConfigError(f"name must be one of {', '.join(RECIPES)}, got {name!r}")
-    recipe = RECIPES[name]
+    recipe = find_recipe(name, RECIPES)
     options = replace(options, figures=options.figures or results.parent / "figures")
     seeds, method, sheets = recipe.compute(options)
     source = provenance(f"loopwm results --rerun {name}", seeds)
@@ -65,12 +67,25 @@ def _prediction(task: str, options: Options) -> Computed:
 
 
 def _horizon(task: str, options: Options) -> Computed:
-    arms = ("looped", "once", "mlp-3x256")
-    plan = Plan(Cell(task=task, horizon=8), arms=arms, rates=(4e-3,))
+    base = Cell(task=task, horizon=16, rise=0.5, decay=1.0)
+    plan = Plan(base, arms=("looped", "once", "mlp-3x256"), rates=(4e-3,))
     _, finals = run_plan(plan, options.work, threads=options.threads, report=options.report)
     groups = group_cells(finals)
-    sheets = (over_seeds(groups, HORIZONS), ratios(groups, HORIZONS), medians(groups, HORIZONS))
-    return plan.seeds, (DATA, UNITS, training(plan)), sheets
+    method = (
+        "The loss grows from one step ahead to 16 over the first half of training, and step k "
+        "weighs 1/k, since errors grow as fast. The MLP's shape is the best one of the table "
+        "with 4 steps.",
+        *(DATA, UNITS, training(plan)),
+    )
+    sheets = (
+        over_seeds(groups, HORIZONS),
+        ratios(groups, HORIZONS),
+        medians(groups, HORIZONS),
+        costs(groups),
+        heads(groups, HORIZONS),
+        *(over_seeds(groups, HORIZONS, part) for part in _PARTS),
+    )
+    return plan.seeds, method, sheets
 
 
 def _draw(task: str, groups: Sequence[Group], folder: Path) -> None:
@@ -176,7 +191,7 @@ _OF_A_TASK = (
     ),
     (
         "horizon",
-        "trained on eight steps",
+        "trained on sixteen steps",
         "Does a loss that looks further ahead change who wins?",
         15,
         _horizon,
@@ -216,6 +231,20 @@ _OF_A_TASK = (
         36,
         halting,
     ),
+    (
+        "flow",
+        "the loop in continuous time",
+        "What does solving the loop as a differential equation gain, and what does it cost?",
+        32,
+        flow,
+    ),
+    (
+        "gradients",
+        "how gradients flow through the loop",
+        "What do the gradient modes cost in time and memory, and what accuracy do they leave?",
+        38,
+        gradients,
+    ),
 )
 RECIPES = {
     f"{name}-{short}": Recipe(f"{task}: {heading}", question, place + order, partial(make, task))
@@ -229,5 +258,11 @@ RECIPES = {
     ),
     "collection": Recipe(
         "Speed of collection", "How fast is real experience gathered?", 41, _collection
+    ),
+    "certificates": Recipe(
+        "What holds for any number of iterations",
+        "Is a retention below one enough for a loop to be stable, and what is proven of ours?",
+        42,
+        partial(certificate, "Hopper-v5"),
     ),
 }
