@@ -163,7 +163,9 @@ def _mean(each: Any, observed: str) -> Any:
     averaged["n_iters"] = stacked["n_iters"].double().mean(0).ceil().long()
     averaged["settled"] = stacked["settled"].all(0)
     averaged.setdefault(observed, None)
-    if observed in stacked:
+    if observed in stacked and not stacked[observed].numel():
+        averaged["disagreement"] = averaged[observed]
+    elif observed in stacked:
         averaged["disagreement"] = stacked[observed].std(0)
         if "std" in stacked:
             spread = stacked["std"].square().mean(0) + stacked[observed].var(0, correction=0)
