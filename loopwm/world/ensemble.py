@@ -27,7 +27,7 @@ class Ensemble(nn.Module):
     Each member imagines from its own predictions; means and disagreement are taken over members
     at every step. The reported spread, where members have one, is that of their mixture.
 
-    Up to 512 rows go through all members at once, in batched products, if the members are bounded
+    Small batches go through all members at once, in batched products, if the members are bounded
     loops, untied bounded cells or perceptrons in evaluation mode and without modules of your own:
     their weights then lie in one memory. Otherwise the members take turns.
 
@@ -140,8 +140,9 @@ class Ensemble(nn.Module):
         if not self._stack.whole:
             # The members have moved, to another device or type, say.
             self._stack = Stack.of(self.members)
-        ready = self._stack is not None and self._stack.ready()
-        return self._stack if ready else self._one_by_one
+        if self._stack is None or not self._stack.ready():
+            return self._one_by_one
+        return self._stack
 
 
 def _leave(result: Any, edge: Edge) -> Any:
