@@ -56,7 +56,7 @@ class BoundedLoop(torch.autograd.Function):
         normed, scales, pres, last, previous = [], [], [], [], []
         tapped = torch.zeros_like(h) if taps else h.new_empty(0, width)
         # What each iteration keeps are small tensors of its own: writes into large buffers for all
-        # of them miss the cache, which takes longer than the arithmetic.
+        # of them miss the cache.
         for t, (rows, stay) in enumerate(zip(active, (*active[1:], 0), strict=True)):
             scale = torch.linalg.vector_norm(h, dim=1, keepdim=True)
             torch.addcmul(smallest, scale, scale, value=1 / width, out=scale).rsqrt_()

@@ -59,4 +59,4 @@ class Heads(nn.Module):
             return std * self.spread_scale
         # Several members as one: each member's rows have their own scale.
         scale = per_row(self.spread_scale, len(std))
-        return std * scale.view(-1, *(1,) * (std.ndim - 2), std.shape[-1])
+        return std * scale.view(len(std), *(1,) * (std.ndim - 2), std.shape[-1])

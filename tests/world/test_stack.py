@@ -119,7 +119,7 @@ def test_each_row_of_each_member_halts_by_itself(trio, data):
 
 
 def test_no_rows_and_no_leading_axis_go_through(trio, data):
-    ensemble = lw.Ensemble(trio("looped"))
+    ensemble = lw.Ensemble(trio("looped, Gaussian"))
     obs, actions = inputs(data)
     for halt in (None, lw.OutputDelta()):
         nothing = ensemble.predict(obs[:0], actions[:0, 0], halt=halt)
