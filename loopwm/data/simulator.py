@@ -1,5 +1,6 @@
 """The simulator restarted from observed states, for ceilings of accuracy and for pictures."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
@@ -70,7 +71,27 @@ def can_simulate(meta: DatasetMeta) -> bool:
     return formula is not None and not clipped and meta.obs_kept is None
 
 
+@dataclass(frozen=True, eq=False)
+class Played:
+    """Hold what the simulator made of actions; what follows a divergence is NaN, or False.
+
+    Attributes:
+        obs: Observations after each action [B,H,O].
+        reward: Rewards [B,H].
+        terminated: Whether the task calls the state after each action terminal [B,H].
+    """
+
+    obs: np.ndarray
+    reward: np.ndarray
+    terminated: np.ndarray
+
+
 def simulate(meta: DatasetMeta, obs: np.ndarray, actions: np.ndarray) -> np.ndarray:
+    """Let the simulator predict the observations after each action [B,H,O] (see `play`)."""
+    return play(meta, obs, actions).obs
+
+
+def play(meta: DatasetMeta, obs: np.ndarray, actions: np.ndarray) -> Played:
     """Let the simulator predict: restart it from observations, and apply actions.
 
     The observation holds no warm start for the contact solver, so that the motion differs from the
@@ -83,7 +104,7 @@ def simulate(meta: DatasetMeta, obs: np.ndarray, actions: np.ndarray) -> np.ndar
         actions: Actions to apply [B,H,A].
 
     Returns:
-        The observations after each action [B,H,O].
+        Observations, rewards and terminations; the task's settings are those of variant 0.
 
     Raises:
         EnvironmentUnsupported: If the observation does not determine the state.
@@ -101,16 +122,18 @@ def simulate(meta: DatasetMeta, obs: np.ndarray, actions: np.ndarray) -> np.ndar
     simulation = Simulation(task.model, task.frame_skip)
     start = full_state(task.model, task.data)
     qpos, qvel = state_from_obs(env, obs)
-    split = task.model.nq + 1
-    action_type = env.action_space.dtype
+    first, split = task.model.nq + 1, task.model.nq + 1 + task.model.nv
     future = np.full((*actions.shape[:2], obs.shape[1]), np.nan)
-    for row, sequence in enumerate(actions.astype(action_type, copy=False)):
-        start[0], start[1:split], start[split : split + task.model.nv] = 0, qpos[row], qvel[row]
+    reward, ended = np.full(actions.shape[:2], np.nan), np.zeros(actions.shape[:2], bool)
+    for row, sequence in enumerate(actions.astype(env.action_space.dtype, copy=False)):
+        start[0], start[1:first], start[first:split] = 0, qpos[row], qvel[row]
         with quiet_mujoco():
             states, sound = simulation.run(start, np.zeros(task.model.nv), sequence)
-        seen = states[:sound]
-        skipped = formula.positions_left_out(task)
-        future[row, :sound, : task.model.nq - skipped] = seen[:, 1 + skipped : split]
-        future[row, :sound, task.model.nq - skipped :] = seen[:, split : split + task.model.nv]
+        states = np.concatenate([start[None], states[:sound]])
+        motion = formula.motion(
+            task, states[:, 1:first], states[:, first:split], sequence[:sound], meta.unclipped
+        )
+        future[row, :sound], reward[row, :sound] = motion.obs[1:], motion.reward
+        ended[row, :sound] = motion.terminated
     env.close()
-    return future
+    return Played(future, reward, ended)

@@ -7,7 +7,7 @@ import pytest
 from loopwm.data.collect import collect
 from loopwm.data.engine import quiet_mujoco
 from loopwm.data.fast import FAST_TASKS
-from loopwm.data.simulator import can_simulate, set_state, simulate, state_from_obs
+from loopwm.data.simulator import can_simulate, play, set_state, simulate, state_from_obs
 from loopwm.errors import EnvironmentUnsupported
 
 
@@ -19,6 +19,9 @@ def test_a_restarted_simulator_goes_on_as_recorded(env_id: str) -> None:
     starts = data.bounds[:-1][:4]
     steps = starts[:, None] + np.arange(length)
     future = simulate(data.meta, data.obs[starts], data.action[steps])
+    played = play(data.meta, data.obs[starts], data.action[steps])
+    np.testing.assert_allclose(played.reward, data.reward[steps], rtol=1e-5, atol=1e-6)
+    assert (played.terminated == data.terminated[steps]).all()
     # Not bitwise: where the observation leaves the root out, it restarts at 0, and without the
     # solver's warm start.
     np.testing.assert_allclose(future, data.next_obs[steps], rtol=1e-6, atol=1e-8)
