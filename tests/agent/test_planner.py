@@ -292,8 +292,10 @@ def test_a_quantile_of_the_counts_sets_the_depth(hopper: lw.RolloutDataset):
     rule = lw.OutputDelta(0.01)
     planner = lw.CEM(model, candidates=16, elites=4, horizon=3, halt=Quantile(rule, 0.5, 8))
     planner.plan(hopper.obs[:2])
-    assert len(set(given)) == 1
-    middle = given[0].iterations
+    first, *later = given
+    assert first == rule
+    assert len(set(later)) == 1
+    middle = later[0].iterations
     # The same counts, one by one.
     counts = []
     uniform = torch.empty(8, 3, 3).uniform_(generator=_planner_generator())
