@@ -41,13 +41,13 @@ def main(smoke: bool) -> None:
     steps, updates, most = (2_000, 20, 3) if smoke else (20_000, 2_000, 60)
     train, test = lw.collect(TASK, steps, seed=0).split(0.9, seed=0)
     model = lw.fit(train, lw.WorldConfig(width=32), lw.FitConfig(updates=updates))
+    assert isinstance(model, lw.WorldModel)
     trial = Trial(states=2, candidates=16, horizon=4) if smoke else Trial(horizon=4)
     print(lw.evaluate_planning(model, simulated_candidates(test, trial)))
 
     model.use(reward_fn=upright, termination_fn=lambda obs, action, new: abs(new[..., 1]) > 0.2)
     for kind in (lw.CEM, lw.ICEM, lw.MPPI, Shooting):
-        sizes = {"iterations": 1} if smoke else {}
-        planner = kind(model, horizon=12, halt=lw.Fixed(4), **sizes)
+        planner = kind(model, iterations=1 if smoke else 3, horizon=12, halt=lw.Fixed(4))
         stood, spent = balance(planner.plan, most)
         print(
             f"{kind.__name__:9} the pole stood for {stood} of {most} steps, {spent:.0f} ms a plan"

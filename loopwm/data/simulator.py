@@ -1,5 +1,6 @@
 """The simulator restarted from observed states, for ceilings of accuracy and for pictures."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +72,28 @@ def can_simulate(meta: DatasetMeta) -> bool:
     return formula is not None and not clipped and meta.obs_kept is None
 
 
+def task_ends(meta: DatasetMeta) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the task's own rule of termination, as a function of observations [..., O].
+
+    Args:
+        meta: The description of a dataset for which `can_simulate` holds.
+
+    Raises:
+        EnvironmentUnsupported: If the observation does not determine the state.
+    """
+    _check_simulable(meta)
+    env = make_env(meta)
+    task: Any = env.unwrapped
+    formula = FORMULAS[type(task)]
+    env.close()
+
+    def ends(obs: np.ndarray) -> np.ndarray:
+        flat = np.asarray(obs, np.float64).reshape(-1, obs.shape[-1])
+        return formula.ended(task, *state_from_obs(env, flat)).reshape(obs.shape[:-1])
+
+    return ends
+
+
 @dataclass(frozen=True, eq=False)
 class Played:
     """Hold what the simulator made of actions; what follows a divergence is NaN, or False.
@@ -109,12 +132,7 @@ def play(meta: DatasetMeta, obs: np.ndarray, actions: np.ndarray) -> Played:
     Raises:
         EnvironmentUnsupported: If the observation does not determine the state.
     """
-    if not can_simulate(meta):
-        remedy = "; collect it with unclipped=True" if meta.env_id in CLIPPED_IDS else ""
-        raise EnvironmentUnsupported(
-            f"the observations of {meta.env_id} (unclipped={meta.unclipped}, "
-            f"obs_kept={meta.obs_kept}) do not determine the state of a simulator{remedy}"
-        )
+    _check_simulable(meta)
     env = make_env(meta)
     env.reset(seed=0)
     task: Any = env.unwrapped
@@ -137,3 +155,12 @@ def play(meta: DatasetMeta, obs: np.ndarray, actions: np.ndarray) -> Played:
         ended[row, :sound] = motion.terminated
     env.close()
     return Played(future, reward, ended)
+
+
+def _check_simulable(meta: DatasetMeta) -> None:
+    if not can_simulate(meta):
+        remedy = "; collect it with unclipped=True" if meta.env_id in CLIPPED_IDS else ""
+        raise EnvironmentUnsupported(
+            f"the observations of {meta.env_id} (unclipped={meta.unclipped}, "
+            f"obs_kept={meta.obs_kept}) do not determine the state of a simulator{remedy}"
+        )

@@ -16,6 +16,7 @@ from loopwm.study.bench import fresh_model
 from loopwm.study.bench_plan import PlanBench, bench_plan
 from loopwm.study.candidates import Trial, simulated_candidates
 from loopwm.study.planning import depth_choices, evaluate_planning, planning_sheet
+from loopwm.study.plans import planning_sheets
 
 TRIAL = Trial(states=6, candidates=24, horizon=12, discount=0.9)
 
@@ -123,6 +124,19 @@ def test_the_report_prints_and_is_json(unclipped):
     report = lw.evaluate_planning(model, unclipped, replace(TRIAL, states=2, horizon=1))
     assert "rank correlation" in str(report)
     assert json.loads(report.to_json()) == json.loads(json.dumps(report.to_dict()))
+
+
+def test_the_study_compares_arms_with_the_rule_learned_and_known(unclipped):
+    looped, other = (fresh_model(c, unclipped) for c in (lw.WorldConfig(width=8), lw.MLP(width=8)))
+    both = lw.Ensemble([fresh_model(lw.MLP(width=8), unclipped, seed) for seed in range(2)])
+    models = {"looped": [looped, looped], "MLP": [other], "ensemble": [both]}
+    learned, known, depths = planning_sheets(models, unclipped, replace(TRIAL, states=2))
+    assert [row["model"] for row in learned.rows] == list(models)
+    middle, low, high = learned.rows[0]["rank_correlation"]
+    assert middle == pytest.approx(low) == pytest.approx(high)
+    assert known.rows != learned.rows
+    assert len(depths.rows) == len(depth_choices())
+    assert looped.termination_fn is None
 
 
 def test_mistakes_are_named(unclipped, hopper):
