@@ -7,8 +7,14 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
-from loopwm.agent.lookahead import Options
-from loopwm.agent.planner import SequencePlanner, Warm, best_of, continuous_only, shifted
+from loopwm.agent.planner import (
+    PlannerOptions,
+    SequencePlanner,
+    Warm,
+    best_of,
+    continuous_only,
+    shifted,
+)
 from loopwm.agent.problem import Problem
 from loopwm.agent.search import check_search
 from loopwm.errors import ConfigError
@@ -46,7 +52,7 @@ class MPPI(SequencePlanner):
         temperature: float = 0.5,
         std: tuple[float, float] = (0.5, 0.05),
         action_space: gym.Space[Any] | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[PlannerOptions],
     ) -> None:
         super().__init__(model, action_space=action_space, **options)
         continuous_only(self)
