@@ -5,7 +5,10 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from loopwm.agent.cem import CEM
+    from loopwm.agent.icem import ICEM
     from loopwm.agent.imagination import Caution, ImaginationVectorEnv
+    from loopwm.agent.mppi import MPPI
     from loopwm.agent.single import ImaginationEnv
     from loopwm.core import depth, grad
     from loopwm.core.certificate import Certificate
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from loopwm.reason.model import Reasoner
     from loopwm.study.accuracy import PredictionReport
     from loopwm.study.calibrate import Calibration, calibrate
+    from loopwm.study.planning import evaluate_planning
     from loopwm.study.prediction import evaluate
     from loopwm.train.config import AdamW, FitConfig, Muon
     from loopwm.world.build import load
@@ -31,8 +35,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "CEM",
     "GRU",
+    "ICEM",
     "MLP",
+    "MPPI",
     "AdamW",
     "Bounded",
     "Calibration",
@@ -65,6 +72,7 @@ __all__ = [
     "collect_standard",
     "depth",
     "evaluate",
+    "evaluate_planning",
     "export_trm",
     "fit",
     "grad",
@@ -75,7 +83,10 @@ __all__ = [
 # Where each name lives; a name is imported when it is first used, so that neither `import loopwm`
 # nor `loopwm --help` waits for torch.
 _HOMES = {
+    "agent.cem": ("CEM",),
+    "agent.icem": ("ICEM",),
     "agent.imagination": ("Caution", "ImaginationVectorEnv"),
+    "agent.mppi": ("MPPI",),
     "agent.single": ("ImaginationEnv",),
     "core.certificate": ("Certificate",),
     "core.config": ("Bounded", "Contractive"),
@@ -87,6 +98,7 @@ _HOMES = {
     "reason.model": ("Reasoner",),
     "study.accuracy": ("PredictionReport",),
     "study.calibrate": ("Calibration", "calibrate"),
+    "study.planning": ("evaluate_planning",),
     "study.prediction": ("evaluate",),
     "train.config": ("AdamW", "FitConfig", "Muon"),
     "world.build": ("load",),
