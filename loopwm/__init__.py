@@ -21,7 +21,16 @@ if TYPE_CHECKING:
     from loopwm.study.prediction import evaluate
     from loopwm.train.config import AdamW, FitConfig, Muon
     from loopwm.world.build import load
-    from loopwm.world.config import GRU, MLP, Gaussian, Mean, Objective, Untied, WorldConfig
+    from loopwm.world.config import (
+        GRU,
+        MLP,
+        RSSM,
+        Gaussian,
+        Mean,
+        Objective,
+        Untied,
+        WorldConfig,
+    )
     from loopwm.world.ensemble import Ensemble
     from loopwm.world.fit import fit
     from loopwm.world.model import WorldModel
@@ -33,6 +42,7 @@ __version__ = "0.1.0"
 __all__ = [
     "GRU",
     "MLP",
+    "RSSM",
     "AdamW",
     "Bounded",
     "Calibration",
@@ -90,7 +100,9 @@ _HOMES = {
     "study.prediction": ("evaluate",),
     "train.config": ("AdamW", "FitConfig", "Muon"),
     "world.build": ("load",),
-    "world.config": ("GRU", "MLP", "Gaussian", "Mean", "Objective", "Untied", "WorldConfig"),
+    "world.config": (
+        *("GRU", "MLP", "RSSM", "Gaussian", "Mean", "Objective", "Untied", "WorldConfig"),
+    ),
     "world.ensemble": ("Ensemble",),
     "world.fit": ("fit",),
     "world.model": ("WorldModel",),
