@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from loopwm.reason.model import Reasoner
     from loopwm.study.accuracy import PredictionReport
     from loopwm.study.calibrate import Calibration, calibrate
+    from loopwm.study.compare.run import compare
     from loopwm.study.prediction import evaluate
     from loopwm.train.config import AdamW, FitConfig, Muon
     from loopwm.world.build import load
@@ -73,6 +74,7 @@ __all__ = [
     "calibrate",
     "collect",
     "collect_standard",
+    "compare",
     "depth",
     "evaluate",
     "export_trm",
@@ -97,6 +99,7 @@ _HOMES = {
     "reason.model": ("Reasoner",),
     "study.accuracy": ("PredictionReport",),
     "study.calibrate": ("Calibration", "calibrate"),
+    "study.compare.run": ("compare",),
     "study.prediction": ("evaluate",),
     "train.config": ("AdamW", "FitConfig", "Muon"),
     "world.build": ("load",),

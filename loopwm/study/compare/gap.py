@@ -79,7 +79,7 @@ class Gap:
     @property
     def verdict(self) -> str:
         """Say of a ratio of errors whether the first arm is better than, as good as, or worse."""
-        if self.bound:
+        if self.bound == "?":
             return "unknown"
         if self.high < 1:
             return "better"
@@ -88,9 +88,35 @@ class Gap:
         return "worse" if self.low > 1 else "open"
 
 
-def resampled(
-    curves: Sequence[Curve], *, resamples: int = RESAMPLES, seed: int = 0
-) -> list[Float[ndarray, "R N"]]:
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """Hold a curve with its bootstrap draws, all along one measure of size.
+
+    Attributes:
+        sizes: Sizes, ascending.
+        errors: Error at each size.
+        draws: The same in R draws.
+    """
+
+    sizes: Float[ndarray, " N"]
+    errors: Float[ndarray, "1 N"]
+    draws: Float[ndarray, "R N"]
+
+    def along(self, sizes: Float[ndarray, " N"]) -> "Drawn":
+        """Return the same models along another measure of size, given in their present order."""
+        order = np.argsort(sizes, kind="stable")
+        return Drawn(sizes[order], self.errors[:, order], self.draws[:, order])
+
+    def size_at(self, level: float) -> tuple[Reading, Reading]:
+        """Read the size at which an error is reached: of the curve, and of its draws."""
+        return size_at(self.sizes, self.errors, level), size_at(self.sizes, self.draws, level)
+
+    def error_at(self, size: float) -> tuple[Reading, Reading]:
+        """Read the error at a size: of the curve, and of its draws."""
+        return error_at(self.sizes, self.errors, size), error_at(self.sizes, self.draws, size)
+
+
+def draw(curves: Sequence[Curve], *, resamples: int = RESAMPLES, seed: int = 0) -> list[Drawn]:
     """Draw the errors of several arms again and again.
 
     Each draw takes the seeds of every model anew, for trainings are independent of each other, and
@@ -100,9 +126,6 @@ def resampled(
         curves: The arms, tested on the same episodes.
         resamples: Number of draws R.
         seed: Seed of the draws.
-
-    Returns:
-        For each arm the errors of R draws at its N sizes.
 
     Raises:
         DataError: If the arms were not tested on the same episodes.
@@ -123,55 +146,39 @@ def resampled(
             count = len(kept)
             seeds = rng.multinomial(count, np.full(count, 1 / count), size=resamples) / count
             columns.append(np.sqrt(((seeds @ kept) * drawn).sum(axis=1) / total))
-        found.append(np.stack(columns, axis=1))
+        found.append(Drawn(curve.sizes, curve.errors, np.stack(columns, axis=1)))
     return found
 
 
-def size_ratio(
-    first: Curve, second: Curve, level: float, *, resamples: int = RESAMPLES, seed: int = 0
+def ratio(
+    first: tuple[Reading, Reading], second: tuple[Reading, Reading], level: float = 0.95
 ) -> Gap:
-    """Compare the sizes at which two arms reach an error: the horizontal gap of their curves.
+    """Divide two readings, of sizes or of errors, that were drawn together.
+
+    A draw of which only a bound is known counts as the bound on one side and as unlimited on the
+    other, so that the interval never claims more than is known.
 
     Args:
-        first: The arm above the line of the ratio, the unlooped one as a rule.
-        second: The arm below it.
-        level: Error that both are to reach.
-        resamples: Bootstrap draws.
-        seed: Seed of the draws.
+        first: What `Drawn.size_at` or `Drawn.error_at` read of the arm above the line.
+        second: The same of the arm below it.
+        level: Probability that the interval is meant to cover.
     """
-
-    def read(curve: Curve, errors: Float[ndarray, "R N"]) -> Reading:
-        return size_at(curve.sizes, errors, level)
-
-    drawn = resampled([first, second], resamples=resamples, seed=seed)
-    point = read(first, first.errors).minus(read(second, second.errors))
-    spread = read(first, drawn[0]).minus(read(second, drawn[1]))
-    return stated(point, spread)
-
-
-def error_ratio_at(
-    first: Curve, second: Curve, size: float, *, resamples: int = RESAMPLES, seed: int = 0
-) -> Gap:
-    """Compare the errors of two arms at one size: the vertical gap of their curves.
-
-    Args:
-        first: The arm above the line of the ratio.
-        second: The arm below it.
-        size: Where both curves are read.
-        resamples: Bootstrap draws.
-        seed: Seed of the draws.
-    """
-
-    def read(curve: Curve, errors: Float[ndarray, "R N"]) -> Reading:
-        return error_at(curve.sizes, errors, size)
-
-    drawn = resampled([first, second], resamples=resamples, seed=seed)
-    point = read(first, first.errors).minus(read(second, second.errors))
-    spread = read(first, drawn[0]).minus(read(second, drawn[1]))
-    return stated(point, spread)
+    point, spread = (a.minus(b) for a, b in zip(first, second, strict=True))
+    tail = (1 - level) / 2
+    low = np.quantile(spread.low, tail, method="inverted_cdf")
+    high = np.quantile(spread.high, 1 - tail, method="inverted_cdf")
+    known = bool(np.isfinite(point.low[0])), bool(np.isfinite(point.high[0]))
+    if not any(known):
+        return Gap(math.nan, 0.0, math.inf, "?")
+    bound = {(True, True): "", (True, False): ">=", (False, True): "<="}[known]
+    value = point.high[0] if bound == "<=" else point.low[0]
+    with np.errstate(over="ignore"):
+        return Gap(float(np.exp(value)), float(np.exp(low)), float(np.exp(high)), bound)
 
 
-def levels_of(curve: Curve, shares: Sequence[float] = (0.25, 0.5, 0.75)) -> tuple[float, ...]:
+def levels_of(
+    curve: Curve | Drawn, shares: Sequence[float] = (0.25, 0.5, 0.75)
+) -> tuple[float, ...]:
     """Return the errors at which arms are compared, by a rule that is fixed before any result.
 
     Args:
@@ -184,28 +191,3 @@ def levels_of(curve: Curve, shares: Sequence[float] = (0.25, 0.5, 0.75)) -> tupl
         return ()
     low, high = math.log(usable.min()), math.log(usable.max())
     return tuple(math.exp(high + share * (low - high)) for share in shares)
-
-
-def stated(point: Reading, spread: Reading, level: float = 0.95) -> Gap:
-    """Turn logarithms of a ratio and of its draws into the ratio with its interval.
-
-    A draw of which only a bound is known counts as the bound on one side and as unlimited on the
-    other, so that the interval never claims more than is known.
-
-    Args:
-        point: The estimate.
-        spread: Its draws.
-        level: Probability that the interval is meant to cover.
-    """
-    tail = (1 - level) / 2
-    low = np.quantile(spread.low, tail, method="inverted_cdf")
-    high = np.quantile(spread.high, 1 - tail, method="inverted_cdf")
-    known_below, known_above = np.isfinite(point.low[0]), np.isfinite(point.high[0])
-    bound = {(True, True): "", (True, False): ">=", (False, True): "<="}.get(
-        (bool(known_below), bool(known_above)), "?"
-    )
-    value = point.high[0] if bound == "<=" else point.low[0]
-    if bound == "?":
-        return Gap(math.nan, 0.0, math.inf, bound)
-    with np.errstate(over="ignore"):
-        return Gap(float(np.exp(value)), float(np.exp(low)), float(np.exp(high)), bound)

@@ -9,11 +9,16 @@ from loopwm.errors import DataError
 from loopwm.study.compare.gap import (
     Curve,
     Gap,
-    error_ratio_at,
+    draw,
     levels_of,
-    resampled,
-    size_ratio,
+    ratio,
 )
+
+
+def size_ratio(first: Curve, second: Curve, level: float, **options: int) -> Gap:
+    drawn = draw([first, second], **options)
+    return ratio(drawn[0].size_at(level), drawn[1].size_at(level))
+
 
 SIZES = np.array([1e3, 3e3, 9e3, 2.7e4, 8.1e4])
 
@@ -45,7 +50,8 @@ def test_the_ratio_of_two_power_laws_is_the_one_they_were_made_with():
     assert (gap.value, gap.low, gap.high) == pytest.approx((3.7, 3.7, 3.7))
     assert gap.bound == ""
     # At equal size the error of the first is sqrt(3.7) times that of the second.
-    error = error_ratio_at(curve(rng, 3.7), curve(rng), 5e3)
+    drawn = draw([curve(rng, 3.7), curve(rng)])
+    error = ratio(drawn[0].error_at(5e3), drawn[1].error_at(5e3))
     assert error.value == pytest.approx(math.sqrt(3.7))
     assert error.verdict == "worse"
 
@@ -93,7 +99,7 @@ def test_a_diverged_seed_makes_the_error_of_its_size_huge_and_no_nan():
     squares = [each.copy() for each in made.squares]
     squares[0][0, 0] = math.inf
     broken = Curve(made.sizes, tuple(squares), made.windows)
-    drawn = resampled([broken], resamples=50)[0]
+    drawn = draw([broken], resamples=50)[0].draws
     assert np.isfinite(drawn).all()
     assert math.isinf(broken.errors[0, 0])
     assert size_ratio(broken, made, 1e4**-0.5).value == pytest.approx(1.0)
@@ -103,7 +109,7 @@ def test_resampling_agrees_with_a_plain_loop():
     rng = np.random.default_rng(6)
     hard = rng.lognormal(sigma=0.8, size=40)
     made = curve(rng, noise=0.4, difficulty=hard, seeds=6)
-    ours = np.log(resampled([made], resamples=4000)[0][:, 2])
+    ours = np.log(draw([made], resamples=4000)[0].draws[:, 2])
     theirs = []
     for _ in range(2000):
         picked = made.squares[2][rng.integers(6, size=6)][:, rng.integers(40, size=40)]
@@ -115,8 +121,18 @@ def test_resampling_agrees_with_a_plain_loop():
 
 def test_models_of_one_arm_draw_their_seeds_independently():
     rng = np.random.default_rng(7)
-    drawn = np.log(resampled([curve(rng, noise=0.5)], resamples=4000)[0])
+    drawn = np.log(draw([curve(rng, noise=0.5)], resamples=4000)[0].draws)
     assert abs(np.corrcoef(drawn[:, 0], drawn[:, 1])[0, 1]) < 0.1
+
+
+def test_along_another_measure_the_models_keep_their_errors():
+    rng = np.random.default_rng(10)
+    made = draw([curve(rng, 2.0), curve(rng)])
+    flops = np.array([9.0, 1.0, 4.0, 2.0, 8.0])
+    turned = made[0].along(flops)
+    assert turned.sizes.tolist() == [1.0, 2.0, 4.0, 8.0, 9.0]
+    np.testing.assert_array_equal(turned.errors[0], made[0].errors[0][[1, 3, 2, 4, 0]])
+    np.testing.assert_array_equal(turned.draws[:, 0], made[0].draws[:, 1])
 
 
 def test_other_episodes_are_not_compared():
@@ -134,7 +150,9 @@ def test_other_episodes_are_not_compared():
         (Gap(1.0, 0.99, 1.019), "as good"),
         (Gap(1.0, 0.99, 1.03), "open"),
         (Gap(1.2, 1.1, 1.3), "worse"),
-        (Gap(0.9, 0.85, math.inf, ">="), "unknown"),
+        (Gap(0.9, 0.85, math.inf, ">="), "open"),
+        (Gap(0.9, 0.0, 0.97, "<="), "better"),
+        (Gap(math.nan, 0.0, math.inf, "?"), "unknown"),
     ],
 )
 def test_as_good_means_that_the_upper_end_is_at_most_two_percent(gap: Gap, verdict: str):
