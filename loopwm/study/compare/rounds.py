@@ -26,7 +26,8 @@ def first_round(scene: Scene) -> list[Trial]:
                 width = width_for(shape, size, scene.data.train, arm)
                 for lr in terms.rates:
                     seed, updates = terms.seeds[0], terms.fit.updates
-                    trials.append(Trial(arm, index, size, width, lr, seed, updates, identity))
+                    where = (scene.place, arm, index, size, width)
+                    trials.append(Trial(*where, lr, seed, updates, identity))
     # The largest first: what takes longest is not left to one worker at the end.
     return sorted(trials, key=lambda each: -each.size)
 

@@ -70,9 +70,11 @@ def _quality(report: ComparisonReport) -> Sheet:
     for arm in report.arms:
         for measure, by_arm in report.quality.items():
             gaps = by_arm.get(arm.name, {})
-            for index in range(max((len(each) for each in gaps.values()), default=0)):
-                row = _row(report, arm, measure) | {"level": f"{index + 1} of 3"}
-                row |= {f"ratio_{k}": str(each[index]) for k, each in gaps.items()}
+            count = max((len(each) for each in gaps.values()), default=0)
+            # Levels in full for the headline; what else is measured, at the middle one.
+            for index in range(count) if measure == "parameters" else [count // 2] * bool(count):
+                row = _row(report, arm, measure) | {"level": f"{index + 1} of {count}"}
+                row |= {f"ratio_{k}": str(e[index]) for k, e in gaps.items() if index < len(e)}
                 rows.append(row)
     if report.levels:
         named = "; ".join(
@@ -89,12 +91,12 @@ def _matched(report: ComparisonReport) -> Sheet:
     """How many times the looped model's error an arm makes at the same size."""
     columns = [Column("model"), Column("against"), Column("measure", "at equal")]
     for k in report.horizons:
-        columns += [Column(f"ratio_{k}", f"k={k}"), Column(f"verdict_{k}", "looped is")]
+        columns += [Column(f"ratio_{k}", f"k={k}"), Column(f"verdict_{k}", f"k={k}: looped is")]
     columns += [Column("stands")]
     rows = []
     for arm in report.arms:
         for measure, by_arm in report.matched.items():
-            if arm.name in by_arm:
+            if arm.name in by_arm and measure != "bytes":
                 row = _row(report, arm, measure)
                 for k, gap in by_arm[arm.name].items():
                     row |= {f"ratio_{k}": str(gap), f"verdict_{k}": inverse(gap).verdict}
@@ -118,7 +120,7 @@ def _curves(report: ComparisonReport) -> Sheet:
     """List error and divergence of every arm at every size."""
     columns = [Column("model"), Column("parameters"), Column("seeds")]
     columns += [Column(f"rmse_{k}", f"RMSE, k={k}") for k in report.horizons]
-    columns += [Column("diverged"), Column("envelope", "on the envelope")]
+    columns += [Column("diverged"), Column("envelope")]
     columns += [Column("plateau", "gain in the last quarter")]
     rows = []
     for arm in report.arms:
@@ -135,22 +137,21 @@ def _curves(report: ComparisonReport) -> Sheet:
 
 def _costs(report: ComparisonReport) -> Sheet:
     """List what every arm costs at every size, and how its learning rate was chosen."""
+    labels = ("parameters", "dynamics", "bytes", "training TFLOP", "FLOP/step", "ms")
     columns = [Column("model")]
-    columns += [Column(key, label) for key, label in MEASURES.items()]
-    columns += [Column("seconds", "training, s"), Column("lr", "learning rate")]
+    columns += [Column(key, label) for key, label in zip(MEASURES, labels, strict=True)]
+    columns += [Column("seconds", "training, s"), Column("lr", "rate"), Column("edge", "at an end")]
     columns += [Column("trials"), Column("width"), Column("shape")]
     rows = []
     for arm in report.arms:
         for point in arm.points:
             row = _named(arm, point)
-            row |= {
-                name: int(value) if value.is_integer() and name != "latency" else value
-                for name, value in point.cost.items()
-            }
-            edge = " (an end of the grid)" if point.edge else ""
-            row |= {"lr": f"{point.lr:g}{edge}", "trials": point.trials}
+            whole = ("parameters", "core_parameters", "bytes", "flops")
+            row |= {name: int(v) if name in whole else v for name, v in point.cost.items()}
+            row |= {"training_flops": point.cost["training_flops"] / 1e12}
+            row |= {"lr": f"{point.lr:g}", "edge": point.edge, "trials": point.trials}
             rows.append(row | {"width": point.width, "shape": point.shape})
-    title = "cost by size (latency: ms for one imagined step of one row)"
+    title = "cost by size (ms: one imagined step of one row; at an end: of the rates tried)"
     return Sheet(title, tuple(columns), tuple(rows))
 
 

@@ -35,6 +35,7 @@ class Trial:
     """Name one model to train.
 
     Attributes:
+        place: Name of what it is trained and tested on, or "".
         arm: Name of the arm.
         shape: Index of the shape in the arm.
         size: Parameters aimed at.
@@ -45,6 +46,7 @@ class Trial:
         identity: Checksum of all else that the result depends on.
     """
 
+    place: str
     arm: str
     shape: int
     size: int
@@ -58,7 +60,8 @@ class Trial:
     def name(self) -> str:
         """Name the trial by all that it depends on."""
         words = [f"{self.arm}-{self.shape}", f"w{self.width}", f"lr{self.lr:g}", f"seed{self.seed}"]
-        return "_".join([*words, f"u{self.updates}", self.identity])
+        words += [f"u{self.updates}", self.identity]
+        return "_".join([self.place.replace("/", "-"), *words] if self.place else words)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,11 +72,13 @@ class Scene:
         families: The arms by name.
         data: What is trained and tested on.
         terms: What every arm gets.
+        place: Name of the data.
     """
 
     families: Mapping[str, Family]
     data: Split
     terms: Terms
+    place: str = ""
 
     def shape(self, trial: Trial) -> Shape:
         """Return the shape of a trial."""
