@@ -19,6 +19,7 @@ from loopwm.study.compare.summary import (
     sheets_of_outcome,
 )
 from loopwm.study.provenance import provenance
+from loopwm.study.recipe import Computed, Options
 from loopwm.study.results import Sheet, Study, rich_table, save_study
 
 Say = Callable[[str], None]
@@ -114,6 +115,16 @@ def _report(order: Order, screen: Console, say: Say) -> None:
         save_study(study_of(order, sheets_of_outcome(found)), order.results)
         save_figures(found, order.results.parent / "figures", f"{order.name}-")
         say(f"for the page of results: {order.results / order.name}.json")
+
+
+def compared(options: Options) -> Computed:
+    """Recompute the comparison of the record: `loopwm results --rerun compare`."""
+    settings, folder = Settings(), options.work / "compare"
+    run_study(settings, folder, options.report)
+    found = outcome(settings, folder)
+    if options.figures is not None:
+        save_figures(found, options.figures, "compare-")
+    return settings.seeds, method(settings), tuple(sheets_of_outcome(found))
 
 
 def study_of(order: Order, sheets: Sequence[Sheet]) -> Study:
