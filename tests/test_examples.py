@@ -12,12 +12,6 @@ SLOW = {
     *("compare_depths", "compare_own_model", "own_environment"),
     *("partial_observation", "uncertainty"),
 }
-    "compare_depths",
-    "compare_own_model",
-    "own_environment",
-    "partial_observation",
-    "uncertainty",
-}
 RUNS = [
     pytest.param(each, marks=[pytest.mark.slow] if each.stem in SLOW else [], id=each.stem)
     for each in EXAMPLES
