@@ -44,8 +44,11 @@ def plot_curves(report: ComparisonReport, measure: str = "parameters") -> "Figur
     ]
     figure = make_figure(4.6 * max(1, len(horizons)) + 1.6, 4.2)
     panels = figure.subplots(1, max(1, len(horizons)), squeeze=False)[0]
-    for axes, k in zip(panels, horizons, strict=False):
-        _panel(axes, report, measure, k)
+    ends = [_panel(axes, report, measure, k) for axes, k in zip(panels, horizons, strict=False)]
+    # Once for all panels: labels need to know where the lines came to lie.
+    figure.draw_without_rendering()
+    for axes, named in zip(panels, ends, strict=False):
+        label_lines(axes, named, size=7.5)
     return figure
 
 
@@ -113,7 +116,10 @@ def plot_law(runs: Runs, law: Law, *, title: str = "") -> "Figure":
     return figure
 
 
-def _panel(axes: "Axes", report: ComparisonReport, measure: str, k: int) -> None:
+def _panel(
+    axes: "Axes", report: ComparisonReport, measure: str, k: int
+) -> list[tuple[str, float, float, str]]:
+    """Draw one horizon; return the ends of the lines for their labels."""
     ends: list[tuple[str, float, float, str]] = []
     for index, arm in enumerate(report.arms):
         points = [each for each in arm.points if k in each.rmse and np.isfinite(each.rmse[k][0])]
@@ -135,8 +141,7 @@ def _panel(axes: "Axes", report: ComparisonReport, measure: str, k: int) -> None
     axes.set_xscale("log")
     axes.set_yscale("log")
     plain_log_ticks(axes)
-    axes.figure.draw_without_rendering()  # pyright: ignore[reportAttributeAccessIssue]
-    label_lines(axes, ends, size=7.5)
+    return ends
 
 
 def _bars(y: np.ndarray) -> np.ndarray:

@@ -150,7 +150,7 @@ def _model(
         fed = np.exp(theta[:, [4]] - beta * data)
         parts.append(fed)
         slopes += [fed, -beta * data * fed]
-    total = sum(parts[1:], start=parts[0])
+    total = np.sum(parts, axis=0)
     return np.log(total), np.stack(slopes, axis=2) / total[..., None]
 
 

@@ -47,19 +47,17 @@ def linear_world(seed: int, episodes: int = 8, length: int = 20) -> RolloutDatas
 
 def result(trial: Trial, error: float, *, audit: dict[str, Any] | None = None) -> dict[str, Any]:
     """Make the result of a trial whose error is the same in every window of ten episodes."""
-    horizons, nan = (1, 3), {1: 0.0, 3: 0.0}
-    report = PredictionReport(
-        **{"name": trial.arm, "horizons": horizons, "dt": None},
-        **{"rmse": {1: error, 3: 2 * error}, "rmse_change": nan, "median": nan, "reward": nan},
-        **{name: {1: (0.0, 0.0), 3: (0.0, 0.0)} for name in ("interval", "interval_change")},
-        **{"quartiles": {1: (0.0, 0.0), 3: (0.0, 0.0)}, "dimensions": {1: (0.0,), 3: (0.0,)}},
-        **{"windows": {1: 50, 3: 50}, "episodes": {1: 10, 3: 10}, "diverged": nan},
-        **{"iterations": nan, "settled": nan},
-        by_episode={
-            k: tuple((e, 5, 5 * (error if k == 1 else 2 * error) ** 2) for e in range(10))
-            for k in horizons
-        },
-    )
+    single = ("rmse_change", "median", "reward", "diverged", "iterations", "settled")
+    double = ("interval", "interval_change", "quartiles", "dimensions")
+    values: dict[str, Any] = {name: {1: 0.0, 3: 0.0} for name in single}
+    values |= {name: {1: (0.0, 0.0), 3: (0.0, 0.0)} for name in double}
+    values |= {"name": trial.arm, "horizons": (1, 3), "dt": None, "windows": {1: 50, 3: 50}}
+    values |= {"episodes": {1: 10, 3: 10}, "rmse": {1: error, 3: 2 * error}}
+    squares = {k: 5 * each**2 for k, each in values["rmse"].items()}
+    values["by_episode"] = {
+        k: tuple((e, 5, each) for e in range(10)) for k, each in squares.items()
+    }
+    report = PredictionReport(**values)
     cost: dict[str, float] = {name: float(trial.width) for name in MEASURES}
     cost |= {"flops": 10.0 * trial.width, "training_flops": 1e3 * trial.width}
     return {

@@ -188,7 +188,7 @@ def test_figures_draw_the_envelope_and_mark_bounds():
     report = report_of({"once": 100.0})
     axes = figures_of(report)["error-parameters"].axes
     assert len(axes) == 2
-    np.testing.assert_allclose(axes[0].lines[0].get_ydata(), [law(n) for n in SIZES])
+    np.testing.assert_allclose(np.array(axes[0].lines[0].get_ydata()), [law(n) for n in SIZES])
     found = ratios_over([("here", report), ("there", report)], 1)
     figure = plot_ratios(found, across="task")
-    assert {line.get_marker() for line in figure.axes[0].lines} >= {"^"}
+    assert "^" in [line.get_marker() for line in figure.axes[0].lines]

@@ -65,6 +65,7 @@ class Cheating(Mine):
         return (moved,), lw.Prediction(moved, zero, zero, zero.long(), zero, zero.bool())
 
 
+@pytest.mark.slow
 def test_compare_gives_every_arm_the_same_and_reports_it(tmp_path: Path):
     lines: list[str] = []
     options: dict[str, Any] = {
