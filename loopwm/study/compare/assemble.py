@@ -170,6 +170,7 @@ def _points(
 
 def _point(trial: Trial, tried: Sequence[Trial], runs: Runs, terms: Terms) -> Point:
     reports = [PredictionReport.from_dict(dict(each["report"])) for each in runs]
+    horizons = [k for k in terms.horizons if reports[0].windows[k]]
     gains = [each["plateau"] for each in runs]
     rates = sorted({each.lr for each in tried})
     costs = {name: float(np.median([each[name] for each in runs])) for name in MEASURES}
@@ -184,8 +185,8 @@ def _point(trial: Trial, tried: Sequence[Trial], runs: Runs, terms: Terms) -> Po
         cost=costs | {"seconds": float(np.median([each["seconds"] for each in runs]))},
         plateau=None if any(each is None for each in gains) else max(gains),
         validation=float(np.exp(np.mean(np.log([each["validation"] for each in runs])))),
-        rmse={k: _error(reports, k) for k in terms.horizons if reports[0].windows[k]},
-        diverged={k: max(each.diverged[k] for each in reports) for k in terms.horizons},
+        rmse={k: _error(reports, k) for k in horizons},
+        diverged={k: max(each.diverged[k] for each in reports) for k in horizons},
         envelope=False,
     )
 

@@ -132,7 +132,7 @@ class ComparisonReport:
         """
         chosen = self.quality["parameters"]
         return {
-            arm: {k: gaps[len(gaps) // 2] for k, gaps in by_horizon.items()}
+            arm: {k: gaps[len(gaps) // 2] for k, gaps in by_horizon.items() if gaps}
             for arm, by_horizon in chosen.items()
         }
 

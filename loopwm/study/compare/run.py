@@ -25,6 +25,8 @@ def compare(  # noqa: PLR0913 - what, on what, at which sizes, and how it is tra
     rates: Sequence[float] = Terms.rates,
     seeds: Sequence[int] = Terms.seeds,
     horizons: Sequence[int] = Terms.horizons,
+    levels: Mapping[int, Sequence[float]] | None = None,
+    context: int = 1,
     margin: float | None = None,
     valid: RolloutDataset | None = None,
     run_dir: str | Path | None = None,
@@ -49,11 +51,15 @@ def compare(  # noqa: PLR0913 - what, on what, at which sizes, and how it is tra
         rates: Learning rates tried.
         seeds: Seeds; the trials have the first.
         horizons: Open-loop steps at which models are compared.
+        levels: Errors, by horizon, at which sizes are compared; by default three inside the looped
+            model's curve, at a quarter, half and three quarters of its range of log error.
+        context: Real observations taken in before imagining, in training and evaluation.
         margin: Range that imagination is held to, as `WorldConfig.margin`; None clamps nothing.
         valid: What rates and shapes are chosen by; by default a fifth of the training episodes,
             which then are not trained on.
         run_dir: Directory of results and checkpoints, from which a stopped comparison goes on and
-            which several processes may share; None writes nothing.
+            which several processes may share; None writes nothing. Modules of your own are told
+            apart by their function's name: after changing one, give another directory.
         report: Receives a line for each model begun.
 
     Returns:
@@ -70,7 +76,9 @@ def compare(  # noqa: PLR0913 - what, on what, at which sizes, and how it is tra
         seeds=tuple(seeds),
         horizons=tuple(horizons),
         fit=replace(fit, progress=False),
+        context=context,
         margin=margin,
+        levels={k: tuple(errors) for k, errors in (levels or {}).items()},
     )
     scene = Scene(families, _split(train, test, valid), terms)
     folder = None if run_dir is None else Path(run_dir)

@@ -127,7 +127,7 @@ def _curves(report: ComparisonReport) -> Sheet:
         for point in arm.points:
             row = _named(arm, point) | {
                 "seeds": point.seeds,
-                "diverged": max(point.diverged.values()),
+                "diverged": max(point.diverged.values(), default=None),
                 "envelope": point.envelope,
                 "plateau": None if point.plateau is None else f"{100 * point.plateau:.2g}%",
             }

@@ -16,6 +16,7 @@ from loopwm.data.normalise import Statistics
 from loopwm.data.replay import Windows
 from loopwm.errors import ConfigError, DataError, NumericalError
 from loopwm.study.compare import audit, rounds, trial
+from loopwm.study.compare.assemble import assemble
 from loopwm.study.compare.own import Units, fit_own, verbs_loss
 from loopwm.study.compare.rounds import chosen_of, first_round, run_rounds, second_round
 from loopwm.study.compare.sizing import make, training_flops, width_for
@@ -280,9 +281,14 @@ def test_data_that_does_not_fit_together_is_refused():
         lw.compare(linear_world(0, episodes=1), TEST, ["once"])
 
 
-def test_nothing_is_left_of_trainings_that_ended(tmp_path: Path):
-    scene = Scene(families_of(["looped", "once"]), DATA, replace(TERMS, seeds=(0,), rates=(1e-3,)))
-    run_rounds(scene, tmp_path)
+def test_what_is_done_is_kept_and_horizons_without_windows_are_left_out(tmp_path: Path):
+    terms = replace(TERMS, sizes=(2_000, 4_000), seeds=(0,), rates=(1e-3,), horizons=(1, 50))
+    scene = Scene(families_of(["looped", "once"]), DATA, terms)
+    first, second, found = run_rounds(scene, tmp_path)
     assert list((tmp_path / "running").iterdir()) == []
     assert len(list((tmp_path / "cells").glob("*.json"))) == 4
-    assert rounds.run_all(first_round(scene), scene, tmp_path, pytest.fail) != {}
+    assert rounds.run_all(first, scene, tmp_path, pytest.fail) == found
+    # Episodes of twenty steps have no window of fifty.
+    report = assemble(scene.families, terms, first, second, found)
+    assert set(report.levels) == set(report.ratio["once"]) == {1}
+    assert "k=50" in str(report)
