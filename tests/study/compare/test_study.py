@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from loopwm.errors import ConfigError, StoreError
-from loopwm.study.compare import study
+from loopwm.study.compare import launch, study
 from loopwm.study.compare.conduct import Order, conduct
 from loopwm.study.compare.places import Place, experience
 from loopwm.study.compare.settings import QUICK, Settings, read_settings
@@ -183,3 +184,27 @@ def test_a_task_without_simulator_steps_has_no_longer_interval(tmp_path: Path) -
 def test_the_quick_form_has_five_sizes_and_says_what_it_is() -> None:
     assert len(QUICK.sizes) == 5
     assert len(stages_of(QUICK)) == 1
+
+
+def test_jobs_of_a_cluster_each_work_on_the_shared_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submitted: list[tuple[Any, ...]] = []
+    parameters: dict[str, Any] = {}
+
+    class Executor:
+        def __init__(self, folder: str) -> None:
+            assert folder == str(tmp_path / "jobs")
+
+        def update_parameters(self, **given: Any) -> None:
+            parameters.update(given)
+
+        def submit(self, *given: Any) -> SimpleNamespace:
+            submitted.append(given)
+            return SimpleNamespace(job_id=len(submitted))
+
+    fake = SimpleNamespace(AutoExecutor=Executor)
+    monkeypatch.setattr(launch, "require", lambda module, extra: fake)
+    assert launch.submit(TINY, tmp_path, jobs=2, hours=0.5) == ["1", "2"]
+    assert submitted == [(launch.work, TINY, tmp_path)] * 2
+    assert parameters == {"timeout_min": 30, "cpus_per_task": 1}
