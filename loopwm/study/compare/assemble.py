@@ -88,26 +88,27 @@ def _with_ratios(
     levels: dict[int, tuple[float, ...]] = {}
     gate: dict[int, Gap] = {}
     outside = {each.arm for each in report.differences}
-    arms = {each.name: each for each in report.arms}
+    arms = {each.name: each for each in report.arms if each.name not in outside}
     for k in report.horizons:
-        drawn = _drawn(report, runs, k)
-        if REFERENCE not in drawn:
-            continue
-        levels[k] = tuple(terms.levels.get(k) or levels_of(drawn[REFERENCE]))
+        drawn = _drawn(list(arms.values()), runs, k)
+        if REFERENCE in drawn:
+            levels[k] = tuple(terms.levels.get(k) or levels_of(drawn[REFERENCE]))
         for name, arm in arms.items():
-            if arm.against not in drawn or name not in drawn or {name, arm.against} & outside:
+            if name not in drawn or arm.against not in drawn:
                 continue
             base = arms[arm.against]
+            # An ensemble errs less than a single model: its levels are those of its own reference.
+            errors = tuple(terms.levels.get(k) or levels_of(drawn[base.name]))
             for measure in MEASURES:
                 ours, theirs = (
                     drawn[each.name].along(_sizes(each, measure)) for each in (arm, base)
                 )
-                gaps = tuple(ratio(ours.size_at(e), theirs.size_at(e)) for e in levels[k])
+                gaps = tuple(ratio(ours.size_at(e), theirs.size_at(e)) for e in errors)
                 quality[measure].setdefault(name, {})[k] = gaps
                 size = _middle(base).cost[measure]
                 gap = ratio(ours.error_at(size), theirs.error_at(size))
                 matched[measure].setdefault(name, {})[k] = gap
-        if not {"untied", "once", REFERENCE} - (drawn.keys() - outside):
+        if {"untied", "once", REFERENCE} <= drawn.keys():
             gate[k] = _gate(arms, drawn)
     return replace(report, quality=quality, matched=matched, levels=levels, gate=gate)
 
@@ -120,11 +121,11 @@ def _gate(arms: Mapping[str, ArmReport], drawn: Mapping[str, Drawn]) -> Gap:
 
 
 def _drawn(
-    report: ComparisonReport, runs: Mapping[tuple[str, int], Runs], k: int
+    arms: Sequence[ArmReport], runs: Mapping[tuple[str, int], Runs], k: int
 ) -> dict[str, Drawn]:
     """Return the curves of all arms at one horizon, drawn together."""
     curves: dict[str, Curve] = {}
-    for arm in report.arms:
+    for arm in arms:
         on = [each for each in arm.points if each.envelope]
         tables = [[_episodes(each, k) for each in runs[arm.name, point.size]] for point in on]
         if not on or not all(table for tables_of in tables for table in tables_of):
