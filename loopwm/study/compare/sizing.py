@@ -60,7 +60,7 @@ def width_for(shape: Shape, parameters: int, data: RolloutDataset, name: str = "
     Raises:
         ConfigError: If no width comes within a factor of two.
     """
-    # Two rows tell units and dimensions apart as well as all.
+    # Two episodes tell the dimensions as well as all do.
     few = data.select_episodes(np.arange(min(2, data.num_episodes)))
     sizes: dict[int, int] = {}
 
