@@ -143,6 +143,15 @@ def test_other_episodes_are_not_compared():
         size_ratio(made, other, 0.01)
 
 
+def test_curves_that_cannot_be_read_are_refused():
+    rng = np.random.default_rng(11)
+    made = curve(rng)
+    with pytest.raises(DataError, match="distinct and ascend"):
+        Curve(made.sizes[::-1].copy(), made.squares, made.windows)
+    with pytest.raises(DataError, match="at least one seed"):
+        Curve(made.sizes, (made.squares[0][:0], *made.squares[1:]), made.windows)
+
+
 @pytest.mark.parametrize(
     ("gap", "verdict"),
     [
