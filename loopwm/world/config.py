@@ -256,7 +256,7 @@ class RSSM:
     width: int = 128
     latent: int = 32
     classes: int | None = None
-    kl: float = 0.1
+    kl: float = 0.01
     free: float = 1.0
     balance: float = 0.8
     feedback: Feedback = "observation"

@@ -47,7 +47,7 @@ def test_the_divergence_is_torchs_beyond_the_free_nats(dynamics):
     dynamics.config = replace(config, free=free)
     found = dynamics.divergence(carry, x)
     dynamics.config = config
-    torch.testing.assert_close(found, 0.1 * nats.clamp_min(free))
+    torch.testing.assert_close(found, config.kl * nats.clamp_min(free))
 
 
 def test_the_balance_divides_the_gradient_between_expectation_and_inference(dynamics):
@@ -105,7 +105,7 @@ def test_the_loss_adds_the_divergence_of_every_real_step(make, kinds, data, kind
     plain, _ = sequence_loss(model, batch, torch.Generator().manual_seed(1))
     model.dynamics.config = kinds[kind]
     loss, metrics = sequence_loss(model, batch, torch.Generator().manual_seed(1))
-    assert float(metrics["divergence"]) >= 0.1
+    assert float(metrics["divergence"]) >= 0.01
     assert float(loss - plain) == pytest.approx(float(metrics["divergence"]))
 
 
