@@ -21,11 +21,21 @@ if TYPE_CHECKING:
     from loopwm.reason.model import Reasoner
     from loopwm.study.accuracy import PredictionReport
     from loopwm.study.calibrate import Calibration, calibrate
+    from loopwm.study.compare.run import compare
     from loopwm.study.planning import evaluate_planning
     from loopwm.study.prediction import evaluate
     from loopwm.train.config import AdamW, FitConfig, Muon
     from loopwm.world.build import load
-    from loopwm.world.config import GRU, MLP, Gaussian, Mean, Objective, Untied, WorldConfig
+    from loopwm.world.config import (
+        GRU,
+        MLP,
+        RSSM,
+        Gaussian,
+        Mean,
+        Objective,
+        Untied,
+        WorldConfig,
+    )
     from loopwm.world.ensemble import Ensemble
     from loopwm.world.fit import fit
     from loopwm.world.model import WorldModel
@@ -40,6 +50,7 @@ __all__ = [
     "ICEM",
     "MLP",
     "MPPI",
+    "RSSM",
     "AdamW",
     "Bounded",
     "Calibration",
@@ -70,6 +81,7 @@ __all__ = [
     "calibrate",
     "collect",
     "collect_standard",
+    "compare",
     "depth",
     "evaluate",
     "evaluate_planning",
@@ -99,10 +111,13 @@ _HOMES = {
     "study.accuracy": ("PredictionReport",),
     "study.calibrate": ("Calibration", "calibrate"),
     "study.planning": ("evaluate_planning",),
+    "study.compare.run": ("compare",),
     "study.prediction": ("evaluate",),
     "train.config": ("AdamW", "FitConfig", "Muon"),
     "world.build": ("load",),
-    "world.config": ("GRU", "MLP", "Gaussian", "Mean", "Objective", "Untied", "WorldConfig"),
+    "world.config": (
+        *("GRU", "MLP", "RSSM", "Gaussian", "Mean", "Objective", "Untied", "WorldConfig"),
+    ),
     "world.ensemble": ("Ensemble",),
     "world.fit": ("fit",),
     "world.model": ("WorldModel",),

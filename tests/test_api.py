@@ -11,6 +11,7 @@ import loopwm as lw
 
 NAMES = {
     *("AdamW", "Bounded", "Ensemble", "FitConfig", "Fixed", "GRU", "Gaussian", "MLP", "Mean"),
+    *("RSSM", "compare"),
     *("Muon", "Objective", "OutputDelta", "Prediction", "PredictionReport", "Residual"),
     *("Certificate", "Certified", "Contractive"),
     *("RolloutDataset", "Trajectory", "Untied", "WorldConfig", "WorldModel", "WorldModelLike"),
@@ -23,7 +24,7 @@ NAMES = {
 TORCH_FREE = {
     *("AdamW", "Bounded", "FitConfig", "Fixed", "GRU", "Gaussian", "MLP", "Mean", "Muon"),
     *("Objective", "OutputDelta", "Residual", "Untied", "WorldConfig", "depth", "grad"),
-    *("Certified", "Contractive"),
+    *("Certified", "Contractive", "RSSM"),
 }
 
 

@@ -22,7 +22,7 @@ from loopwm.core.halt import OutputDelta
 from loopwm.data.store import RolloutDataset
 from loopwm.study.results import Column, Sheet, Study, save_study
 from loopwm.train.config import Muon
-from loopwm.world.config import GRU, MLP, Gaussian, Untied, WorldConfig
+from loopwm.world.config import GRU, MLP, RSSM, Gaussian, Untied, WorldConfig
 
 ALL_HELP = """
 import sys, time
@@ -107,6 +107,11 @@ def test_every_example_of_the_help_is_a_command(name: str):
         ("train d --out r --lr -1", "lr=-1.0 is out of range: it must be a positive number"),
         ("train d --out r --device quantum", 'device="quantum" cannot be used.*"auto" or "cpu"'),
         ("train d --out r --model lop", "invalid choice 'lop'.*looped"),
+        ("compare", "give a file of settings, or --quick"),
+        ("compare a.toml --quick", "give a file of settings, or --quick"),
+        ("compare a.toml --list --report", "--list and --report exclude each other"),
+        ("compare a.toml --workers 0", "must be above 0"),
+        ("compare nowhere.toml", "there is no file nowhere.toml"),
         ("train d --out r --model mlp --fixed-depth", "--fixed-depth does not apply to --model"),
         ("train d --out r", r"there is no dataset d; make one: loopwm collect"),
         ("evaluate m", "needs a model and a dataset"),
@@ -255,6 +260,7 @@ def test_an_episode_that_is_not_there_is_a_mistake(folder: Path, tmp_path: Path,
         ("--model mlp --depth 3 --head gaussian", MLP(depth=3, head=Gaussian())),
         ("--model untied --depth 6", Untied(blocks=6)),
         ("--model gru --feedback latent", GRU(feedback="latent")),
+        ("--model rssm --width 32", RSSM(width=32)),
     ],
 )
 def test_options_become_the_configuration_of_the_model(words: str, expected: object):

@@ -8,13 +8,17 @@ import pytest
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 # These train several models, or act for a whole episode.
-SLOW = {"compare_depths", "own_environment", "partial_observation", "uncertainty"}
+SLOW = {
+    *("compare_depths", "compare_own_model", "own_environment"),
+    *("partial_observation", "uncertainty"),
+}
 RUNS = [
     pytest.param(each, marks=[pytest.mark.slow] if each.stem in SLOW else [], id=each.stem)
     for each in EXAMPLES
 ]
 # Something that each prints when it has come to its end.
 LAST_WORDS = {
+    "compare_own_model": "times the looped model's parameters",
     "compare_depths": "the same cell, not looped",
     "difficulty": "without_contact",
     "halting": "chosen: OutputDelta",

@@ -9,7 +9,7 @@ from loopwm.core.depth import Fixed, Poisson
 from loopwm.core.halt import Fixed as FixedHalt
 from loopwm.core.halt import OutputDelta
 from loopwm.errors import ConfigError
-from loopwm.world.config import GRU, MLP, Gaussian, Mean, Objective, Untied, WorldConfig
+from loopwm.world.config import GRU, MLP, RSSM, Gaussian, Mean, Objective, Untied, WorldConfig
 
 if TYPE_CHECKING:
     from loopwm.world.config import ModelConfig
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _OWN = "(default: the model's own)"
 Integer = Annotated[int | None, arg(metavar="INT", help_behavior_hint=_OWN)]
 Number = Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint=_OWN)]
-ModelName = Literal["looped", "once", "mlp", "untied", "gru"]
+ModelName = Literal["looped", "once", "mlp", "untied", "gru", "rssm"]
 
 _CONFIGS: dict[str, type[Any]] = {
     "looped": WorldConfig,
@@ -25,6 +25,7 @@ _CONFIGS: dict[str, type[Any]] = {
     "mlp": MLP,
     "untied": Untied,
     "gru": GRU,
+    "rssm": RSSM,
 }
 # What --depth sets for each model; a model that is not listed has no depth to set.
 _DEPTHS = {"looped": "depth", "mlp": "depth", "untied": "blocks"}
@@ -36,7 +37,7 @@ class ModelChoice:
 
     Args:
         model: The looped model; the same cell applied "once"; a plain "mlp"; an "untied" stack of
-            cells; or a "gru".
+            cells; a "gru"; or an "rssm".
         width: Width of the latent state, or of the MLP's layers.
         depth: Mean iterations in training (looped), hidden layers (mlp) or cells (untied).
         fixed_depth: Train the looped model at exactly --depth iterations, not at random ones.

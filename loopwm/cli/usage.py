@@ -13,6 +13,7 @@ import tyro
 import loopwm
 from loopwm.cli.certify import Certify
 from loopwm.cli.collect import Collect
+from loopwm.cli.compare import Compare
 from loopwm.cli.evaluate import Evaluate
 from loopwm.cli.imagine import Imagine
 from loopwm.cli.policies import ListPolicies, TrainPolicies
@@ -28,6 +29,7 @@ COMMANDS: dict[str, type[Any]] = {
     "evaluate": Evaluate,
     "imagine": Imagine,
     "certify": Certify,
+    "compare": Compare,
     "bench": Bench,
     "bench plan": BenchPlan,
     "results": Results,

@@ -1,8 +1,11 @@
 """Work cut into cells, each a JSON file: finished ones are skipped, several workers can share."""
 
 import os
+import socket
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -19,6 +22,10 @@ class Named(Protocol):
         ...
 
 
+# A claim of another machine that was not renewed for so many seconds is that of a dead process.
+_STALE = 600.0
+_RENEWAL = 60.0
+
 _Cell = TypeVar("_Cell", bound=Named)
 
 
@@ -31,7 +38,8 @@ def run_cells(
     """Compute the cells that are not finished and return the results of all that are.
 
     A cell that another living process is working on is left to it; so a plan can be run by several
-    processes at once, and again after a crash.
+    processes at once, on several machines that share the folder, and again after a crash. Whether a
+    process of another machine lives is seen from its claim, which it renews as long as it does.
 
     Args:
         cells: The work, in order.
@@ -60,17 +68,29 @@ def _claimed(path: Path) -> Iterator[bool]:
     """Hold `<path>.claim`, which names this process; yield whether it could be had."""
     claim = path.with_name(f"{path.name}.claim")
     mine = _take(claim) or (not _held(claim) and _take_over(claim))
+    over = threading.Event()
+    if mine:
+        threading.Thread(target=_renew, args=(claim, over), daemon=True).start()
     try:
         yield mine
     finally:
+        over.set()
         if mine:
             claim.unlink(missing_ok=True)
 
 
+def _renew(claim: Path, over: threading.Event) -> None:
+    """Touch the claim again and again until the work is over."""
+    while not over.wait(_RENEWAL):
+        # Another machine may have taken it for stale, after a long sleep of this one.
+        with suppress(OSError):
+            os.utime(claim)
+
+
 def _take(claim: Path) -> bool:
     """Create the claim with its content in one step, so that no other process sees it empty."""
-    draft = claim.with_name(f"{claim.name}.{os.getpid()}")
-    draft.write_text(str(os.getpid()))
+    draft = claim.with_name(f"{claim.name}.{socket.gethostname()}-{os.getpid()}")
+    draft.write_text(f"{os.getpid()} {socket.gethostname()}")
     try:
         os.link(draft, claim)
     except FileExistsError:
@@ -87,8 +107,10 @@ def _take_over(claim: Path) -> bool:
 
 def _held(claim: Path) -> bool:
     try:
-        process = int(claim.read_text())
-        os.kill(process, 0)
+        process, _, host = claim.read_text().partition(" ")
+        if host not in ("", socket.gethostname()):
+            return time.time() - claim.stat().st_mtime < _STALE
+        os.kill(int(process), 0)
     except (OSError, ValueError):
         return False
-    return process != os.getpid()
+    return int(process) != os.getpid()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from loopwm.files import write_file
 from loopwm.study.certificates import certificate
+from loopwm.study.compare.conduct import QUESTION, TITLE, compared
 from loopwm.study.comparison import (
     Group,
     costs,
@@ -261,6 +262,7 @@ RECIPES = {
     )
     for name, heading, question, place, make in _OF_A_TASK
 } | {
+    "compare": Recipe(TITLE, QUESTION, 5, compared),
     "bench": Recipe(
         "Speed of imagination", "How many transitions per second, and what limits them?", 40, _speed
     ),

@@ -16,11 +16,12 @@ from loopwm.errors import ConfigError, StoreError
 from loopwm.files import Tree, read_tree, write_tree
 from loopwm.world import config as configs
 from loopwm.world.baseline import GRUDynamics, MLPDynamics, UntiedDynamics
-from loopwm.world.config import GRU, MLP, ModelConfig, Untied, WorldConfig
+from loopwm.world.config import GRU, MLP, RSSM, ModelConfig, Untied, WorldConfig
 from loopwm.world.ensemble import Ensemble
 from loopwm.world.latent import action_width
 from loopwm.world.looped import LoopedDynamics
 from loopwm.world.model import WorldModel
+from loopwm.world.rssm import RSSMDynamics
 
 SCHEMA = 3
 _DYNAMICS = {
@@ -28,12 +29,16 @@ _DYNAMICS = {
     MLP: MLPDynamics,
     Untied: UntiedDynamics,
     GRU: GRUDynamics,
+    RSSM: RSSMDynamics,
 }
 # Every type that a saved configuration may name; a file cannot ask for anything else.
 _TYPES = {
     f"{module}.{kind.__name__}": kind
     for module, kinds in {
-        "world": (WorldConfig, MLP, Untied, GRU, configs.Mean, configs.Gaussian, configs.Objective),
+        "world": (
+            *(WorldConfig, MLP, Untied, GRU, RSSM),
+            *(configs.Mean, configs.Gaussian, configs.Objective),
+        ),
         "core": (Bounded, Contractive),
         "depth": (depth.Fixed, depth.Uniform, depth.Poisson, depth.Flow),
         "grad": (grad.Full, grad.Checkpointed, grad.LastK, grad.Phantom, grad.Implicit),
@@ -63,10 +68,13 @@ def build(config: ModelConfig, meta: DatasetMeta, statistics: Statistics, seed: 
     # An angle is shown as its sine and cosine.
     shown = len(statistics.obs_mean) + len(meta.angles)
     encoded = config.width if getattr(config, "encoder", None) is not None else shown
-    inputs = encoded + (getattr(config, "frames", 1) - 1) * shown + action_width(meta) + 1
+    actions = action_width(meta)
+    inputs = encoded + (getattr(config, "frames", 1) - 1) * shown + actions + 1
+    # Only a model that infers its latent must tell observations from actions.
+    apart = {"actions": actions} if isinstance(config, RSSM) else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        dynamics: nn.Module = make(inputs, config)  # type: ignore[arg-type]
+        dynamics: nn.Module = make(inputs, config, **apart)  # type: ignore[arg-type]
         model = WorldModel(config, meta, statistics, dynamics)
     _keep_from_muon(model)
     return model

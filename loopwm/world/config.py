@@ -98,6 +98,8 @@ class WorldConfig:
             it, every step starts from the learned initial state.
         warm: Whether the loop of a step starts from the carried state; without it, from the learned
             one, and what is carried enters the injection alone.
+        reinject: Whether every iteration sees the injection; without it, one refinement before the
+            loop takes it in, and the iterations go on from its state alone.
         frames: Number of latest observations that the model is shown, at least 1.
         clip: Inputs are clipped at this many standard deviations, which bounds the injection.
         margin: Imagined observations that are fed back stay within the range of the training data
@@ -118,6 +120,7 @@ class WorldConfig:
     feedback: Feedback = "observation"
     carry: bool = True
     warm: bool = True
+    reinject: bool = True
     frames: int = 1
     clip: float = 10.0
     margin: float | None = 0.1
@@ -225,7 +228,57 @@ class GRU:
         _check_feedback(self.feedback)
 
 
-ModelConfig = WorldConfig | MLP | Untied | GRU
+@dataclass(frozen=True)
+class RSSM:
+    """Configure the recurrent state-space model (arXiv 1811.04551, eq. 4; 2010.02193).
+
+    A deterministic path remembers; a stochastic latent is inferred from what is observed and, where
+    nothing is, drawn from what the path expects. It is trained as all models are, by the error of
+    imagined observations, and by the divergence of both distributions. Training draws the latent;
+    inference takes its mean, or its likeliest classes, so that predictions do not vary.
+
+    Args:
+        width: Width D of the deterministic state.
+        latent: Number of stochastic variables, at least 1.
+        classes: Classes of each variable, at least 2; None makes them Gaussian.
+        kl: Weight of the divergence of the inferred from the expected latent, in nats.
+        free: Divergence that costs nothing, in nats.
+        balance: Share of the divergence's gradient that moves the expectation; the rest moves what
+            is inferred.
+        feedback: What `imagine` feeds back by default.
+        head: What is predicted of the observation's change.
+        clip: Inputs are clipped at this many standard deviations.
+        margin: How far beyond the range of the training data imagination may go, or None for
+            anywhere; see `WorldConfig`.
+        objective: Weights of the training loss.
+    """
+
+    width: int = 128
+    latent: int = 32
+    classes: int | None = None
+    kl: float = 0.01
+    free: float = 1.0
+    balance: float = 0.8
+    feedback: Feedback = "observation"
+    head: Head = Mean()
+    clip: float = 10.0
+    margin: float | None = 0.1
+    objective: Objective = Objective()
+
+    def __post_init__(self) -> None:
+        _check_positive("RSSM", self, ("width", "latent", "clip"))
+        _check_margin("RSSM", self.margin)
+        _check_feedback(self.feedback)
+        if self.classes is not None and self.classes < 2:
+            raise ConfigError(f"RSSM.classes must be at least 2, or None, got {self.classes}")
+        for name in ("kl", "free"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"RSSM.{name} must not be negative, got {getattr(self, name)}")
+        if not 0 <= self.balance <= 1:
+            raise ConfigError(f"RSSM.balance must be a share in [0, 1], got {self.balance}")
+
+
+ModelConfig = WorldConfig | MLP | Untied | GRU | RSSM
 
 
 def _check_positive(owner: str, config: Any, names: tuple[str, ...]) -> None:

@@ -25,6 +25,7 @@ class Run:
         settled_tol: Largest relative change in the last iteration that counts as settled where no
             rule decides.
         drift: Whether `Advance.drift` is wanted.
+        generator: Draws stochastic latents; None, as in inference, takes their means.
     """
 
     depth: int | Tensor
@@ -33,6 +34,7 @@ class Run:
     tap: Tensor | None = None
     settled_tol: float = 0.05
     drift: bool = False
+    generator: torch.Generator | None = None
 
     @classmethod
     def of(
@@ -124,5 +126,19 @@ class Dynamics(Protocol):
             carry: What the previous step carried on.
             x: Standardised observations (or zeros), action and mask flag [B, X].
             run: How far to refine.
+        """
+        ...
+
+
+@runtime_checkable
+class Infers(Protocol):
+    """Be dynamics whose latent is inferred from observations and expected before them."""
+
+    def divergence(self, carry: Carry, x: Tensor) -> Tensor:
+        """Return what it costs that the two differ [B], weighed as the training loss adds it.
+
+        Args:
+            carry: What a step carried on.
+            x: Input that shows the real observation that followed; its action is not looked at.
         """
         ...

@@ -41,7 +41,7 @@ def fit(
 
     Args:
         data: Training data.
-        config: What to train: `WorldConfig` (default), `MLP`, `Untied` or `GRU`.
+        config: What to train: `WorldConfig` (default), `MLP`, `Untied`, `GRU` or `RSSM`.
         fit_config: How to train it.
         run_dir: Directory of checkpoints and metrics; None writes nothing.
         members: Number of models, each from its own seed; from 2 on an `Ensemble` is returned.

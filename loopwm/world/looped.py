@@ -29,6 +29,7 @@ class LoopedDynamics(nn.Module):
         self.width = config.width
         self.carries = config.carry
         self.warm = config.warm
+        self.reinject = config.reinject
         self.grad = config.grad
         self.enter = nn.Linear(inputs, config.width)
         init_linear(self.enter.weight)
@@ -56,6 +57,8 @@ class LoopedDynamics(nn.Module):
         """Refine the carried state under this step's injection."""
         h = carry[0] if self.carries and self.warm else self._origin(x.shape[0])
         e = self.injection(carry, x)
+        if not self.reinject:
+            h, e = self.core.refine(h, e), torch.zeros_like(e)
         out = self.core(
             (h,),
             e,

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from loopwm.batch import SequenceBatch
 from loopwm.core.depth import Fixed
 from loopwm.world.config import Objective
-from loopwm.world.dynamics import Run
+from loopwm.world.dynamics import Infers, Run
 from loopwm.world.model import WorldModel
 from loopwm.world.protocol import State
 
@@ -24,6 +24,7 @@ class _Unrolled:
     errors: list[Tensor] = field(default_factory=list)
     early: Tensor | None = None
     drift: Tensor | None = None
+    divergences: list[Tensor] = field(default_factory=list)
     features: list[Tensor] = field(default_factory=list)
 
 
@@ -36,7 +37,8 @@ def sequence_loss(
     with the real one, in standard deviations of the one-step change, after the real observations
     that `Objective.context` asks for, which are predicted as well; each row has its own depth
     of refinement, the same at every step, and part of the loss is the first step's error decoded
-    at an earlier iteration.
+    at an earlier iteration. A model that infers its latent adds, for every step, how far what it
+    infers from the real observation lies from what it expected.
 
     Args:
         model: The world model, in training mode.
@@ -67,17 +69,17 @@ def sequence_loss(
     reward = mean(_reward_error(model, features, batch))
     alive = _ending_error(model, features, batch)
     loss = loss + weights.reward * reward + weights.termination * alive
+    metrics = {"error": mean(squared.detach()).sqrt(), "reward": reward.detach().sqrt()}
+    if unrolled.divergences:
+        divergence = mean(torch.stack(unrolled.divergences, dim=1))
+        loss, metrics["divergence"] = loss + divergence, divergence.detach()
     std = model.heads.std(features[:, 0])
     if std is not None:
         z = unrolled.errors[0].detach() / std
         first = valid[:, 0]
         nll = (0.5 * z.square() + std.log()).mean(-1)
         loss = loss + 0.1 * (nll * first).sum() / first.sum().clamp_min(1)
-    return loss, {
-        "error": mean(squared.detach()).sqrt(),
-        "reward": reward.detach().sqrt(),
-        "termination": alive.detach(),
-    }
+    return loss, {**metrics, "termination": alive.detach()}
 
 
 @torch.no_grad()
@@ -130,6 +132,10 @@ def _unroll(model: WorldModel, batch: SequenceBatch, generator: torch.Generator)
             unrolled.early = (model.moved(state[0], out.tapped) - target[:, 1]) / scale
         if out.drift is not None:
             unrolled.drift = out.drift
+        if isinstance(model.dynamics, Infers):
+            real = model.next_state(state, target[:, k + 1], torch.ones_like(state[1]), out.carry)
+            shown = model.shown(real, torch.zeros_like(actions[:, k]))
+            unrolled.divergences.append(model.dynamics.divergence(out.carry, shown))
         run = replace(run, tap=None, drift=False)
         if k + 1 < model.config.objective.context:
             real = target[:, k + 1]
@@ -154,14 +160,14 @@ def _plan(model: WorldModel, rows: int, generator: torch.Generator) -> Run:
     looped = depth.typical > 1
     drift = looped and model.config.objective.settle > 0
     if isinstance(depth, Fixed) and not (looped and model.config.objective.intermediate):
-        return Run(depth.iterations, drift=drift)
+        return Run(depth.iterations, drift=drift, generator=generator)
     # Depths are independent of the rows, so sorting them costs nothing and spares the core a sort.
     counts = depth.sample(rows, generator).sort(descending=True).values
     tap = None
     if model.config.objective.intermediate:
         share = torch.rand(rows, generator=generator, device=generator.device)
         tap = 1 + (share * counts).long()
-    return Run(counts, tap=tap, drift=drift)
+    return Run(counts, tap=tap, drift=drift, generator=generator)
 
 
 def _seen(model: WorldModel, state: State, generator: torch.Generator) -> Tensor:

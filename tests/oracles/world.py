@@ -68,16 +68,68 @@ def mlp(w: Mapping[str, Array], carried: Array, x: Array, iterations: int) -> tu
 def gru(w: Mapping[str, Array], carried: Array, x: Array, iterations: int) -> tuple[Array, Array]:
     """PyTorch's documented equations: r, z, n from weights stacked in that order."""
     x = silu(w["dynamics.enter.weight"] @ x + w["dynamics.enter.bias"])
+    h = gru_cell(w, x, carried)
+    return silu(w["dynamics.leave.weight"] @ h + w["dynamics.leave.bias"]), h
+
+
+def gru_cell(w: Mapping[str, Array], x: Array, carried: Array) -> Array:
     from_x = w["dynamics.cell.weight_ih"] @ x + w["dynamics.cell.bias_ih"]
     from_h = w["dynamics.cell.weight_hh"] @ carried + w["dynamics.cell.bias_hh"]
     xr, xz, xn = np.split(from_x, 3)
     hr, hz, hn = np.split(from_h, 3)
     reset, update = sigmoid(xr + hr), sigmoid(xz + hz)
-    h = (1 - update) * np.tanh(xn + reset * hn) + update * carried
-    return silu(w["dynamics.leave.weight"] @ h + w["dynamics.leave.bias"]), h
+    return (1 - update) * np.tanh(xn + reset * hn) + update * carried
 
 
-FEATURES: dict[str, Feature] = {"WorldConfig": looped, "Untied": untied, "MLP": mlp, "GRU": gru}
+def injected_once(
+    w: Mapping[str, Array], carried: Array, x: Array, iterations: int
+) -> tuple[Array, Array]:
+    e = injection(w, carried, x)
+    h = cell(w, "dynamics.core.cell", carried, e)
+    for _ in range(iterations):
+        h = cell(w, "dynamics.core.cell", h, np.zeros_like(e))
+    return h, h
+
+
+def two_layers(w: Mapping[str, Array], name: str, x: Array) -> Array:
+    hidden = silu(w[f"{name}.0.weight"] @ x + w[f"{name}.0.bias"])
+    return w[f"{name}.2.weight"] @ hidden + w[f"{name}.2.bias"]
+
+
+def settled(stated: Array, classes: int | None) -> Array:
+    """The mean of a Gaussian latent, the likeliest class of each variable of another."""
+    if classes is None:
+        return stated[: len(stated) // 2]
+    likeliest = stated.reshape(-1, classes).argmax(axis=1)
+    return np.eye(classes)[likeliest].ravel()
+
+
+def rssm(
+    w: Mapping[str, Array],
+    carried: Array,
+    x: Array,
+    iterations: int,
+    classes: int | None = None,
+) -> tuple[Array, Array]:
+    """PlaNet's equation 4: h' = f(h, s, a), s' ~ p(s' | h'), where s ~ q(s | h, o) if o is seen."""
+    width = len(w["dynamics.enter.bias"])
+    h, expected = carried[:width], carried[width:]
+    observed = w["dynamics.posterior.0.weight"].shape[1] - width
+    visible, action, hidden = x[:observed], x[observed:-1], x[-1]
+    inferred = two_layers(w, "dynamics.posterior", np.concatenate([h, visible]))
+    latent = expected if hidden else settled(inferred, classes)
+    entered = np.concatenate([latent, action])
+    entered = silu(w["dynamics.enter.weight"] @ entered + w["dynamics.enter.bias"])
+    h = gru_cell(w, entered, h)
+    expected = settled(two_layers(w, "dynamics.prior", h), classes)
+    both = np.concatenate([h, expected])
+    feature = silu(w["dynamics.leave.weight"] @ both + w["dynamics.leave.bias"])
+    return feature, both
+
+
+FEATURES: dict[str, Feature] = {
+    **{"WorldConfig": looped, "Untied": untied, "MLP": mlp, "GRU": gru, "RSSM": rssm},
+}
 
 
 class Row:
@@ -90,6 +142,11 @@ class Row:
         self.feature = FEATURES[type(model.config).__name__]
         if not getattr(model.config, "warm", True):
             self.feature = partial(looped, cold=True)
+        if not getattr(model.config, "reinject", True):
+            self.feature = injected_once
+        if self.feature is rssm:
+            self.feature = partial(rssm, classes=model.config.classes)
+        self.latent = getattr(model.dynamics, "latent", 0)
         self.frames = getattr(model.config, "frames", 1)
         self.clip = model.config.clip
         self.carries = model.dynamics.carries
@@ -106,7 +163,7 @@ class Row:
     def origin(self) -> Array:
         if "dynamics.origin" in self.w:
             return self.w["dynamics.origin"]
-        return np.zeros(len(self.w.get("dynamics.enter.bias", [])))
+        return np.zeros(len(self.w.get("dynamics.enter.bias", [])) + self.latent)
 
     def frame(self, obs: Array) -> Array:
         """Return what is seen of a standardised observation: of an angle, where it points."""

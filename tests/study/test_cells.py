@@ -1,12 +1,14 @@
 """Cells are computed once, whatever happens in between and however many processes share them."""
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from loopwm.study import cells
 from loopwm.study.cells import run_cells
 
 
@@ -68,3 +70,30 @@ def test_each_cell_begun_is_reported(tmp_path: Path) -> None:
     lines: list[str] = []
     run_cells(CELLS[:2], tmp_path, compute, lines.append)
     assert lines == ["1 of 2: square-0", "2 of 2: square-1"]
+
+
+def test_a_claim_of_another_machine_holds_while_it_is_renewed(tmp_path: Path) -> None:
+    claim = tmp_path / "square-1.json.claim"
+    # A number that no process of this machine has: only the name of the host says who it is.
+    claim.write_text("999999999 elsewhere")
+    assert len(run_cells(CELLS, tmp_path, compute)) == 3
+    old = time.time() - 601
+    os.utime(claim, (old, old))
+    assert len(run_cells(CELLS, tmp_path, compute)) == 4
+    assert not claim.exists()
+
+
+def test_a_claim_is_renewed_while_the_work_lasts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cells, "_RENEWAL", 0.01)
+    claim, ages = tmp_path / "square-0.json.claim", []
+
+    def slow(cell: Square) -> dict[str, Any]:
+        os.utime(claim, (0, 0))
+        time.sleep(0.3)
+        ages.append(time.time() - claim.stat().st_mtime)
+        return compute(cell)
+
+    run_cells(CELLS[:1], tmp_path, slow)
+    assert ages[0] < 60

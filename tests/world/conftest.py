@@ -125,6 +125,7 @@ KINDS: dict[str, Any] = {
     "looped": lw.WorldConfig(width=8),
     "looped, no carry": lw.WorldConfig(width=8, carry=False),
     "looped, cold": lw.WorldConfig(width=8, warm=False),
+    "looped, injected once": lw.WorldConfig(width=8, reinject=False),
     "looped, frames": lw.WorldConfig(width=8, frames=4),
     "looped, renewal": lw.WorldConfig(width=8, cell=lw.Bounded(gain=1.0)),
     "looped, contractive": lw.WorldConfig(width=8, cell=lw.Contractive(rate=0.9, gated=True)),
@@ -138,10 +139,12 @@ KINDS: dict[str, Any] = {
     "MLP, frames": lw.MLP(width=8, depth=2, frames=4),
     "GRU": lw.GRU(width=8),
     "GRU, Gaussian": lw.GRU(width=8, head=lw.Gaussian()),
+    "RSSM": lw.RSSM(width=8, latent=4),
+    "RSSM, classes": lw.RSSM(width=8, latent=3, classes=4),
 }
 # Those whose verbs differ; the others differ in what is computed, which other tests cover.
 EACH = [kind for kind in KINDS if kind not in ("looped once", "GRU, Gaussian")]
-DISCRETE = ("looped", "MLP, frames", "GRU")
+DISCRETE = ("looped", "MLP, frames", "GRU", "RSSM")
 
 
 def make_model(config: Any, data: RolloutDataset, seed: int = 0, noise: float = 0.1) -> Any:

@@ -12,6 +12,7 @@ PLAIN = [
     *("looped", "looped, no carry", "looped, cold", "looped, frames", "looped, Gaussian"),
     "looped once",
     *("untied", "untied, no carry", "MLP", "MLP, frames", "GRU", "GRU, Gaussian"),
+    *("looped, injected once", "RSSM", "RSSM, classes"),
 ]
 
 
@@ -147,6 +148,13 @@ def test_parameters_are_counted_by_closed_form(make, kinds, data):
     assert mlp.core_parameters == inputs * d + d + d * d + d
     gru = make(kinds["GRU"], data)
     assert gru.core_parameters == inputs * d + d + 2 * (3 * d * d + 3 * d) + d * d + d
+    z, both = 4, (d + 3) * d + d
+    entering = (z + 2) * d + d + 2 * (3 * d * d + 3 * d)
+    stating = d * d + d + both + 2 * (d * 2 * z + 2 * z)
+    rssm = make(kinds["RSSM"], data)
+    assert rssm.core_parameters == entering + stating + (d + z) * d + d
+    once = make(kinds["looped, injected once"], data)
+    assert once.core_parameters == looped
     untied = make(kinds["untied"], data)
     assert untied.core_parameters == inputs * d + d + d * d + d + 3 * cell
 

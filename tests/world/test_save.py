@@ -40,6 +40,7 @@ def assert_same(ours: Any, theirs: Any, data: Any) -> None:
 KINDS = [
     *("looped", "looped, no carry", "looped, frames", "looped, renewal", "looped, Gaussian"),
     *("looped once", "looped, latent", "untied", "MLP, frames", "GRU, Gaussian"),
+    *("RSSM, classes", "looped, injected once"),
 ]
 
 

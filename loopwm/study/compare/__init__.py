@@ -1,0 +1,1 @@
+"""Looped against unlooped models: the instrument that says what looping is worth."""

@@ -1,0 +1,256 @@
+"""From the results of trials to the report of a comparison."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from loopwm.errors import DataError
+from loopwm.study.accuracy import PredictionReport
+from loopwm.study.compare.audit import differences
+from loopwm.study.compare.curve import envelope
+from loopwm.study.compare.gap import Curve, Drawn, Gap, draw, levels_of, ratio
+from loopwm.study.compare.report import (
+    MEASURES,
+    ArmReport,
+    ComparisonReport,
+    Point,
+    reference_of,
+)
+from loopwm.study.compare.rounds import chosen_of
+from loopwm.study.compare.terms import REFERENCE, Family, Terms
+from loopwm.study.compare.trial import Result, Trial
+
+# The results of one arm at one size, a seed each.
+Runs = Sequence[Result]
+
+
+def assemble(
+    families: Mapping[str, Family],
+    terms: Terms,
+    first: Sequence[Trial],
+    second: Sequence[Trial],
+    found: Mapping[str, Result],
+) -> ComparisonReport:
+    """Make the report of a comparison from whatever of it has been run.
+
+    Args:
+        families: The arms by name.
+        terms: What every arm got.
+        first: Trials of the first round.
+        second: Trials of the second round.
+        found: Results by name.
+
+    Raises:
+        DataError: If not a single model of the reference is there.
+    """
+    chosen = chosen_of(first, found)
+    runs = {place: _runs([each, *_others(each, second)], found) for place, each in chosen.items()}
+    members = {name: family.members for name, family in families.items()}
+    unequal = differences(_records(families, [*first, *second], found))
+    arms = [
+        ArmReport(
+            name,
+            family.label,
+            family.members,
+            reference_of(members, name),
+            _points(name, terms, first, chosen, runs),
+        )
+        for name, family in families.items()
+    ]
+    arms = [each for each in arms if each.points]
+    if REFERENCE not in {each.name for each in arms}:
+        raise DataError(
+            f"no model of the arm {REFERENCE!r} has been trained: there is no reference"
+        )
+    report = ComparisonReport(
+        horizons=terms.horizons,
+        arms=tuple(arms),
+        levels={},
+        quality={measure: {} for measure in MEASURES},
+        matched={measure: {} for measure in MEASURES},
+        differences=tuple(unequal),
+        missing=_missing([*first, *second], found),
+        notes=_notes(terms),
+    )
+    return _with_ratios(report, runs, terms)
+
+
+def _with_ratios(
+    report: ComparisonReport, runs: Mapping[tuple[str, int], Runs], terms: Terms
+) -> ComparisonReport:
+    """Add intervals and ratios, horizon by horizon."""
+    quality: dict[str, dict[str, dict[int, tuple[Gap, ...]]]] = {m: {} for m in MEASURES}
+    matched: dict[str, dict[str, dict[int, Gap]]] = {m: {} for m in MEASURES}
+    levels: dict[int, tuple[float, ...]] = {}
+    gate: dict[int, Gap] = {}
+    outside = {each.arm for each in report.differences}
+    arms = {each.name: each for each in report.arms if each.name not in outside}
+    for k in report.horizons:
+        drawn = _drawn(list(arms.values()), runs, k)
+        if REFERENCE in drawn:
+            levels[k] = tuple(terms.levels.get(k) or levels_of(drawn[REFERENCE]))
+        for name, arm in arms.items():
+            if name not in drawn or arm.against not in drawn:
+                continue
+            base = arms[arm.against]
+            # An ensemble errs less than a single model: its levels are those of its own reference.
+            errors = tuple(terms.levels.get(k) or levels_of(drawn[base.name]))
+            for measure in MEASURES:
+                ours, theirs = (
+                    drawn[each.name].along(_sizes(each, measure)) for each in (arm, base)
+                )
+                gaps = tuple(ratio(ours.size_at(e), theirs.size_at(e)) for e in errors)
+                quality[measure].setdefault(name, {})[k] = gaps
+                size = _middle(base).cost[measure]
+                gap = ratio(ours.error_at(size), theirs.error_at(size))
+                matched[measure].setdefault(name, {})[k] = gap
+        if {"untied", "once", REFERENCE} <= drawn.keys():
+            gate[k] = _gate(arms, drawn)
+    return replace(report, quality=quality, matched=matched, levels=levels, gate=gate)
+
+
+def _gate(arms: Mapping[str, ArmReport], drawn: Mapping[str, Drawn]) -> Gap:
+    """Compare depth with weights of its own to no depth at all, as large as the looped model."""
+    middle = _middle(arms[REFERENCE]).cost
+    deep = drawn["untied"].along(_sizes(arms["untied"], "flops")).error_at(middle["flops"])
+    return ratio(deep, drawn["once"].error_at(middle["parameters"]))
+
+
+def _drawn(
+    arms: Sequence[ArmReport], runs: Mapping[tuple[str, int], Runs], k: int
+) -> dict[str, Drawn]:
+    """Return the curves of all arms at one horizon, drawn together."""
+    curves: dict[str, Curve] = {}
+    for arm in arms:
+        on = [each for each in arm.points if each.envelope]
+        tables = [[_episodes(each, k) for each in runs[arm.name, point.size]] for point in on]
+        if not on or not all(table for tables_of in tables for table in tables_of):
+            continue
+        numbers = sorted(tables[0][0])
+        windows = np.array([tables[0][0][each][0] for each in numbers], np.float64)
+        squares = tuple(
+            np.array([[seed[each][1] for each in numbers] for seed in size]) for size in tables
+        )
+        curves[arm.name] = Curve(_sizes(arm, "parameters"), squares, windows)
+    return dict(zip(curves, draw(list(curves.values())), strict=True)) if curves else {}
+
+
+def _episodes(result: Result, k: int) -> dict[int, tuple[int, float]]:
+    """Return windows and squared errors by episode; those that are not numbers are infinite."""
+    table = PredictionReport.from_dict(dict(result["report"])).by_episode[k]
+    return {
+        int(number): (int(count), float(total) if total == total else np.inf)
+        for number, count, total in table
+    }
+
+
+def _points(
+    arm: str,
+    terms: Terms,
+    first: Sequence[Trial],
+    chosen: Mapping[tuple[str, int], Trial],
+    runs: Mapping[tuple[str, int], Runs],
+) -> tuple[Point, ...]:
+    sizes = [size for name, size in chosen if name == arm]
+    points = []
+    for size in sorted(sizes):
+        trial = chosen[arm, size]
+        of_size = [each for each in first if (each.arm, each.size) == (arm, size)]
+        points.append(_point(trial, of_size, runs[arm, size], terms))
+    points = sorted(points, key=lambda each: each.cost["parameters"])
+    measured = [(each.cost["parameters"], each.validation) for each in points]
+    if not measured:
+        return ()
+    on = envelope(*np.array(measured, np.float64).T)
+    return tuple(replace(each, envelope=index in on) for index, each in enumerate(points))
+
+
+def _point(trial: Trial, tried: Sequence[Trial], runs: Runs, terms: Terms) -> Point:
+    reports = [PredictionReport.from_dict(dict(each["report"])) for each in runs]
+    horizons = [k for k in terms.horizons if reports[0].windows[k]]
+    gains = [each["plateau"] for each in runs]
+    rates = sorted({each.lr for each in tried})
+    costs = {name: float(np.median([each[name] for each in runs])) for name in MEASURES}
+    return Point(
+        size=trial.size,
+        width=trial.width,
+        shape=trial.shape,
+        lr=trial.lr,
+        edge=len(rates) > 1 and trial.lr in (rates[0], rates[-1]),
+        trials=len(tried),
+        seeds=len(runs),
+        cost=costs | {"seconds": float(np.median([each["seconds"] for each in runs]))},
+        plateau=None if any(each is None for each in gains) else max(gains),
+        validation=float(np.exp(np.mean(np.log([each["validation"] for each in runs])))),
+        rmse={k: _error(reports, k) for k in horizons},
+        diverged={k: max(each.diverged[k] for each in reports) for k in horizons},
+        envelope=False,
+    )
+
+
+def _error(reports: Sequence[PredictionReport], k: int) -> tuple[float, float, float]:
+    """Return the error over seeds and episodes, with its interval."""
+    tables = [{number: total for number, _, total in each.by_episode[k]} for each in reports]
+    counts = np.array([count for _, count, _ in reports[0].by_episode[k]], np.float64)
+    squares = np.nan_to_num(np.array([[*each.values()] for each in tables]), nan=np.inf)
+    one = draw([Curve(np.ones(1), (squares,), counts)])[0]
+    low, high = np.quantile(one.draws[:, 0], (0.025, 0.975))
+    return float(one.errors[0, 0]), float(low), float(high)
+
+
+def _sizes(arm: ArmReport, measure: str) -> Float[ndarray, " N"]:
+    """Return the sizes of the points that the curve goes through."""
+    return np.array([each.cost[measure] for each in arm.points if each.envelope], np.float64)
+
+
+def _middle(arm: ArmReport) -> Point:
+    on = [each for each in arm.points if each.envelope]
+    return on[len(on) // 2]
+
+
+def _others(trial: Trial, second: Sequence[Trial]) -> list[Trial]:
+    return [each for each in second if replace(each, seed=trial.seed) == trial]
+
+
+def _runs(trials: Sequence[Trial], found: Mapping[str, Result]) -> list[Result]:
+    """Return the results that are there; a seed without validation error has failed."""
+    results = [found[each.name] for each in trials if each.name in found]
+    return [each for each in results if each["validation"] is not None]
+
+
+def _records(
+    families: Mapping[str, Family], trials: Sequence[Trial], found: Mapping[str, Result]
+) -> dict[str, list[Mapping[str, Any]]]:
+    records: dict[str, list[Mapping[str, Any]]] = {name: [] for name in families}
+    for trial in trials:
+        record = found.get(trial.name, {}).get("audit")
+        if record is not None:
+            records[trial.arm].append(record)
+    return {name: each for name, each in records.items() if each}
+
+
+def _missing(trials: Sequence[Trial], found: Mapping[str, Result]) -> tuple[str, ...]:
+    lines = [each.name for each in trials if each.name not in found]
+    failed = [
+        f"{each.name}: {found[each.name]['failed']}"
+        for each in trials
+        if "failed" in found.get(each.name, {})
+    ]
+    return (*lines, *failed)
+
+
+def _notes(terms: Terms) -> dict[str, str]:
+    fit = terms.fit
+    clamp = "nothing" if terms.margin is None else f"fed-back observations, margin {terms.margin:g}"
+    return {
+        "training": f"{fit.updates:,} updates of {fit.batch_size} windows of {fit.horizon} steps",
+        "trials": f"learning rates {', '.join(f'{each:g}' for each in terms.rates)} for every arm "
+        "and shape at every size, chosen by the validation set",
+        "clamped": clamp,
+        "interval": "95%, bootstrap: seeds of every model, then test episodes",
+        "diverged": "windows that diverged are counted in every error",
+    }

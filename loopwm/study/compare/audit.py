@@ -1,0 +1,139 @@
+"""Was every arm given the same? What each training really had is recorded, and compared."""
+
+import zlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from loopwm.data.store import RolloutDataset
+from loopwm.study.compare.terms import Terms, shared
+from loopwm.world.config import ModelConfig, Objective
+
+Record = Mapping[str, Any]
+
+# What a record says of one model alone; everything else must be equal.
+_OWN = frozenset({"before", "copy"})
+# An untrained model better than this share of the copied observation's error has seen the data.
+_SUSPICIOUS = 0.9
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Say in what an arm differs from the others.
+
+    Attributes:
+        arm: Name of the arm.
+        what: What differs.
+        has: What the arm had.
+        others: What most arms had.
+    """
+
+    arm: str
+    what: str
+    has: Any
+    others: Any
+
+    def __str__(self) -> str:
+        """Return the difference as a sentence."""
+        return f"{self.arm}: {self.what} {self.has} instead of {self.others}"
+
+
+def digest(data: RolloutDataset) -> str:
+    """Return what tells datasets apart: rows and a checksum of all that is trained on."""
+    columns = (data.obs, data.next_obs, data.action, data.reward, data.terminated, data.episode)
+    check = 0
+    for column in columns:
+        check = zlib.crc32(np.ascontiguousarray(column).tobytes(), check)
+    return f"{len(data)}-{check:08x}"
+
+
+def record(
+    train: RolloutDataset,
+    terms: Terms,
+    config: ModelConfig | None,
+    histories: Sequence[Sequence[Mapping[str, Any]]],
+) -> dict[str, Any]:
+    """Record what a training had, from what it was handed and from what it did.
+
+    Args:
+        train: The data that the training was handed.
+        terms: The terms that it was given.
+        config: The configuration that was trained; None for a module of the user's own.
+        histories: The metrics that each member's training left: its updates are counted there.
+    """
+    updates = sorted({max((int(r["update"]) for r in each), default=0) for each in histories})
+    fit = terms.fit
+    return {
+        "data": digest(train),
+        "updates": "/".join(map(str, updates)),
+        "windows": updates[-1] * fit.batch_size,
+        "steps": f"{fit.horizon}, rising over {fit.horizon_warmup:g} of the updates",
+        "loss": shared(config) if config is not None else _plain_loss(terms),
+        "margin": config.margin if config is not None else terms.margin,
+        "optimiser": {
+            name: value
+            for name, value in fit.fingerprint().items()
+            if name in ("optimizer", "weight_decay", "clip", "ema", "warmup", "final_lr")
+        },
+    }
+
+
+def evaluation(test: RolloutDataset, valid: RolloutDataset, terms: Terms) -> dict[str, Any]:
+    """Record what a model is measured on."""
+    return {
+        "test": digest(test),
+        "valid": digest(valid),
+        "measured": f"at {terms.horizons} steps, {terms.windows} windows, context {terms.context}",
+    }
+
+
+def differences(records: Mapping[str, Sequence[Record]]) -> list[Difference]:
+    """Find the arms that were not given what the others were given.
+
+    Args:
+        records: The records of each arm's models, by the name of the arm.
+
+    Returns:
+        One for each arm and kind of thing; what most records have counts as what all should have.
+    """
+    every = [each for several in records.values() for each in several]
+    names = dict.fromkeys(name for each in every for name in each if name not in _OWN)
+    found = []
+    for name in names:
+        usual = Counter(_text(each.get(name)) for each in every).most_common(1)[0][0]
+        for arm, several in records.items():
+            other = [each.get(name) for each in several if _text(each.get(name)) != usual]
+            if other:
+                found.append(Difference(arm, name, other[0], usual))
+    return found + _knowing(records)
+
+
+def _knowing(records: Mapping[str, Sequence[Record]]) -> list[Difference]:
+    """Find arms whose models predict before they were trained: they have seen other data."""
+    found = []
+    for arm, several in records.items():
+        for each in several:
+            before, copy = each.get("before"), each.get("copy")
+            if before is not None and copy is not None and before < _SUSPICIOUS * copy:
+                what = "before any update an error of"
+                found.append(Difference(arm, what, f"{before:.3g}", f"more than {copy:.3g}"))
+                break
+    return found
+
+
+def _plain_loss(terms: Terms) -> dict[str, object]:
+    from loopwm.world.config import MLP
+
+    return shared(MLP(objective=Objective(context=terms.context)))
+
+
+def _text(value: Any) -> str:
+    """Compare by value, whether it comes from memory or from a file of JSON."""
+    if isinstance(value, Mapping):
+        return str({key: _text(value[key]) for key in sorted(value)})
+    if isinstance(value, list | tuple):
+        return str([_text(each) for each in value])
+    return f"{float(value):g}" if isinstance(value, int | float) else str(value)

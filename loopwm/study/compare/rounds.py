@@ -1,0 +1,110 @@
+"""Which trials make a comparison: as many rates for every arm and size, then the other seeds."""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from loopwm.study.cells import run_cells
+from loopwm.study.compare.sizing import width_for
+from loopwm.study.compare.trial import Result, Scene, Trial, identity_of, run_trial
+from loopwm.study.strict import plain
+
+Report = Callable[[str], None]
+_WAIT = 5.0
+
+
+def first_round(scene: Scene) -> list[Trial]:
+    """List the trials that choose rates and shapes: all of them, at every size, the first seed."""
+    terms, trials = scene.terms, []
+    for arm, family in scene.families.items():
+        for index, shape in enumerate(family.shapes):
+            identity = identity_of(scene, shape, family.members)
+            for size in terms.sizes:
+                width = width_for(shape, size, scene.data.train, arm)
+                for lr in terms.rates:
+                    seed, updates = terms.seeds[0], terms.fit.updates
+                    where = (scene.place, arm, index, size, width)
+                    trials.append(Trial(*where, lr, seed, updates, identity))
+    # The largest first: what takes longest is not left to one worker at the end.
+    return sorted(trials, key=lambda each: -each.size)
+
+
+def second_round(scene: Scene, first: Sequence[Trial], found: Mapping[str, Result]) -> list[Trial]:
+    """List the trials with the other seeds, at each arm's and size's chosen rate and shape."""
+    chosen = chosen_of(first, found).values()
+    return [replace(each, seed=seed) for seed in scene.terms.seeds[1:] for each in chosen]
+
+
+def chosen_of(first: Sequence[Trial], found: Mapping[str, Result]) -> dict[tuple[str, int], Trial]:
+    """Choose rate and shape for each arm and size by the validation set; the test plays no part.
+
+    Args:
+        first: The trials of the first round.
+        found: Results by name; trials that are missing or failed are not chosen.
+    """
+    best: dict[tuple[str, int], Trial] = {}
+    for trial in first:
+        place = (trial.arm, trial.size)
+        if _error(trial, found) < (_error(best[place], found) if place in best else math.inf):
+            best[place] = trial
+    return best
+
+
+def run_rounds(
+    scene: Scene, folder: Path | None = None, report: Report = lambda line: None, wait: bool = True
+) -> tuple[list[Trial], list[Trial], dict[str, Result]]:
+    """Run both rounds; what is finished in `folder` is not run again.
+
+    Several processes, on several machines that share the folder, may run the same rounds at once:
+    each takes trials that no other has taken.
+
+    Args:
+        scene: The comparison.
+        folder: Where results and checkpoints are kept; None keeps nothing.
+        report: Receives a line for each trial begun.
+        wait: Whether to wait for trials that other processes are working on.
+
+    Returns:
+        The trials of the first and of the second round, and all results by name.
+    """
+    first = first_round(scene)
+    found = run_all(first, scene, folder, report, wait)
+    second = second_round(scene, first, found)
+    return first, second, found | run_all(second, scene, folder, report, wait)
+
+
+def run_all(
+    trials: Sequence[Trial], scene: Scene, folder: Path | None, report: Report, wait: bool = True
+) -> dict[str, Result]:
+    """Run trials, or take their results from the folder.
+
+    Args:
+        trials: Which.
+        scene: What they share.
+        folder: Where results are kept, or None.
+        report: Receives a line for each trial begun.
+        wait: Whether to wait for those that other processes are working on.
+    """
+    if folder is None:
+        found: dict[str, Result] = {}
+        for position, trial in enumerate(trials):
+            report(f"{position + 1} of {len(trials)}: {trial.name}")
+            found[trial.name] = run_trial(trial, scene)
+        return found
+
+    def compute(trial: Trial) -> dict[str, Any]:
+        return plain(run_trial(trial, scene, folder))
+
+    done = run_cells(trials, folder / "cells", compute, report)
+    while wait and len(done) < len(trials):
+        time.sleep(_WAIT)
+        done = run_cells(trials, folder / "cells", compute, report)
+    return {**done}
+
+
+def _error(trial: Trial, found: Mapping[str, Result]) -> float:
+    error = found.get(trial.name, {}).get("validation")
+    return math.inf if error is None else float(error)

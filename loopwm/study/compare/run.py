@@ -1,0 +1,99 @@
+"""Compare looped with unlooped models on a dataset: `lw.compare`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from loopwm.data.store import RolloutDataset
+from loopwm.errors import DataError
+from loopwm.study.compare.assemble import assemble
+from loopwm.study.compare.report import ComparisonReport
+from loopwm.study.compare.rounds import run_rounds
+from loopwm.study.compare.terms import USUAL, Terms, families_of
+from loopwm.study.compare.trial import Scene
+from loopwm.study.datasets import Split
+from loopwm.train.config import FitConfig
+
+
+def compare(  # noqa: PLR0913 - what, on what, at which sizes, and how it is trained and measured
+    train: RolloutDataset,
+    test: RolloutDataset,
+    arms: Mapping[str, object] | Sequence[str] = USUAL,
+    *,
+    sizes: Sequence[int] = Terms.sizes,
+    fit: FitConfig = Terms.fit,
+    rates: Sequence[float] = Terms.rates,
+    seeds: Sequence[int] = Terms.seeds,
+    horizons: Sequence[int] = Terms.horizons,
+    levels: Mapping[int, Sequence[float]] | None = None,
+    context: int = 1,
+    margin: float | None = None,
+    valid: RolloutDataset | None = None,
+    run_dir: str | Path | None = None,
+    report: Callable[[str], None] = lambda line: None,
+) -> ComparisonReport:
+    """Compare looped with unlooped models on real experience, each at several sizes.
+
+    Every arm is trained on the same data by as many updates of the same loss; its learning rate and
+    shape are chosen at every size from equally many trials by the validation set; all are measured
+    on the same test windows, where nothing is clamped. Sizes are then compared at equal error, and
+    errors at equal parameters, training FLOPs and FLOPs per step, with intervals.
+
+    Args:
+        train: Training data.
+        test: Experience held out from training, better of at least ten episodes.
+        arms: Names of `loopwm.study.compare.terms.FAMILIES`; or by name a configuration, whose
+            width is varied, or a function of training data and width that returns an untrained
+            module of your own with the three verbs; or several of these, the best of which stands
+            for the arm. "looped" is what all are compared with.
+        sizes: Numbers of parameters aimed at, at least two, better five.
+        fit: How every model is trained, but for learning rate and seed.
+        rates: Learning rates tried.
+        seeds: Seeds; the trials have the first.
+        horizons: Open-loop steps at which models are compared.
+        levels: Errors, by horizon, at which sizes are compared; by default three inside the looped
+            model's curve, at a quarter, half and three quarters of its range of log error.
+        context: Real observations taken in before imagining, in training and evaluation.
+        margin: Range that imagination is held to, as `WorldConfig.margin`; None clamps nothing.
+        valid: What rates and shapes are chosen by; by default a fifth of the training episodes,
+            which then are not trained on.
+        run_dir: Directory of results and checkpoints, from which a stopped comparison goes on and
+            which several processes may share; None writes nothing. Modules of your own are told
+            apart by their function's name: after changing one, give another directory.
+        report: Receives a line for each model begun.
+
+    Returns:
+        The report: print it, or see `ratio`, `quality`, `matched`, `to_json()` and `save()`.
+
+    Raises:
+        ConfigError: If an argument is out of range, or an arm is none.
+        DataError: If the data has too few episodes, or those of `test` are trained on.
+    """
+    families = families_of(arms)
+    terms = Terms(
+        sizes=tuple(sorted(sizes)),
+        rates=tuple(sorted(rates)),
+        seeds=tuple(seeds),
+        horizons=tuple(horizons),
+        fit=replace(fit, progress=False),
+        context=context,
+        margin=margin,
+        levels={k: tuple(errors) for k, errors in (levels or {}).items()},
+    )
+    scene = Scene(families, _split(train, test, valid), terms)
+    folder = None if run_dir is None else Path(run_dir)
+    first, second, found = run_rounds(scene, folder, report)
+    return assemble(families, terms, first, second, found)
+
+
+def _split(train: RolloutDataset, test: RolloutDataset, valid: RolloutDataset | None) -> Split:
+    for name, other in (("test", test), ("valid", valid)):
+        if other is not None and other.obs_dim != train.obs_dim:
+            raise DataError(
+                f"train has {train.obs_dim} observation dimensions, {name} has {other.obs_dim}"
+            )
+    if valid is None:
+        if train.num_episodes < 2:
+            raise DataError("train has one episode; give valid=, or collect more episodes")
+        train, valid = train.split(0.8, seed=0)
+    return Split(train, valid, valid, test)

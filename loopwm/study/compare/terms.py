@@ -1,0 +1,175 @@
+"""The terms of a comparison, the same for every arm; free of torch."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Union, cast
+
+from loopwm.core.config import Contractive
+from loopwm.core.depth import Fixed
+from loopwm.errors import ConfigError
+from loopwm.train.config import FitConfig
+from loopwm.world.config import GRU, MLP, RSSM, ModelConfig, Untied, WorldConfig
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from loopwm.data.store import RolloutDataset
+
+# Called with the training data and a width, returns an untrained module with the three verbs.
+Factory = Callable[["RolloutDataset", int], "nn.Module"]
+Shape = Union[ModelConfig, Factory]  # noqa: UP007 - the alias of a callable has no "|"
+REFERENCE = "looped"
+
+
+def is_own(shape: Shape) -> bool:
+    """Say whether a shape makes modules of the user's own."""
+    return not isinstance(shape, ModelConfig)
+
+
+@dataclass(frozen=True)
+class Family:
+    """Name an arm: one kind of model, at every size.
+
+    Attributes:
+        label: What tables call it.
+        shapes: Configurations whose width is set, or factories of one's own modules; at each size
+            the shape with the least validation error stands for the arm.
+        members: Number of models; more than one make an ensemble.
+    """
+
+    label: str
+    shapes: tuple[Shape, ...]
+    members: int = 1
+
+    def __post_init__(self) -> None:
+        """Check that there is a shape, and that modules of one's own stand alone.
+
+        Raises:
+            ConfigError: If not.
+        """
+        if not self.shapes:
+            raise ConfigError(f"the arm {self.label!r} has no shape; give it a configuration")
+        if self.members < 1 or (self.members > 1 and any(map(is_own, self.shapes))):
+            raise ConfigError(
+                f"the arm {self.label!r} has members={self.members}: it must be at least 1, and 1 "
+                "for modules of your own"
+            )
+
+
+FAMILIES = {
+    REFERENCE: Family("looped", (WorldConfig(),)),
+    "contractive": Family("looped, contractive", (WorldConfig(cell=Contractive()),)),
+    "once": Family("same cell, not looped (T=1)", (WorldConfig(depth=Fixed(1)),)),
+    "untied": Family("8 untied cells", (Untied(blocks=8),)),
+    "mlp": Family("MLP, 2 to 4 layers", (MLP(depth=2), MLP(depth=3), MLP(depth=4))),
+    "wide": Family("MLP, 1 wide layer", (MLP(depth=1),)),
+    "thin": Family("MLP, 8 thin layers", (MLP(depth=8),)),
+    "gru": Family("GRU", (GRU(),)),
+    "rssm": Family("RSSM", (RSSM(),)),
+    "injected-once": Family("looped, no re-injection", (WorldConfig(reinject=False),)),
+    "looped-ensemble": Family("ensemble of 5, looped", (WorldConfig(),), members=5),
+    "mlp-ensemble": Family("ensemble of 5 MLP (4 layers)", (MLP(depth=4),), members=5),
+}
+# The same loop with as many iterations as the name says, for the law of what one is worth.
+FAMILIES |= {
+    f"loops-{count}": Family(f"{count} iterations", (WorldConfig(depth=Fixed(count)),))
+    for count in (1, 2, 4, 8, 16)
+}
+USUAL = (REFERENCE, "once", "untied", "mlp", "gru")
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Say what every arm gets: data apart, all that could favour one of them.
+
+    Attributes:
+        sizes: Parameters aimed at, those of one member; widths are chosen to come nearest.
+        rates: Learning rates tried at every size, as many for every arm.
+        seeds: Seeds of weights and batches; the trials have the first.
+        horizons: Open-loop steps at which arms are compared.
+        fit: How every model is trained, but for learning rate and seed.
+        context: Real observations taken in before imagining, in training and evaluation.
+        margin: Range that imagination is held to, as `WorldConfig.margin`; None clamps nothing.
+        windows: Most test windows for each horizon.
+        levels: Errors, by horizon, at which sizes are compared; where none are given, three errors
+            inside the reference's curve (`loopwm.study.compare.gap.levels_of`).
+    """
+
+    sizes: tuple[int, ...] = (8_000, 16_000, 32_000, 64_000, 128_000)
+    rates: tuple[float, ...] = (2e-3, 4e-3, 8e-3)
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    horizons: tuple[int, ...] = (1, 15, 50)
+    fit: FitConfig = FitConfig(updates=8_000, progress=False)
+    context: int = 1
+    margin: float | None = None
+    windows: int = 2_000
+    levels: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check that nothing is empty, doubled or out of range.
+
+        Raises:
+            ConfigError: If something is.
+        """
+        for name in ("sizes", "rates", "seeds", "horizons"):
+            values = getattr(self, name)
+            least = 0 if name == "seeds" else 1e-12
+            if not values or len(set(values)) < len(values) or min(values) < least:
+                raise ConfigError(
+                    f"{name} must be one or more different numbers above 0 (seeds from 0 on), "
+                    f"got {values}"
+                )
+        for name in ("context", "windows"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        unknown = set(self.levels) - set(self.horizons)
+        if unknown or any(not level > 0 for each in self.levels.values() for level in each):
+            raise ConfigError(f"levels must be positive errors by horizon, got {self.levels}")
+
+
+def families_of(arms: Mapping[str, object] | Sequence[str]) -> dict[str, Family]:
+    """Return the arms of a comparison.
+
+    Args:
+        arms: Names of `FAMILIES`; or by name a family, a configuration, a factory, or several of
+            those, which are then shapes of one arm.
+
+    Raises:
+        ConfigError: If a name or a value is none of these, or there is no arm to compare with.
+    """
+    named = arms if isinstance(arms, Mapping) else {name: name for name in arms}
+    found = {str(name): _family(str(name), value) for name, value in named.items()}
+    if REFERENCE not in found:
+        found = {REFERENCE: FAMILIES[REFERENCE]} | found
+    if len(found) < 2:
+        raise ConfigError(f"arms must hold something to compare {REFERENCE!r} with, got {named}")
+    return found
+
+
+def _family(name: str, value: object) -> Family:
+    if isinstance(value, Family):
+        return value
+    if isinstance(value, str):
+        if value not in FAMILIES:
+            raise ConfigError(f"arms must be among {', '.join(FAMILIES)}, got {value!r}")
+        return FAMILIES[value]
+    shapes = tuple(value) if isinstance(value, list | tuple) else (value,)
+    for shape in shapes:
+        if not isinstance(shape, ModelConfig) and not callable(shape):
+            raise ConfigError(
+                f"the arm {name!r} must be a configuration such as lw.MLP(), or a function of data "
+                f"and width that returns a module, got {shape!r}"
+            )
+    label = FAMILIES[name].label if name == REFERENCE else name
+    return Family(label, cast(tuple[Shape, ...], shapes))
+
+
+def shared(config: ModelConfig) -> dict[str, object]:
+    """Return the weights of the training loss that all arms must share."""
+    own = {"intermediate", "settle"}  # they concern the iterations, which others do not have
+    objective = config.objective
+    return {
+        each.name: getattr(objective, each.name)
+        for each in fields(objective)
+        if each.name not in own
+    }

@@ -1,0 +1,228 @@
+"""Train one model of a comparison, and measure all that is asked of it."""
+
+import json
+import math
+import shutil
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+from torch import nn
+
+from loopwm.core import count
+from loopwm.errors import NumericalError
+from loopwm.study.accuracy import PredictionReport
+from loopwm.study.compare import audit
+from loopwm.study.compare.own import fit_own
+from loopwm.study.compare.sizing import latency, make, training_flops, weight_bytes
+from loopwm.study.compare.terms import Family, Shape, Terms
+from loopwm.study.datasets import Split
+from loopwm.study.efficiency import flops_per_step, histories, plateau_gain, training_seconds
+from loopwm.study.prediction import evaluate
+from loopwm.study.windows import Sampling
+from loopwm.train.config import FitConfig
+from loopwm.world.build import encode
+from loopwm.world.config import ModelConfig, Objective
+from loopwm.world.fit import fit
+
+Result = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Name one model to train.
+
+    Attributes:
+        place: Name of what it is trained and tested on, or "".
+        arm: Name of the arm.
+        shape: Index of the shape in the arm.
+        size: Parameters aimed at.
+        width: Width that comes nearest.
+        lr: Peak learning rate.
+        seed: Seed of weights and batches.
+        updates: Gradient updates.
+        identity: Checksum of all else that the result depends on.
+    """
+
+    place: str
+    arm: str
+    shape: int
+    size: int
+    width: int
+    lr: float
+    seed: int
+    updates: int
+    identity: str
+
+    @property
+    def name(self) -> str:
+        """Name the trial by all that it depends on."""
+        words = [f"{self.arm}-{self.shape}", f"w{self.width}", f"lr{self.lr:g}", f"seed{self.seed}"]
+        words += [f"u{self.updates}", self.identity]
+        return "_".join([self.place.replace("/", "-"), *words] if self.place else words)
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """Hold what the trials of a comparison share.
+
+    Attributes:
+        families: The arms by name.
+        data: What is trained and tested on.
+        terms: What every arm gets.
+        place: Name of the data.
+    """
+
+    families: Mapping[str, Family]
+    data: Split
+    terms: Terms
+    place: str = ""
+
+    def shape(self, trial: Trial) -> Shape:
+        """Return the shape of a trial."""
+        return self.families[trial.arm].shapes[trial.shape]
+
+
+def identity_of(scene: Scene, shape: Shape, members: int) -> str:
+    """Return the checksum of what a trial's result depends on beside the fields of its name."""
+    parts = (scene.data.train, scene.data.valid, scene.data.test)
+    fit = {**scene.terms.fit.fingerprint(), "lr": None, "seed": None}
+    terms = {**asdict(scene.terms), "fit": fit, "sizes": None, "rates": None, "seeds": None}
+    known = [
+        encode(shape),
+        members,
+        {**terms, "levels": None},
+        [audit.digest(each) for each in parts],
+    ]
+    return f"{zlib.crc32(json.dumps(known, default=str, sort_keys=True).encode()):08x}"
+
+
+def run_trial(trial: Trial, scene: Scene, folder: Path | None = None) -> dict[str, Any]:
+    """Train and measure one model.
+
+    Args:
+        trial: Which.
+        scene: What it shares with the others.
+        folder: Where checkpoints go, from which a stopped training goes on; None writes none.
+
+    Returns:
+        Its numbers as JSON values; a rate that destroys training is one of them.
+    """
+    run_dir = None if folder is None else folder / "running" / trial.name
+    family = scene.families[trial.arm]
+    head = {"trial": asdict(trial), "label": family.label, "members": family.members}
+    try:
+        model, records, had = _trained(trial, scene, run_dir)
+    except NumericalError as error:
+        return {**head, "validation": None, "failed": str(error)}
+    if run_dir is not None:
+        shutil.rmtree(run_dir, ignore_errors=True)
+    return {
+        **head,
+        "seconds": sum(training_seconds(each) for each in records),
+        "plateau": plateau_gain(records[0]),
+        "audit": had,
+        **_measured(model, trial, scene),
+    }
+
+
+def _trained(
+    trial: Trial, scene: Scene, run_dir: Path | None
+) -> tuple[Any, list[Sequence[dict[str, Any]]], dict[str, Any]]:
+    """Return the trained model, the metrics of its members, and what the training had."""
+    shape, data, terms = scene.shape(trial), scene.data, scene.terms
+    settings = fit_of(terms, trial)
+    tested = audit.evaluation(data.test, data.valid, terms)
+    if isinstance(shape, ModelConfig):
+        config = configured(shape, trial.width, terms)
+        members = scene.families[trial.arm].members
+        model = fit(data.train, config, settings, run_dir=run_dir, members=members, valid=data.held)
+        metrics = histories(model)
+        return model, metrics, audit.record(data.train, terms, config, metrics) | tested
+    module = make(shape, trial.width, data.train, trial.seed, trial.arm)
+    knew = _before(module, scene)
+    weights = Objective(context=terms.context)
+    records = fit_own(module, data.train, settings, weights, valid=data.held, run_dir=run_dir)
+    return module, [records], audit.record(data.train, terms, None, [records]) | tested | knew
+
+
+def configured(shape: ModelConfig, width: int, terms: Terms) -> ModelConfig:
+    """Return a shape at a width under the terms that all arms share."""
+    objective = replace(shape.objective, context=terms.context)
+    return replace(shape, width=width, margin=terms.margin, objective=objective)
+
+
+def _measured(model: Any, trial: Trial, scene: Scene) -> dict[str, Any]:
+    data, terms = scene.data, scene.terms
+    report, chosen_by = _report(model, data, terms, "test"), _report(model, data, terms, "valid")
+    members = [nn.Module.cpu(each) for each in getattr(model, "members", [model])]
+    settings = replace(terms, fit=replace(terms.fit, updates=trial.updates))
+    one = training_flops(members[0], data.train, settings)
+    parameters = sum(count.parameters(each) for each in members)
+    return {
+        "validation": choosing_error(chosen_by),
+        "parameters": parameters,
+        "repeated_parameters": _repeated(members[0]),
+        "core_parameters": getattr(model, "core_parameters", parameters),
+        "bytes": sum(weight_bytes(each) for each in members),
+        "flops": flops_per_step(model, data.test.obs[:64], data.test.action[:64]),
+        "training_flops": one * len(members),
+        "latency": latency(model, data.test),
+        "report": report.to_dict(),
+    }
+
+
+def _repeated(model: Any) -> int:
+    """Return the parameters of the cell that is applied again and again, 0 without a loop."""
+    core = getattr(getattr(model, "dynamics", None), "core", None)
+    return 0 if core is None else count.parameters(core)
+
+
+def _report(model: Any, data: Split, terms: Terms, part: str) -> PredictionReport:
+    context, sampling = terms.context, Sampling(max_windows=terms.windows, ceiling_windows=0)
+    report = evaluate(
+        *(model, getattr(data, part), terms.horizons),
+        context=context,
+        train=data.train,
+        sampling=sampling,
+    )
+    return replace(report, references={}, parts={})
+
+
+def choosing_error(report: PredictionReport) -> float | None:
+    """Return what rates and shapes are chosen by: the geometric mean of errors over horizons.
+
+    Returns:
+        None where no horizon has a window, or an error is not finite.
+    """
+    errors = [report.rmse[k] for k in report.horizons if report.windows[k] > 0]
+    if not errors or not all(math.isfinite(each) and each > 0 for each in errors):
+        return None
+    return math.exp(sum(map(math.log, errors)) / len(errors))
+
+
+def _before(module: nn.Module, scene: Scene) -> dict[str, float]:
+    """Measure what a module of the user's own predicts before it is trained."""
+    data, terms = scene.data, scene.terms
+    sampling = Sampling(max_windows=terms.windows, ceiling_windows=0)
+    module.eval()
+    first = evaluate(
+        cast(Any, module),
+        data.valid,
+        (1,),
+        context=terms.context,
+        train=data.train,
+        sampling=sampling,
+    )
+    module.train()
+    return {"before": first.rmse[1], "copy": first.references["copy last"].rmse[1]}
+
+
+def fit_of(terms: Terms, trial: Trial) -> FitConfig:
+    """Return how a trial is trained."""
+    often = max(1, trial.updates // 20)
+    return replace(
+        terms.fit, lr=trial.lr, seed=trial.seed, updates=trial.updates, validate_every=often
+    )

@@ -1,0 +1,294 @@
+"""Real models, trained for a few updates: equal terms for all, resumed, counted, audited."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import loopwm as lw
+from loopwm.core import count
+from loopwm.data.normalise import Statistics
+from loopwm.data.replay import Windows
+from loopwm.errors import ConfigError, DataError, NumericalError
+from loopwm.study.compare import audit, rounds, trial
+from loopwm.study.compare.assemble import assemble
+from loopwm.study.compare.own import Units, fit_own, verbs_loss
+from loopwm.study.compare.rounds import chosen_of, first_round, run_rounds, second_round
+from loopwm.study.compare.sizing import make, training_flops, width_for
+from loopwm.study.compare.terms import FAMILIES, Family, Terms, families_of
+from loopwm.study.compare.trial import Scene, run_trial
+from loopwm.study.datasets import Split
+from loopwm.world.build import build
+from loopwm.world.objective import sequence_loss
+from tests.study.compare.small import TERMS, linear_world
+
+TRAIN, VALID, TEST = (linear_world(seed) for seed in range(3))
+DATA = Split(TRAIN, VALID, VALID, TEST)
+
+
+class Mine(nn.Module):
+    """Predict the change by one hidden layer; the state is the observation."""
+
+    def __init__(self, data: lw.RolloutDataset, width: int) -> None:
+        super().__init__()
+        inputs = data.obs_dim + data.action_dim
+        self.layers = nn.Sequential(
+            nn.Linear(inputs, width), nn.Tanh(), nn.Linear(width, data.obs_dim)
+        )
+
+    def start(self, obs: Any) -> tuple[torch.Tensor, ...]:
+        return (torch.as_tensor(obs, dtype=torch.float32),)
+
+    def observe(self, state: Any, action: Any, obs: Any) -> tuple[torch.Tensor, ...]:
+        return self.start(obs)
+
+    def step(self, state: Any, action: Any) -> tuple[Any, lw.Prediction]:
+        moved = state[0] + self.layers(torch.cat([state[0], torch.as_tensor(action)], dim=1))
+        zero = torch.zeros(len(moved))
+        out = lw.Prediction(moved, zero, zero, zero.long(), zero, zero.bool())
+        return (moved,), out
+
+
+class Cheating(Mine):
+    """Be the true system before any training."""
+
+    def step(self, state: Any, action: Any) -> tuple[Any, lw.Prediction]:
+        drift, push = torch.tensor([[-0.1, 0.2], [-0.2, -0.1]]), torch.tensor([[0.5], [0.2]])
+        x = state[0]
+        moved = x + x @ drift.T + torch.as_tensor(action) @ push.T
+        zero = torch.zeros(len(moved))
+        moved = moved + 0 * self.layers(torch.cat([x, torch.as_tensor(action)], dim=1))
+        return (moved,), lw.Prediction(moved, zero, zero, zero.long(), zero, zero.bool())
+
+
+@pytest.mark.slow
+def test_compare_gives_every_arm_the_same_and_reports_it(tmp_path: Path):
+    lines: list[str] = []
+    options: dict[str, Any] = {
+        **{"sizes": TERMS.sizes, "rates": TERMS.rates, "seeds": TERMS.seeds, "valid": VALID},
+        **{"horizons": (1, 3), "fit": TERMS.fit, "run_dir": tmp_path, "report": lines.append},
+    }
+    arms = {"small MLP": lw.MLP(depth=2), "mine": Mine}
+    report = lw.compare(TRAIN, TEST, arms, **options)
+    assert [each.name for each in report.arms] == ["looped", "small MLP", "mine"]
+    assert report.differences == ()
+    assert report.missing == ()
+    assert set(report.ratio) == {"small MLP", "mine"}
+    assert {each.trials for arm in report.arms for each in arm.points} == {2}
+    assert {each.seeds for arm in report.arms for each in arm.points} == {2}
+    # Three arms, two sizes, two rates and one further seed.
+    assert len(lines) == 3 * 2 * 3
+    assert "mine" in str(report)
+    json.loads(report.to_json())
+    again = lw.compare(TRAIN, TEST, arms, **options)
+    assert len(lines) == 18
+    assert again.ratio == report.ratio
+
+
+def test_an_own_module_that_knows_the_answer_beforehand_is_found():
+    report = lw.compare(
+        TRAIN,
+        TEST,
+        {"honest": Mine, "knowing": Cheating},
+        sizes=(2_000, 4_000),
+        fit=TERMS.fit,
+        rates=(1e-3,),
+        seeds=(0,),
+        horizons=(1, 3),
+    )
+    assert {each.arm for each in report.differences} == {"knowing"}
+    assert "before any update" in str(report.differences[0])
+    assert set(report.ratio) == {"honest"}
+
+
+def test_more_data_or_other_updates_are_found_in_the_records():
+    scene = Scene(families_of(["looped", "once"]), DATA, TERMS)
+    looped, once = (each for each in first_round(scene) if each.size == 2_000 and each.lr == 2e-3)
+    fair = {"looped": [run_trial(looped, scene)["audit"]]}
+    assert audit.differences({**fair, "once": [run_trial(once, scene)["audit"]]}) == []
+    richer = Scene(scene.families, replace(DATA, train=TRAIN.extend(VALID)), TERMS)
+    found = audit.differences({**fair, "once": [run_trial(once, richer)["audit"]]})
+    assert {each.what for each in found} == {"data"}
+    longer = replace(once, updates=6)
+    found = audit.differences({**fair, "once": [run_trial(longer, scene)["audit"]]})
+    assert {each.what for each in found} == {"updates", "windows"}
+    other = replace(
+        scene,
+        families={
+            **scene.families,
+            "once": Family(
+                "heavier",
+                (lw.WorldConfig(depth=lw.depth.Fixed(1), objective=lw.Objective(reward=5.0)),),
+            ),
+        },
+    )
+    found = audit.differences({**fair, "once": [run_trial(once, other)["audit"]]})
+    assert {each.what for each in found} == {"loss"}
+
+
+def test_the_loss_of_own_modules_is_the_one_of_ours():
+    config = lw.MLP(width=8, depth=2, margin=None, objective=lw.Objective(decay=0.5, context=2))
+    model = build(config, TRAIN.meta, Statistics.of(TRAIN), 0).train()
+    batch = Windows(TRAIN, 4).at(torch.tensor([0, 17, 18, 19, 45]))
+    ours, metrics = sequence_loss(model, batch, torch.Generator().manual_seed(0))
+    units = Units.of(TRAIN, torch.device("cpu"))
+    theirs, found = verbs_loss(model, batch, units, config.objective)
+    # The same sums in float32, in environment units and in standardised ones.
+    assert theirs.item() == pytest.approx(ours.item(), rel=1e-4)
+    assert float(found["error"]) == pytest.approx(float(metrics["error"]), rel=1e-4)
+
+
+def test_own_modules_are_trained_on_the_very_windows_of_lw_fit():
+    fit = replace(TERMS.fit, updates=4, lr=1e-2, seed=5)
+    config = lw.MLP(width=8, depth=2, margin=None)
+    ours = lw.fit(TRAIN, config, fit, valid=VALID)
+    theirs = build(config, TRAIN.meta, Statistics.of(TRAIN), 5)
+    fit_own(theirs, TRAIN, fit, config.objective, valid=VALID)
+    for name, value in ours.state_dict().items():
+        torch.testing.assert_close(theirs.state_dict()[name], value, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_every_arm_comes_near_the_size_asked_for(name: str):
+    for shape in FAMILIES[name].shapes:
+        for size in (8_000, 30_000):
+            width = width_for(shape, size, TRAIN, name)
+            made = count.parameters(make(shape, width, TRAIN))
+            neighbours = [
+                count.parameters(make(shape, w, TRAIN)) for w in (max(1, width - 1), width + 1)
+            ]
+            assert abs(np.log(made / size)) <= min(abs(np.log(n / size)) for n in neighbours) + 1e-9
+            assert made == pytest.approx(size, rel=0.15)
+
+
+def test_a_size_that_no_width_has_is_refused():
+    with pytest.raises(ConfigError, match="cannot have about 100 parameters"):
+        width_for(lw.GRU(), 100, TRAIN, "gru")
+
+
+def test_training_flops_of_an_mlp_are_those_of_its_matrices():
+    d, obs, act = 8, 2, 1
+    model = build(lw.MLP(width=d, depth=2), TRAIN.meta, Statistics.of(TRAIN), 0)
+    x = obs + act + 1
+    small = (d * 32 + 32) * 2
+    forward = 2 * (x * d + d * d + d * obs + small)
+    # Forward, gradient of the weights, gradient of the inputs: the first step's observation needs
+    # none, and only later ones lead back through it.
+    fit = lw.FitConfig(updates=10, batch_size=4, horizon=1, horizon_warmup=0.0)
+    counted = training_flops(model, TRAIN, replace(TERMS, fit=fit))
+    backward = 2 * forward - 2 * x * d
+    assert counted == 10 * 4 * (forward + backward)
+
+
+def test_training_flops_follow_the_curriculum_of_the_horizon():
+    model = build(lw.MLP(width=8, depth=2), TRAIN.meta, Statistics.of(TRAIN), 0)
+
+    def flops(**options: Any) -> float:
+        fit = lw.FitConfig(**{"updates": 8, "batch_size": 4, "horizon_warmup": 0.0} | options)
+        return training_flops(model, TRAIN, replace(TERMS, fit=fit))
+
+    one, two = flops(horizon=1), flops(horizon=2)
+    rising = flops(horizon=2, horizon_warmup=0.5)
+    assert rising == pytest.approx((one + two) / 2)
+
+
+def test_rates_and_shapes_are_chosen_by_validation_at_every_size():
+    scene = Scene(families_of(["looped", "mlp"]), DATA, TERMS)
+    first = first_round(scene)
+    errors = {each.name: 1.0 + 0.1 * index for index, each in enumerate(first)}
+    wanted = {
+        ("mlp", 2_000): 9.9,
+        ("mlp", 4_000): 9.9,
+        ("looped", 2_000): 9.9,
+        ("looped", 4_000): 9.9,
+    }
+    found = {}
+    for each in first:
+        value = errors[each.name]
+        wanted[each.arm, each.size] = min(wanted[each.arm, each.size], value)
+        found[each.name] = {"validation": value}
+    for place, each in chosen_of(first, found).items():
+        assert errors[each.name] == wanted[place]
+    second = second_round(scene, first, found)
+    assert len(second) == 4
+    assert {each.seed for each in second} == {1}
+
+
+def test_a_rate_that_fails_is_not_chosen_and_does_not_stop_the_rest(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    def explode(*given: Any, **options: Any) -> None:
+        raise NumericalError("loss is NaN")
+
+    monkeypatch.setattr(trial, "fit", explode)
+    scene = Scene(families_of(["looped", "once"]), DATA, replace(TERMS, sizes=(2_000, 4_000)))
+    first, second, found = run_rounds(scene, tmp_path)
+    assert second == []
+    assert {each["failed"] for each in found.values()} == {"loss is NaN"}
+    assert len(found) == len(first)
+
+
+def test_other_data_terms_or_shapes_make_other_trials():
+    scene = Scene(families_of(["looped", "once"]), DATA, TERMS)
+    names = {each.name for each in first_round(scene)}
+    others = [
+        replace(scene, data=replace(DATA, train=VALID)),
+        replace(scene, data=replace(DATA, test=VALID)),
+        replace(scene, terms=replace(TERMS, fit=replace(TERMS.fit, horizon=3))),
+        replace(scene, terms=replace(TERMS, margin=0.1)),
+        replace(scene, terms=replace(TERMS, windows=31)),
+    ]
+    for other in others:
+        assert not names & {each.name for each in first_round(other)}
+    wider = replace(scene, terms=replace(TERMS, seeds=(0, 1, 2), rates=(2e-3, 4e-3, 8e-3)))
+    assert names < {each.name for each in first_round(wider)}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda: families_of({"mlp": 3}), "must be a configuration"),
+        (lambda: families_of(["looped"]), "something to compare"),
+        (lambda: families_of(["looped", "lstm"]), "arms must be among .*gru"),
+        (lambda: Family("mine", (Mine,), members=3), "members=3"),
+        (lambda: Family("none", ()), "has no shape"),
+        (lambda: Terms(sizes=()), "sizes must be"),
+        (lambda: Terms(seeds=(0, 0)), "seeds must be"),
+        (lambda: Terms(levels={7: (0.1,)}), "levels must be"),
+        (lambda: Terms(windows=0), "windows must be at least 1"),
+    ],
+)
+@pytest.mark.usefixtures("without_shape_checks")
+def test_impossible_terms_are_refused(change: Any, message: str):
+    with pytest.raises(ConfigError, match=message):
+        change()
+
+
+def test_modules_without_the_verbs_are_refused():
+    with pytest.raises(ConfigError, match="without start, observe, step"):
+        make(lambda data, width: nn.Linear(width, 2), 8, TRAIN, 0, "mine")
+
+
+def test_data_that_does_not_fit_together_is_refused():
+    with pytest.raises(DataError, match="test has 1"):
+        lw.compare(TRAIN, TEST.keep_obs([0]), ["once"])
+    with pytest.raises(DataError, match="one episode"):
+        lw.compare(linear_world(0, episodes=1), TEST, ["once"])
+
+
+def test_what_is_done_is_kept_and_horizons_without_windows_are_left_out(tmp_path: Path):
+    terms = replace(TERMS, sizes=(2_000, 4_000), seeds=(0,), rates=(1e-3,), horizons=(1, 50))
+    scene = Scene(families_of(["looped", "once"]), DATA, terms)
+    first, second, found = run_rounds(scene, tmp_path)
+    assert list((tmp_path / "running").iterdir()) == []
+    assert len(list((tmp_path / "cells").glob("*.json"))) == 4
+    assert rounds.run_all(first, scene, tmp_path, pytest.fail) == found
+    # Episodes of twenty steps have no window of fifty.
+    report = assemble(scene.families, terms, first, second, found)
+    assert set(report.levels) == set(report.ratio["once"]) == {1}
+    assert "k=50" in str(report)

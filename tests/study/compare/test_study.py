@@ -1,0 +1,210 @@
+"""A study over tasks runs from one file, resumes, and shows what is missing."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from loopwm.errors import ConfigError, StoreError
+from loopwm.study.compare import launch, study
+from loopwm.study.compare.conduct import Order, conduct
+from loopwm.study.compare.places import Place, experience
+from loopwm.study.compare.settings import QUICK, Settings, read_settings
+from loopwm.study.compare.study import outcome, runs_of, stages_of
+from loopwm.study.compare.trial import Trial
+from loopwm.study.datasets import Split
+from loopwm.study.results import load_study
+from tests.study.compare.small import linear_world, result
+
+TINY = Settings(
+    tasks=("linear",),
+    arms=("looped", "once"),
+    sizes=(1_500, 3_000),
+    rates=(4e-3,),
+    seeds=(0,),
+    updates=(2,),
+    batch=8,
+    horizons=(1, 3),
+    windows=20,
+    loops=(),
+)
+
+
+@pytest.fixture
+def linear(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every place be the linear world."""
+    train, valid, test = (linear_world(seed) for seed in range(3))
+
+    def give(place: Place, folder: Path, say: Callable[[str], None] = lambda line: None) -> Split:
+        return Split(train, valid, valid, test)
+
+    monkeypatch.setattr(study, "experience", give)
+
+
+def do(folder: Path, mode: str = "run", settings: Settings = TINY, **more: Any) -> list[str]:
+    lines: list[str] = []
+    order = Order(settings, "compare-tiny", folder, mode, **more)
+    file = StringIO()
+    conduct(order, Console(file=file, width=200), lines.append)
+    return [*lines, file.getvalue()]
+
+
+@pytest.mark.slow
+def test_a_study_runs_resumes_and_feeds_the_page_of_results(linear: None, tmp_path: Path):
+    said = do(tmp_path, results=tmp_path / "docs" / "results")
+    assert "CPU hours" in said[-1]
+    assert sum("_lr0.004_" in each for each in said[:-1]) == 4
+    assert (tmp_path / "report" / "headline.csv").exists()
+    assert load_study(tmp_path / "docs" / "results" / "compare-tiny.json").sheets[0].rows
+    assert (tmp_path / "docs" / "figures" / "compare-tiny-ratio-by-task-k1.png").exists()
+    assert not any("_lr0.004_" in each for each in do(tmp_path)[:-1])
+
+
+def test_each_model_is_an_independent_command_and_what_is_not_run_is_missing(
+    linear: None, tmp_path: Path
+):
+    names = do(tmp_path, "list")[:-1]
+    assert len(names) == 4
+    for name in names:
+        if "once" not in name:
+            assert do(tmp_path, "only", only=name)[0] == "done"
+    (_, report), *_ = outcome(TINY, tmp_path).reports
+    assert len(report.missing) == 2
+    assert [each.name for each in report.arms] == ["looped"]
+    assert "not looped" in do(tmp_path, "report")[-1]
+    with pytest.raises(ConfigError, match="no trial 'nothing'"):
+        do(tmp_path, "only", only="nothing")
+
+
+def test_nothing_run_at_all_is_said(linear: None, tmp_path: Path):
+    found = outcome(TINY, tmp_path)
+    assert found.reports == ()
+    assert "no model of the arm 'looped'" in found.missing[0]
+
+
+def test_an_estimate_trains_nothing(linear: None, tmp_path: Path):
+    do(tmp_path, "estimate")
+    assert not (tmp_path / "cells").exists()
+
+
+def test_every_combination_is_a_comparison_of_its_own() -> None:
+    wanted = replace(TINY, tasks=("a", "b"), skips=(1, 2), updates=(2, 4), loops=(1, 2))
+    stages = stages_of(wanted)
+    assert len({each.name for each in stages}) == len(stages) == 2 * 2 * 2 + 2 * 3
+    assert [each.terms.fit.updates for each in stages if not each.law] == [2] * 4 + [4] * 4
+    assert {each.terms.fit.updates for each in stages if each.law} == {4}
+
+
+def test_the_law_is_fitted_to_all_seeds_of_the_chosen_rates() -> None:
+    pairs = []
+    for loops in (1, 2):
+        for rows in (100, 200):
+            for lr, seeds in ((1e-3, (0, 1)), (2e-3, (0,))):
+                for seed in seeds:
+                    trial = Trial("", f"loops-{loops}", 0, 50, 50, lr, seed, 10, "0")
+                    error = 0.1 * loops + 0.001 * rows + 0.01 * seed
+                    pairs.append((rows, result(trial, error)))
+    runs = runs_of(pairs, 1)
+    assert sorted(zip(runs.loops, runs.rows, strict=True)) == [
+        (1, 100),
+        (1, 200),
+        (2, 100),
+        (2, 200),
+    ]
+    np.testing.assert_allclose(runs.errors[:, 1] - runs.errors[:, 0], 0.01)
+    np.testing.assert_allclose(runs.repeated, 25)
+    np.testing.assert_allclose(runs.once, 25)
+
+
+def test_settings_are_read_from_toml_and_json(tmp_path: Path) -> None:
+    toml, as_json = tmp_path / "a.toml", tmp_path / "a.json"
+    toml.write_text('tasks = ["Ant-v5"]\nrates = [1, 2e-3]\nmargin = 0.1\n[levels]\n15 = [0.3]\n')
+    as_json.write_text(
+        '{"tasks": ["Ant-v5"], "rates": [1, 0.002], "margin": 0.1, "levels": {"15": [0.3]}}'
+    )
+    expected = replace(
+        Settings(), tasks=("Ant-v5",), rates=(1.0, 2e-3), margin=0.1, levels=((15, (0.3,)),)
+    )
+    assert read_settings(toml) == read_settings(as_json) == expected
+    assert expected.terms(10).levels == {15: (0.3,)}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("task = ['a']", "unknown setting 'task'; did you mean 'tasks'"),
+        ("tasks = 'a'", "tasks must be a list"),
+        ("seeds = [0.5]", "seeds must hold int, got 0.5"),
+        ("tasks = []", "tasks must be one or more"),
+        ("mixture = 'best'", "mixture must be"),
+        ("arms = ['looped', 'lstm']", "arms must be among"),
+        ("loops = [3]", "loops must be among"),
+        ("[levels]\na = [1.0]", "levels must hold"),
+        ("rows = true", "rows must hold int"),
+        ("skips = [0]", "skips must be at least 1"),
+    ],
+)
+def test_bad_settings_are_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_settings(path)
+
+
+def test_a_file_that_is_not_there_or_not_toml_is_said(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="there is no file"):
+        read_settings(tmp_path / "a.toml")
+    (tmp_path / "b.toml").write_text("=")
+    with pytest.raises(StoreError, match="cannot be read"):
+        read_settings(tmp_path / "b.toml")
+
+
+def test_a_longer_control_interval_multiplies_the_tasks_own(tmp_path: Path) -> None:
+    place = Place("InvertedPendulum-v5", 2, 120, 60, 60, "standard")
+    assert not place.standard
+    split = experience(place, tmp_path)
+    assert split.train.make_env().unwrapped.frame_skip == 4  # pyright: ignore[reportAttributeAccessIssue]
+    assert len(split.train) + len(split.held) == 120
+    assert split.test.meta.dt == pytest.approx(0.08)
+    again = experience(place, tmp_path, pytest.fail)
+    np.testing.assert_array_equal(again.test.obs, split.test.obs)
+
+
+def test_a_task_without_simulator_steps_has_no_longer_interval(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="has no frame_skip"):
+        experience(Place("Pendulum-v1", 2, 100, 50, 50, "excitation"), tmp_path)
+
+
+def test_the_quick_form_has_five_sizes_and_says_what_it_is() -> None:
+    assert len(QUICK.sizes) == 5
+    assert len(stages_of(QUICK)) == 1
+
+
+def test_jobs_of_a_cluster_each_work_on_the_shared_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submitted: list[tuple[Any, ...]] = []
+    parameters: dict[str, Any] = {}
+
+    class Executor:
+        def __init__(self, folder: str) -> None:
+            assert folder == str(tmp_path / "jobs")
+
+        def update_parameters(self, **given: Any) -> None:
+            parameters.update(given)
+
+        def submit(self, *given: Any) -> SimpleNamespace:
+            submitted.append(given)
+            return SimpleNamespace(job_id=len(submitted))
+
+    fake = SimpleNamespace(AutoExecutor=Executor)
+    monkeypatch.setattr(launch, "require", lambda module, extra: fake)
+    assert launch.submit(TINY, tmp_path, jobs=2, hours=0.5) == ["1", "2"]
+    assert submitted == [(launch.work, TINY, tmp_path)] * 2
+    assert parameters == {"timeout_min": 30, "cpus_per_task": 1}
