@@ -27,10 +27,8 @@ def save(model: Reasoner, path: str | Path) -> None:
         StoreError: If the file system fails; what was there before is kept.
     """
     weights = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
-    document = {"schema": SCHEMA, "config": encode(model.config)}
-    write_tree(
-        Path(path), {"reasoner": weights}, {"reasoner": document, "history": model.history}
-    )
+    document = {"schema": SCHEMA, "config": encode(model.config), "lesson": model.lesson}
+    write_tree(Path(path), {"reasoner": weights}, {"reasoner": document, "history": model.history})
 
 
 def load(path: str | Path) -> Reasoner:
@@ -47,7 +45,9 @@ def load(path: str | Path) -> Reasoner:
     """
     path = Path(path)
     if not path.exists():
-        raise StoreError(f"there is no reasoner {path}; train one: loopwm arc train TASK --out {path}")
+        raise StoreError(
+            f"there is no reasoner {path}; train one: loopwm arc train TASK --out {path}"
+        )
     tree = read_tree(path)
     document = tree.documents.get("reasoner")
     if not isinstance(document, dict):
@@ -63,7 +63,7 @@ def load(path: str | Path) -> Reasoner:
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise StoreError(f"the weights in {path} do not fit its configuration: {error}") from error
-    model.history = tree.documents["history"]
+    model.history, model.lesson = tree.documents["history"], document["lesson"]
     return model.requires_grad_(False).eval()
 
 
