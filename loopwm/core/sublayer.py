@@ -1,7 +1,8 @@
 """What a block does between its matrix products, each a single node of the autograd graph.
 
 Automatic differentiation of the plain operations keeps twice the memory and runs twice as many:
-at small widths they, not the products, take most of the time. The plain operations are the oracle.
+at small widths they, not the products, take most of the time. The plain operations are the oracle,
+and what `torch.compile` gets, which fuses them in its own way.
 """
 
 from typing import Any
@@ -19,9 +20,11 @@ def gated(both: Float[Tensor, "*B E"]) -> Float[Tensor, "*B F"]:
     Args:
         both: Gate, then value, of the same width F; E is twice that.
     """
+    gate, value = both.chunk(2, dim=-1)
+    if torch.compiler.is_compiling():
+        return F.silu(gate) * value
     if torch.is_grad_enabled() and both.requires_grad:
         return _Gated.apply(both)  # type: ignore[no-any-return]
-    gate, value = both.chunk(2, dim=-1)
     return F.silu(gate).mul_(value)
 
 
@@ -35,6 +38,8 @@ def normed_sum(
         y: The other.
         eps: Mean square below which the result shrinks.
     """
+    if torch.compiler.is_compiling():
+        return normed(x + y, eps)
     if torch.is_grad_enabled() and (x.requires_grad or y.requires_grad):
         return _NormedSum.apply(x, y, eps)[0]  # type: ignore[no-any-return]
     return _normed(x + y, eps)[0]
