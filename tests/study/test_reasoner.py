@@ -10,6 +10,7 @@ from rich.console import Console
 
 from loopwm.core.count import matmul_flops
 from loopwm.errors import DataError
+from loopwm.reason import lessons
 from loopwm.reason.answer import trace
 from loopwm.reason.arc import Arc, ArcConfig
 from loopwm.reason.carry import PuzzleBatch
@@ -157,7 +158,8 @@ def test_the_arms_differ_in_what_they_are_called_after():
     assert counts[0] == counts[1] > 0
 
 
-def test_a_training_is_measured_after_every_step_and_resumes(tmp_path: Path):
+def test_a_training_is_measured_after_every_step_and_resumes(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(lessons, "HELD_OUT", 4)
     cell = ReasonerCell("region-10", "looped", 0, 2)
     found = compute(tmp_path, 1, cell)
     assert set(found["right"]) == {"like training", "10 steps or more"}
