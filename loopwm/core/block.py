@@ -78,8 +78,8 @@ class Attention(nn.Module):
         self, x: Float[Tensor, "B L D"], rotation: Rotation | None = None
     ) -> Float[Tensor, "B L D"]:
         """Let every token attend to all tokens of its row, turned by their places if asked to."""
-        mixed = self.enter(x).unflatten(-1, (3 * self.heads, -1)).transpose(1, 2)
-        pairs, v = mixed.split([2 * self.heads, self.heads], dim=1)
+        parts = self.enter(x).unflatten(-1, (3 * self.heads, -1)).transpose(1, 2)
+        pairs, v = parts.split([2 * self.heads, self.heads], dim=1)
         if rotation is not None:
             pairs = rotate(pairs, rotation)
         q, k = pairs.chunk(2, dim=1)
