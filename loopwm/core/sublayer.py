@@ -1,8 +1,8 @@
 """What a block does between its matrix products, each a single node of the autograd graph.
 
-Automatic differentiation of the plain operations keeps a third more memory and runs twice as many of
-them, which at small widths take as long as the products. The plain operations are the oracle, and
-what `torch.compile` gets, which fuses them in its own way. Nodes can be differentiated once.
+Automatic differentiation of the plain operations keeps a third more memory and runs twice as many,
+which at small widths take as long as the products. The plain operations are the oracle, and what
+`torch.compile` gets, which fuses them in its own way. A node can be differentiated once.
 """
 
 from typing import Any
