@@ -26,6 +26,7 @@ LAST_WORDS = {
     "own_environment": "planned in imagination",
     "partial_observation": "four stacked observations",
     "plan": "nothing   the pole stood",
+    "solve_sudoku": "halting value by step",
     "train_hopper": "RMSE",
     "uncertainty": "wilder actions",
 }

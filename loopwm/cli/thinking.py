@@ -1,0 +1,241 @@
+"""`loopwm arc evaluate`, `solve`, `show`: a trained reasoner at work."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from loopwm.cli.asked import held_out, read_puzzle
+from loopwm.cli.screen import console, say
+from loopwm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from loopwm.reason.answer import Noise
+    from loopwm.reason.lessons import Lesson
+    from loopwm.reason.model import Reasoner
+    from loopwm.reason.stop import Stop
+    from loopwm.study.reasoner.story import Story
+    from loopwm.study.results import Sheet
+
+Model = Annotated[Positional[Path], arg(metavar="MODEL")]
+
+
+@dataclass(frozen=True)
+class Thinking:
+    """Say how a reasoner is asked; none of it needs training anew.
+
+    Args:
+        steps: Most steps of thought; it may be more than training had.
+        stop: Stop early when the model is sure, when its answer stays unchanged for two steps, or
+            when its latent state has settled.
+        noise: Standard deviation of noise on the latents; the surest of --tries answers.
+        tries: Tries of each puzzle with noise.
+    """
+
+    steps: int = 16
+    stop: Literal["never", "sure", "unchanged", "settled"] = "never"
+    noise: float = 0.0
+    tries: int = 8
+
+    def rule(self) -> "Stop | None":
+        """Return the stop rule."""
+        from loopwm.reason.stop import Settled, Sure, Unchanged
+
+        rules = {"never": None, "sure": Sure(), "unchanged": Unchanged(), "settled": Settled()}
+        return rules[self.stop]
+
+    def disturbance(self) -> "Noise | None":
+        """Return the noise, None if there is none."""
+        from loopwm.reason.answer import Noise
+
+        return Noise(self.tries, self.noise) if self.noise else None
+
+
+@dataclass(frozen=True)
+class EvaluateArc:
+    """Measure how often a reasoner is right on the held-out puzzles of its lesson.
+
+    Of ARC, four numbers: the answer to the task as it is; the first and the first two answers by
+    vote over augmentations; all with strict and partial scores.
+
+    Examples:
+      loopwm arc evaluate runs/sudoku
+      loopwm arc evaluate runs/sudoku --steps 32 --stop sure
+      loopwm arc evaluate runs/sudoku --noise 0.3 --tries 16
+      loopwm arc evaluate runs/arc --augmentations 30 --tasks 100
+      loopwm arc evaluate runs/arc-1 runs/arc-2 --json four.json
+
+    Args:
+        models: Directories of reasoners of one lesson; of ARC, several are checkpoints that vote
+            together in the last number.
+        thinking: How it is asked.
+        augmentations: Of ARC: ways in which each task is asked.
+        tasks: Of ARC: evaluation tasks that are asked, the first ones; 0 asks all.
+        json: File to write all numbers to.
+    """
+
+    models: Annotated[
+        Positional[tuple[Path, ...]],
+        arg(metavar="MODEL [MODEL ...]", help_behavior_hint="(required)"),
+    ]
+    thinking: Annotated[Thinking, arg(name="")] = field(default_factory=Thinking)
+    augmentations: int = 10
+    tasks: int = 0
+    json: Annotated[Path | None, arg(metavar="FILE")] = None
+
+    def run(self) -> None:
+        """Evaluate, print, and write what was asked for."""
+        from loopwm.files import write_json
+        from loopwm.study.results import rich_table
+
+        sheets = self.sheets()
+        for name, sheet in sheets.items():
+            console().print(rich_table(replace(sheet, title=name)))
+        if self.json is not None:
+            write_json(self.json, {name: list(each.rows) for name, each in sheets.items()})
+            say(f"wrote {self.json}")
+
+    def sheets(self) -> "dict[str, Sheet]":
+        """Return the tables by name.
+
+        Raises:
+            ConfigError: If there is no model, or they were taught different lessons.
+        """
+        if not self.models:
+            raise ConfigError("evaluate needs a reasoner: loopwm arc evaluate MODEL")
+        thinking, (models, taught) = self.thinking, _alike(self.models)
+        rule, noise = thinking.rule(), thinking.disturbance()
+        from loopwm.reason.arc import Arc
+        from loopwm.study.reasoner.tables import arc_sheet, puzzle_sheets
+
+        material = taught.make()
+        if isinstance(material.source, Arc):
+            numbers = (thinking.steps, self.augmentations, self.tasks)
+            sheet = arc_sheet(models, material.source, *numbers)
+            return {f"ARC, {sheet.title}": sheet}
+        return {
+            f"{place.name}, {sheet.title}": sheet
+            for place, model in zip(self.models, models, strict=True)
+            for sheet in puzzle_sheets(model, material.tests, thinking.steps, rule, noise)
+        }
+
+
+@dataclass(frozen=True)
+class SolveArc:
+    """Answer a puzzle given as text, or an ARC task by its name.
+
+    Empty cells of a sudoku are written as 0, a dot or an underscore; the other symbols are those
+    that `loopwm arc show` prints.
+
+    Examples:
+      loopwm arc solve runs/sudoku 1...,..3.,.4..,...2
+      loopwm arc solve runs/sudoku @puzzle.txt --stop sure
+      loopwm arc solve runs/arc 00576224
+
+    Args:
+        model: Directory of the reasoner.
+        puzzle: The puzzle, rows in order, commas between them where wanted; @FILE reads a file; of
+            ARC, the name of a task that the reasoner was shown.
+        thinking: How it is asked.
+    """
+
+    model: Model
+    puzzle: Annotated[Positional[str], arg(metavar="PUZZLE")]
+    thinking: Annotated[Thinking, arg(name="")] = field(default_factory=Thinking)
+
+    def run(self) -> None:
+        """Answer and print."""
+        rule, noise = self.thinking.rule(), self.thinking.disturbance()
+        import torch
+
+        from loopwm.reason.answer import solve
+
+        model, taught = known(self.model)
+        asked = read_puzzle(taught, self.puzzle)
+        tokens, ids = torch.tensor([asked.tokens]), torch.tensor([asked.puzzle_id])
+        answer = solve(model, tokens, ids, steps=self.thinking.steps, stop=rule, noise=noise)
+        say(taught.look.write(taught.look.filled(asked.tokens, answer.tokens[0].tolist())))
+        say(f"after {int(answer.steps[0])} steps; right with {float(answer.confidence[0]):.0%}")
+
+
+@dataclass(frozen=True)
+class ShowArc:
+    """Show a puzzle, the answer after each step, and how sure the reasoner is of it.
+
+    Examples:
+      loopwm arc show runs/sudoku
+      loopwm arc show runs/sudoku --index 3 --png figures/sudoku.png
+      loopwm arc show runs/sudoku --puzzle 1...,..3.,.4..,...2
+      loopwm arc show runs/arc --puzzle 00576224
+
+    Args:
+        model: Directory of the reasoner.
+        index: Which held-out puzzle; of ARC, which evaluation task.
+        puzzle: A puzzle as `loopwm arc solve` takes it, in place of a held-out one.
+        steps: Steps of thought.
+        png: File to draw into.
+    """
+
+    model: Model
+    index: int = 0
+    puzzle: Annotated[str | None, arg(metavar="PUZZLE", help_behavior_hint="")] = None
+    steps: int = 16
+    png: Annotated[Path | None, arg(metavar="FILE")] = None
+
+    def run(self) -> None:
+        """Print, and draw if asked to."""
+        from loopwm.files import write_file
+        from loopwm.study.canvas import png
+        from loopwm.study.reasoner.story import draw, panels
+
+        model, taught = known(self.model)
+        story = self.story(model, taught)
+        console().print(panels(story))
+        if self.png is not None:
+            write_file(self.png, png(draw(story)))
+            say(f"wrote {self.png}")
+
+    def story(self, model: "Reasoner", taught: "Lesson") -> "Story":
+        """Let the reasoner think about the puzzle that was asked for."""
+        from loopwm.study.reasoner.story import tell
+
+        if self.puzzle is not None:
+            asked = read_puzzle(taught, self.puzzle)
+        else:
+            asked = held_out(taught, self.index)
+        story = tell(
+            model,
+            taught.look,
+            asked.tokens,
+            puzzle_id=asked.puzzle_id,
+            steps=self.steps,
+            labels=asked.labels,
+        )
+        return replace(story, examples=asked.examples)
+
+
+def known(place: Path) -> "tuple[Reasoner, Lesson]":
+    """Load a reasoner and what it was taught.
+
+    Raises:
+        ConfigError: If it was taught nothing that has a name here.
+    """
+    from loopwm.reason.lessons import lesson
+    from loopwm.reason.stored import load
+
+    model = load(place)
+    if not model.lesson:
+        raise ConfigError(
+            f"{place} does not say what its reasoner was taught; only what `loopwm arc train` or "
+            "`loopwm arc import` wrote does"
+        )
+    return model, lesson(model.lesson)
+
+
+def _alike(places: tuple[Path, ...]) -> "tuple[list[Reasoner], Lesson]":
+    found = [known(place) for place in places]
+    lessons = {model.lesson for model, _ in found}
+    if len(lessons) > 1:
+        raise ConfigError(f"the reasoners were taught different lessons: {sorted(lessons)}")
+    return [model for model, _ in found], found[0][1]
