@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from loopwm.core.rotary import Rotation, rotate
+from loopwm.core.sublayer import gated, normed, normed_sum
 
 RMS_EPS = 1e-6
 
@@ -49,8 +50,7 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         """Transform each token by itself."""
-        gate, value = self.enter(x).chunk(2, dim=-1)
-        return self.leave(F.silu(gate) * value)
+        return self.leave(gated(self.enter(x)))
 
 
 class Attention(nn.Module):
@@ -78,12 +78,11 @@ class Attention(nn.Module):
         self, x: Float[Tensor, "B L D"], rotation: Rotation | None = None
     ) -> Float[Tensor, "B L D"]:
         """Let every token attend to all tokens of its row, turned by their places if asked to."""
-        q, k, v = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for part in self.enter(x).chunk(3, dim=-1)
-        )
+        mixed = self.enter(x).unflatten(-1, (3 * self.heads, -1)).transpose(1, 2)
+        pairs, v = mixed.split([2 * self.heads, self.heads], dim=1)
         if rotation is not None:
-            q, k = rotate(q, rotation), rotate(k, rotation)
+            pairs = rotate(pairs, rotation)
+        q, k = pairs.chunk(2, dim=1)
         mixed = F.scaled_dot_product_attention(q, k, v)
         return self.leave(mixed.transpose(1, 2).flatten(2))
 
@@ -126,12 +125,5 @@ class Block(nn.Module):
 
     def _add(self, x: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
         if self.norm == "pre":
-            return x + sublayer(self._normed(x))
-        return self._normed(x + sublayer(x))
-
-    def _normed(self, x: Tensor) -> Tensor:
-        # Squares of 16-bit numbers lose what the mean is made of. The operations are those of
-        # published models, one by one: over their cycles a rounding grows twentyfold.
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        mean = wide.square().mean(-1, keepdim=True)
-        return (wide * torch.rsqrt(mean + self.eps)).to(x.dtype)
+            return x + sublayer(normed(x, self.eps))
+        return normed_sum(x, sublayer(x), self.eps)

@@ -1,8 +1,11 @@
 """Rotary positions: queries and keys turned by their place, so that products see distances."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 Rotation = tuple[Float[Tensor, "L E"], Float[Tensor, "L E"]]
 
@@ -34,6 +37,33 @@ def rotate(x: Float[Tensor, "B H L C"], rotation: Rotation) -> Float[Tensor, "B 
         rotation: What `rotation_of` returned for these tokens.
     """
     cos, sin = rotation
-    first, second = x.chunk(2, dim=-1)
-    turned = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
-    return turned.to(x.dtype)
+    if torch.is_grad_enabled() and x.requires_grad:
+        return _Turn.apply(x, cos, sin)  # type: ignore[no-any-return]
+    return _turned(x, cos, sin)
+
+
+class _Turn(torch.autograd.Function):
+    """A turn as one node: automatic differentiation would keep and copy each half."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turned(x, cos, sin)
+
+    @staticmethod
+    @once_differentiable
+    # The decorator's types take the context by position only, torch's own base class also by name.
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        cos, sin = ctx.saved_tensors
+        return _turned(grad, cos, -sin), None, None
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    wide = x.to(cos.dtype)
+    # Laid out as x is, so that the heads of a token stay side by side.
+    out = torch.empty_like(wide)
+    half = cos.shape[-1]
+    first, second = wide[..., :half], wide[..., half:]
+    torch.mul(first, cos, out=out[..., :half]).addcmul_(second, sin, value=-1)
+    torch.mul(second, cos, out=out[..., half:]).addcmul_(first, sin)
+    return out.to(x.dtype)

@@ -48,32 +48,33 @@ class Carry:
 
 
 def refill(carry: Carry, offered: PuzzleBatch, start: State) -> Carry:
-    """Put offered puzzles into the slots that have halted; those for busy slots are dropped.
+    """Put new puzzles into the slots that have halted.
 
     Args:
         carry: The slots.
-        offered: One puzzle for each slot.
-        start: The latents that a puzzle starts from.
+        offered: One puzzle for each slot that has halted, in the order of the slots.
+        start: The latents that these puzzles start from.
 
     Raises:
-        DataError: If the number of puzzles is not the number of slots.
+        DataError: If the number of puzzles is not that of the free slots.
     """
-    if len(offered) != len(carry.batch):
-        raise DataError(f"{len(offered)} puzzles are offered to {len(carry.batch)} slots")
-    free = carry.halted
+    free = carry.halted.nonzero().squeeze(1)
+    if len(offered) != len(free):
+        raise DataError(f"{len(offered)} puzzles are offered to {len(free)} free slots")
 
-    def chosen(new: Tensor, old: Tensor) -> Tensor:
-        return torch.where(free.view(-1, *[1] * (old.ndim - 1)), new, old)
+    def filled(old: Tensor, new: Tensor) -> Tensor:
+        return old.index_copy(0, free, new.to(old.dtype))
 
+    batch = carry.batch
     return Carry(
-        state=tuple(chosen(new, old) for new, old in zip(start, carry.state, strict=True)),
+        state=tuple(filled(old, new) for old, new in zip(carry.state, start, strict=True)),
         batch=PuzzleBatch(
-            tokens=chosen(offered.tokens, carry.batch.tokens),
-            labels=chosen(offered.labels, carry.batch.labels),
-            puzzle_ids=chosen(offered.puzzle_ids, carry.batch.puzzle_ids),
+            tokens=filled(batch.tokens, offered.tokens),
+            labels=filled(batch.labels, offered.labels),
+            puzzle_ids=filled(batch.puzzle_ids, offered.puzzle_ids),
         ),
-        steps=carry.steps.masked_fill(free, 0),
-        halted=torch.zeros_like(free),
+        steps=carry.steps.masked_fill(carry.halted, 0),
+        halted=torch.zeros_like(carry.halted),
     )
 
 

@@ -1,7 +1,7 @@
 """What a reasoner is made of, and when it halts; free of torch."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from loopwm.core.config import Attend, PostNorm
 from loopwm.errors import ConfigError
@@ -58,18 +58,37 @@ class Halting:
     A puzzle leaves when the model takes its answer for right, or after `max_steps`. Exploring, a
     puzzle must stay for a number of steps drawn from 2 to `max_steps`.
 
+    Early in training a further step on the same puzzle teaches less than a new puzzle: with `rise`
+    the most steps double from 1 up, in stretches of equal length.
+
     Args:
         max_steps: Most steps spent on a puzzle, at least 1.
         explore: Probability of exploring, drawn at each step, in [0, 1].
+        rise: Share of training over which the most steps grow from 1 to `max_steps`, in [0, 1].
     """
 
     max_steps: int = 16
     explore: float = 0.1
+    rise: float = 0.0
 
     def __post_init__(self) -> None:
         _at_least_one("Halting.max_steps", self.max_steps)
-        if not 0 <= self.explore <= 1:
-            raise ConfigError(f"Halting.explore must be in [0, 1], got {self.explore}")
+        for name in ("explore", "rise"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise ConfigError(f"Halting.{name} must be in [0, 1], got {value}")
+
+    def at(self, progress: float) -> "Halting":
+        """Return the rule without rise that holds at a point of training.
+
+        Args:
+            progress: Share of the updates that are over, in [0, 1].
+        """
+        if progress >= self.rise:
+            return replace(self, rise=0.0)
+        doublings = math.ceil(math.log2(self.max_steps))
+        steps = 2 ** int(doublings * progress / self.rise)
+        return replace(self, max_steps=min(self.max_steps, steps), rise=0.0)
 
 
 def _at_least_one(name: str, value: int) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -32,12 +33,14 @@ class Reasoner(nn.Module):
 
     Attributes:
         layout: Of an imported model, how its file names and stores things.
+        history: Records of its training, where it was trained here.
     """
 
     def __init__(self, config: ReasonerConfig, seed: int = 0) -> None:
         super().__init__()
         self.config = config
         self.layout: Layout | None = None
+        self.history: list[dict[str, Any]] = []
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.adapter = Adapter(config)

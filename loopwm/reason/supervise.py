@@ -57,24 +57,32 @@ class DeepSupervision(nn.Module):
         for name, value in named.items():
             setattr(self, name, value)
 
+    @property
+    def free(self) -> int:
+        """Return the number of slots that take a new puzzle next."""
+        return int(self.get_buffer("halted").sum())
+
     def forward(
-        self, offered: PuzzleBatch, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+        self, offered: PuzzleBatch, generator: torch.Generator, progress: float = 1.0
+    ) -> tuple[Tensor, dict[str, float | Tensor]]:
         """Fill the free slots, think for one step, and judge it.
 
         Args:
-            offered: One puzzle for each slot; those for busy slots are not used.
+            offered: One puzzle for each free slot.
             generator: Source of the exploration.
+            progress: Share of training that is over, in [0, 1].
 
         Returns:
             The loss, and what to log: its parts, shares of tokens and of whole answers that are
-            right, and the mean number of steps of the puzzles that have halted, 0 if none has.
+            right, the mean number of steps of the puzzles that have halted, 0 if none has, and the
+            number of puzzles that were new.
         """
         carry = refill(self.carry, offered, self.reasoner.start(offered.tokens))
         puzzle = carry.batch
         state, logits, q_halt = self.reasoner.step(carry.state, puzzle.tokens, puzzle.puzzle_ids)
         loss = step_loss(logits, q_halt, puzzle.labels)
-        self.carry = carry = after_step(carry, state, q_halt, self.rule, generator)
+        rule = self.rule.at(progress)
+        self.carry = carry = after_step(carry, state, q_halt, rule, generator)
         left = carry.halted.sum().clamp_min(1)
         return loss.total, {
             "answer": loss.answer.detach().mean(),
@@ -82,22 +90,8 @@ class DeepSupervision(nn.Module):
             "tokens_right": loss.accuracy.mean(),
             "exact": loss.right.float().mean(),
             "steps": (carry.steps * carry.halted).sum() / left,
+            "new": float(len(offered)),
         }
-
-
-def supervised(
-    module: nn.Module, batch: PuzzleBatch, update: int, generator: torch.Generator
-) -> tuple[Tensor, dict[str, float | Tensor]]:
-    """Return loss and metrics of an update, as `loopwm.train.fit.run` asks for them.
-
-    Args:
-        module: A `DeepSupervision`.
-        batch: The offered puzzles.
-        update: Not used: a step knows from its slots how far it is.
-        generator: Source of the exploration.
-    """
-    loss, metrics = module(batch, generator)
-    return loss, metrics
 
 
 def _latents(reasoner: Reasoner) -> tuple[str, ...]:

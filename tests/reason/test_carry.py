@@ -29,7 +29,8 @@ def generator() -> torch.Generator:
 
 def test_only_slots_that_have_halted_take_a_new_puzzle_and_start_anew():
     start = (torch.zeros(1, 1, 2).expand(4, 5, 2), torch.full((4, 5, 2), -1.0))
-    new = refill(carry([True, False, False, True]), batch(9), start)
+    first = tuple(latent[:2] for latent in start)
+    new = refill(carry([True, False, False, True]), batch(9, slots=2), first)
     assert new.steps.tolist() == [0, 3, 3, 0]
     assert not new.halted.any()
     assert new.batch.tokens[:, 0].tolist() == [9, 7, 7, 9]
@@ -39,9 +40,26 @@ def test_only_slots_that_have_halted_take_a_new_puzzle_and_start_anew():
     assert new.state[1][:, 0, 0].tolist() == [-1, 2, 2, -1]
 
 
-def test_as_many_puzzles_as_slots_must_be_offered():
-    with pytest.raises(DataError, match="3 puzzles are offered to 4 slots"):
-        refill(carry([True] * 4), batch(9, slots=3), carry([True] * 4).state)
+def test_as_many_puzzles_as_free_slots_must_be_offered():
+    with pytest.raises(DataError, match="4 puzzles are offered to 3 free slots"):
+        refill(carry([True, True, False, True]), batch(9), carry([True] * 4).state)
+
+
+def test_where_no_slot_is_free_nothing_changes_hands():
+    busy = carry([False] * 4)
+    new = refill(busy, batch(9, slots=0), tuple(latent[:0] for latent in busy.state))
+    assert torch.equal(new.batch.tokens, busy.batch.tokens)
+    assert new.steps.tolist() == [3] * 4
+
+
+def test_the_most_steps_double_in_equal_stretches_up_to_the_last():
+    rule = Halting(max_steps=16, rise=0.4)
+    seen = [rule.at((k + 0.5) / 20).max_steps for k in range(20)]
+    assert seen == [1, 1, 2, 2, 4, 4, 8, 8] + [16] * 12
+    assert Halting(max_steps=6, rise=1.0).at(0.99).max_steps == 4
+    assert Halting(max_steps=6, rise=1.0).at(1.0) == Halting(max_steps=6)
+    assert Halting(max_steps=1, rise=1.0).at(0.5).max_steps == 1
+    assert Halting(max_steps=16).at(0.0).max_steps == 16
 
 
 def test_latents_are_carried_as_constants():
@@ -86,6 +104,7 @@ def test_with_one_step_every_puzzle_leaves_after_it():
     [
         ({"max_steps": 0}, "Halting.max_steps must be at least 1, got 0"),
         ({"explore": 1.5}, r"Halting.explore must be in \[0, 1\], got 1.5"),
+        ({"rise": -0.1}, r"Halting.rise must be in \[0, 1\], got -0.1"),
     ],
 )
 def test_rules_that_cannot_be_are_refused(settings: dict, message: str):

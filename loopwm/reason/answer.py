@@ -1,0 +1,238 @@
+"""Ask a trained reasoner: for how many steps, when to stop, and the best of several tries."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from loopwm.core.program import State
+from loopwm.core.rows import relative_change
+from loopwm.errors import ConfigError
+from loopwm.reason.model import Reasoner
+from loopwm.reason.stop import Stop, Thought
+from loopwm.seed import torch_rng
+
+_Disturb = Callable[[State, Int[Tensor, " B"]], State]
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Try several times with noise on the latents; the try that is surest of itself answers.
+
+    It needs no training of its own (PTRM, a finding about TRM: more right answers are reached than
+    are chosen). Before each step normal numbers are added to the latents, whose mean square is 1.
+
+    Args:
+        samples: Tries of each puzzle, at least 1; the first one has no noise.
+        scale: Standard deviation of the noise, not negative.
+        seed: Seed of the noise.
+    """
+
+    samples: int = 8
+    scale: float = 0.3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise ConfigError(f"Noise.samples must be at least 1, got {self.samples}")
+        if self.scale < 0:
+            raise ConfigError(f"Noise.scale must not be negative, got {self.scale}")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Hold what a reasoner answered.
+
+    Attributes:
+        tokens: The answers.
+        confidence: Probability in [0, 1] that the model gives each.
+        steps: Steps that each answer took.
+        stopped: Whether the stop rule ended it, and not the largest number of steps.
+    """
+
+    tokens: Int[Tensor, "B S"]
+    confidence: Float[Tensor, " B"]
+    steps: Int[Tensor, " B"]
+    stopped: Bool[Tensor, " B"]
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Hold the answer after every one of T steps.
+
+    Attributes:
+        tokens: The answers.
+        confidence: Probability in [0, 1] that the model gives each.
+        change: Change of the answer's latent in the step, relative to its norm.
+    """
+
+    tokens: Int[Tensor, "T B S"]
+    confidence: Float[Tensor, "T B"]
+    change: Float[Tensor, "T B"]
+
+
+@torch.no_grad()
+def solve(
+    model: Reasoner,
+    tokens: Int[Tensor, "B S"],
+    puzzle_ids: Int[Tensor, " B"] | None = None,
+    *,
+    steps: int = 16,
+    stop: Stop | None = None,
+    noise: Noise | None = None,
+    batch_size: int = 256,
+) -> Answer:
+    """Answer puzzles.
+
+    Args:
+        model: Who answers.
+        tokens: The puzzles, each token in [0, V).
+        puzzle_ids: Which puzzle each row is an example of; None takes id 0.
+        steps: Most steps, at least 1; it may be more than training had.
+        stop: Rule by which puzzles leave earlier: `Sure`, `Unchanged` or `Settled`.
+        noise: Tries with noise; None answers once, without.
+        batch_size: Most tries at once, at least 1.
+
+    Raises:
+        ConfigError: If a number is below 1.
+        DataError: If the tokens are not `length` many.
+    """
+    _check_counts(steps=steps, batch_size=batch_size)
+    if puzzle_ids is None:
+        puzzle_ids = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
+    tries = 1 if noise is None else noise.samples
+    disturb = None if noise is None else _disturbance(noise, tokens.device)
+    parts = []
+    # All tries of a puzzle share a part, however many they are.
+    for rows in torch.arange(len(tokens), device=tokens.device).split(max(1, batch_size // tries)):
+        rows = rows.repeat_interleave(tries)
+        part = _think(model, tokens[rows], puzzle_ids[rows], steps, stop, disturb)
+        parts.append(_surest(part, tries))
+    return _joined(parts, tokens)
+
+
+@torch.no_grad()
+def trace(
+    model: Reasoner,
+    tokens: Int[Tensor, "B S"],
+    puzzle_ids: Int[Tensor, " B"] | None = None,
+    *,
+    steps: int = 16,
+    batch_size: int = 256,
+) -> Trace:
+    """Answer puzzles after every step.
+
+    Args:
+        model: Who answers.
+        tokens: The puzzles, each token in [0, V).
+        puzzle_ids: Which puzzle each row is an example of; None takes id 0.
+        steps: Number T of steps, at least 1.
+        batch_size: Puzzles at once, at least 1.
+
+    Raises:
+        ConfigError: If a number is below 1.
+        DataError: If the tokens are not `length` many.
+    """
+    _check_counts(steps=steps, batch_size=batch_size)
+    if puzzle_ids is None:
+        puzzle_ids = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
+    answers = tokens.new_empty(steps, *tokens.shape)
+    confidence = torch.empty(steps, len(tokens), device=tokens.device)
+    change = torch.empty_like(confidence)
+    for rows in torch.arange(len(tokens), device=tokens.device).split(batch_size):
+        asked, ids = tokens[rows], puzzle_ids[rows]
+        state = model.start(asked)
+        for t in range(steps):
+            before = state[0]
+            state, logits, q_halt = model.step(state, asked, ids)
+            answers[t, rows] = logits.argmax(-1).to(answers.dtype)
+            confidence[t, rows] = q_halt.sigmoid().to(confidence.dtype)
+            change[t, rows] = relative_change(state[0], before).to(change.dtype)
+    return Trace(answers, confidence, change)
+
+
+def _think(
+    model: Reasoner,
+    tokens: Tensor,
+    ids: Tensor,
+    steps: int,
+    stop: Stop | None,
+    disturb: _Disturb | None,
+) -> Answer:
+    """Run each row until the rule lets it go; rows that have left cost nothing further."""
+    rows = torch.arange(len(tokens), device=tokens.device)
+    out = Answer(
+        torch.empty_like(tokens),
+        torch.empty(len(tokens), device=tokens.device),
+        torch.empty_like(rows),
+        torch.zeros_like(rows, dtype=torch.bool),
+    )
+    state, calm, before = model.start(tokens), torch.zeros_like(rows), None
+    for t in range(1, steps + 1):
+        if disturb is not None:
+            state = disturb(state, rows)
+        now = Thought(*model.step(state, tokens, ids))
+        if stop is not None:
+            calm = torch.where(stop.met(now, before), calm + 1, 0)
+        done = calm >= stop.patience if stop is not None else torch.zeros_like(rows).bool()
+        leaving = done | (t == steps)
+        left = rows[leaving]
+        out.tokens[left] = now.logits[leaving].argmax(-1).to(tokens.dtype)
+        out.confidence[left] = now.q_halt[leaving].sigmoid().to(out.confidence.dtype)
+        out.steps[left], out.stopped[left] = t, done[leaving]
+        if len(left) == len(rows):
+            break
+        state, before = now.state, now
+        if len(left):
+            stay = ~leaving
+            state, before = tuple(s[stay] for s in state), _kept(now, stay)
+            rows, tokens, ids, calm = rows[stay], tokens[stay], ids[stay], calm[stay]
+    return out
+
+
+def _kept(thought: Thought, stay: Tensor) -> Thought:
+    return Thought(
+        tuple(s[stay] for s in thought.state), thought.logits[stay], thought.q_halt[stay]
+    )
+
+
+def _disturbance(noise: Noise, device: torch.device) -> _Disturb:
+    generator = torch_rng(noise.seed, "reason", "noise", device=str(device))
+
+    def disturb(state: State, rows: Tensor) -> State:
+        noisy = (rows % noise.samples != 0)[:, None, None] * noise.scale
+        return tuple(
+            s + noisy * torch.randn(s.shape, generator=generator, device=s.device, dtype=s.dtype)
+            for s in state
+        )
+
+    return disturb
+
+
+def _surest(part: Answer, tries: int) -> Answer:
+    """Return of each puzzle the try of highest confidence, the first of equals."""
+    if tries == 1:
+        return part
+    grouped = part.confidence.view(-1, tries)
+    best = grouped.argmax(1) + torch.arange(len(grouped), device=grouped.device) * tries
+    return Answer(part.tokens[best], part.confidence[best], part.steps[best], part.stopped[best])
+
+
+def _joined(parts: Sequence[Answer], tokens: Tensor) -> Answer:
+    if not parts:
+        none = torch.zeros(0, dtype=torch.long, device=tokens.device)
+        return Answer(tokens, none.float(), none, none.bool())
+    return Answer(
+        torch.cat([each.tokens for each in parts]),
+        torch.cat([each.confidence for each in parts]),
+        torch.cat([each.steps for each in parts]),
+        torch.cat([each.stopped for each in parts]),
+    )
+
+
+def _check_counts(**counts: int) -> None:
+    for name, value in counts.items():
+        if value < 1:
+            raise ConfigError(f"{name} must be at least 1, got {value}")

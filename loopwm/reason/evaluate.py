@@ -1,0 +1,133 @@
+"""How often a reasoner is right: whole answers, after every step, with intervals."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from loopwm.errors import DataError
+from loopwm.reason.answer import Noise, solve, trace
+from loopwm.reason.carry import PuzzleBatch
+from loopwm.reason.model import Reasoner
+from loopwm.reason.stop import Stop
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Hold a share of puzzles with its 95% interval (Wilson's, of a binomial proportion).
+
+    Attributes:
+        right: Number of puzzles answered rightly.
+        total: Number of puzzles.
+    """
+
+    right: int
+    total: int
+
+    @property
+    def value(self) -> float:
+        """Return the share itself, in [0, 1]."""
+        return self.right / self.total
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Return the ends of the interval."""
+        z, n, p = 1.959964, self.total, self.value
+        middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+        half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+        return max(0.0, middle - half), min(1.0, middle + half)
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Hold how one way of asking did.
+
+    Attributes:
+        exact: Puzzles whose every labelled token was right.
+        taken: Puzzles that the model itself took for right (probability above a half).
+        agreed: Puzzles whose verdict, right or not, was the true one.
+        steps: Mean number of steps.
+    """
+
+    exact: Share
+    taken: Share
+    agreed: Share
+    steps: float
+
+
+def accuracy(
+    model: Reasoner,
+    puzzles: PuzzleBatch,
+    *,
+    steps: int = 16,
+    stop: Stop | None = None,
+    noise: Noise | None = None,
+    batch_size: int = 256,
+) -> Score:
+    """Ask all puzzles and compare with their labels.
+
+    Args:
+        model: Who is asked.
+        puzzles: Puzzles with labels, on the device of the model.
+        steps: Most steps, at least 1.
+        stop: Rule by which puzzles leave earlier.
+        noise: Tries with noise.
+        batch_size: Most tries at once.
+
+    Raises:
+        DataError: If there are no puzzles.
+    """
+    _check(puzzles)
+    answer = solve(
+        model,
+        puzzles.tokens,
+        puzzles.puzzle_ids,
+        steps=steps,
+        stop=stop,
+        noise=noise,
+        batch_size=batch_size,
+    )
+    right, taken = _right(answer.tokens, puzzles), answer.confidence > 0.5
+    total = len(puzzles)
+    return Score(
+        exact=Share(int(right.sum()), total),
+        taken=Share(int(taken.sum()), total),
+        agreed=Share(int((taken == right).sum()), total),
+        steps=float(answer.steps.double().mean()),
+    )
+
+
+def exact(
+    model: Reasoner, puzzles: PuzzleBatch, *, steps: int = 16, batch_size: int = 256
+) -> Bool[Tensor, "T B"]:
+    """Return which puzzles are answered rightly after each step.
+
+    Args:
+        model: Who is asked.
+        puzzles: Puzzles with labels, on the device of the model.
+        steps: Number T of steps, at least 1.
+        batch_size: Puzzles at once.
+
+    Raises:
+        DataError: If there are no puzzles.
+    """
+    _check(puzzles)
+    seen = trace(model, puzzles.tokens, puzzles.puzzle_ids, steps=steps, batch_size=batch_size)
+    return torch.stack([_right(answers, puzzles) for answers in seen.tokens])
+
+
+def shares(right: Bool[Tensor, "T B"]) -> Sequence[Share]:
+    """Return the share of right answers after each step."""
+    return [Share(int(each.sum()), each.numel()) for each in right]
+
+
+def _right(answers: Tensor, puzzles: PuzzleBatch) -> Tensor:
+    return ((answers == puzzles.labels) | (puzzles.labels < 0)).all(1)
+
+
+def _check(puzzles: PuzzleBatch) -> None:
+    if not len(puzzles):
+        raise DataError("there are no puzzles to evaluate on: the batch has no rows")

@@ -1,0 +1,186 @@
+"""Train a reasoner on puzzles that a source draws."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from loopwm.errors import ConfigError, DataError
+from loopwm.reason.carry import PuzzleBatch
+from loopwm.reason.config import Halting, ReasonerConfig
+from loopwm.reason.evaluate import exact
+from loopwm.reason.model import Reasoner
+from loopwm.reason.source import PuzzleSource
+from loopwm.reason.stored import encode
+from loopwm.reason.supervise import DeepSupervision
+from loopwm.train.config import AdamATan2, FitConfig
+from loopwm.train.fit import Metrics, device_of, run
+from loopwm.train.log import Sink
+
+TRAINING = FitConfig(
+    updates=2_000,
+    batch_size=128,
+    lr=1e-3,
+    final_lr=0.1,
+    weight_decay=0.1,
+    clip=None,
+    optimizer=AdamATan2(),
+    validate_every=250,
+)
+"""How small reasoners are trained unless told otherwise."""
+
+
+def fit(
+    source: PuzzleSource,
+    config: ReasonerConfig,
+    fit_config: FitConfig | None = None,
+    *,
+    halting: Halting = Halting(rise=0.5),
+    valid: PuzzleBatch | None = None,
+    run_dir: str | Path | None = None,
+    init: Reasoner | None = None,
+    sinks: Sequence[Sink] = (),
+) -> Reasoner:
+    """Train a reasoner by deep supervision (arXiv 2510.04871, fig. 3).
+
+    One update is one step of thought of every slot; a slot takes a new puzzle from the source when
+    it has halted, and only then. A run with a `run_dir` that was stopped goes on where it was when
+    called again with the same arguments, and ends as if it had never been stopped.
+
+    Args:
+        source: Draws puzzles for training.
+        config: Sizes; vocabulary, length and number of puzzles must be those of the source.
+        fit_config: How to train; `batch_size` is the number of slots, `horizon` is not used.
+        halting: When a puzzle leaves its slot.
+        valid: Held-out puzzles. Their share of wrong answers is the validation value.
+        run_dir: Directory of checkpoints and metrics; None writes nothing.
+        init: Reasoner whose weights training starts from; it is left as it is.
+        sinks: Where the records go too.
+
+    Returns:
+        The reasoner with averaged weights, in evaluation mode, without gradients.
+
+    Raises:
+        ConfigError: If `init` has other sizes.
+        DataError: If the source or the held-out puzzles do not fit the sizes.
+        CheckpointError: If `run_dir` holds another run.
+        NumericalError: If training meets NaN again and again.
+    """
+    fit_config = fit_config or TRAINING
+    _check_source(source, config)
+    if valid is not None:
+        check_puzzles(valid, config)
+    device = device_of(fit_config)
+    held_out = None if valid is None else on_device(valid, device)
+    module = DeepSupervision(_start(config, fit_config.seed, init), fit_config.batch_size, halting)
+
+    def draw(generator: torch.Generator, count: int) -> PuzzleBatch:
+        free = module.free
+        # None asks a source for nothing: a batch without rows has the shape of the slots.
+        batch = source.sample(generator, free) if free else _none_of(module.carry.batch)
+        return on_device(batch, device)
+
+    def loss(
+        module: nn.Module, batch: PuzzleBatch, update: int, generator: torch.Generator
+    ) -> tuple[Tensor, Metrics]:
+        return module(batch, generator, update / fit_config.updates)
+
+    def validate(module: nn.Module) -> float:
+        assert isinstance(module, DeepSupervision)
+        assert held_out is not None
+        right = exact(module.reasoner, held_out, steps=halting.max_steps)[-1]
+        return 1 - float(right.float().mean())
+
+    history = run(
+        module,
+        loss,
+        draw,
+        fit_config,
+        run_dir=run_dir,
+        validate=None if valid is None else validate,
+        documents={"model": encode(config), "halting": asdict(halting), **_described(source)},
+        sinks=sinks,
+    )
+    model = module.reasoner.requires_grad_(False).eval()
+    model.history = list(history.records)
+    return model
+
+
+def on_device(batch: PuzzleBatch, device: torch.device) -> PuzzleBatch:
+    """Return the puzzles on a device."""
+    return PuzzleBatch(
+        tokens=batch.tokens.to(device),
+        labels=batch.labels.to(device),
+        puzzle_ids=batch.puzzle_ids.to(device),
+    )
+
+
+def check_puzzles(batch: PuzzleBatch, config: ReasonerConfig) -> None:
+    """Refuse puzzles that a reasoner of these sizes cannot take.
+
+    Raises:
+        DataError: If there are none, or if length, tokens, labels or ids are out of range.
+    """
+    if not len(batch):
+        raise DataError("there are no puzzles: the batch has no rows")
+    if batch.tokens.shape[1] != config.length:
+        raise DataError(
+            f"puzzles have {batch.tokens.shape[1]} tokens, the reasoner is for {config.length}: "
+            "choose a preset of their length, or pad them"
+        )
+    _check_range("tokens", batch.tokens, config.vocabulary, low=0)
+    # A negative label asks for nothing.
+    _check_range("labels", batch.labels, config.vocabulary, low=None)
+    _check_range("puzzle_ids", batch.puzzle_ids, config.puzzles, low=0)
+
+
+def _check_range(name: str, values: Tensor, end: int, low: int | None) -> None:
+    least, most = int(values.min()), int(values.max())
+    if most >= end or (low is not None and least < low):
+        raise DataError(f"{name} must be in [0, {end}), got values from {least} to {most}")
+
+
+def _check_source(source: PuzzleSource, config: ReasonerConfig) -> None:
+    pairs = {"vocabulary": config.vocabulary, "length": config.length}
+    for name, ours in pairs.items():
+        if getattr(source, name) != ours:
+            raise DataError(
+                f"the source has {name}={getattr(source, name)}, the reasoner {name}={ours}: "
+                f"choose ReasonerConfig({name}={getattr(source, name)})"
+            )
+    if source.num_puzzles > config.puzzles:
+        raise DataError(
+            f"the source has {source.num_puzzles} puzzle ids, the reasoner {config.puzzles}: "
+            f"choose ReasonerConfig(puzzles={source.num_puzzles})"
+        )
+
+
+def _start(config: ReasonerConfig, seed: int, init: Reasoner | None) -> Reasoner:
+    model = Reasoner(config, seed)
+    if init is None:
+        return model
+    if init.config != config:
+        raise ConfigError(f"init has other sizes: {init.config}, and config asks for {config}")
+    model.load_state_dict(init.state_dict())
+    return model
+
+
+def _none_of(batch: PuzzleBatch) -> PuzzleBatch:
+    return PuzzleBatch(
+        tokens=batch.tokens[:0], labels=batch.labels[:0], puzzle_ids=batch.puzzle_ids[:0]
+    )
+
+
+def _described(source: PuzzleSource) -> dict[str, Any]:
+    """Say which source it is, so that a stopped run goes on with its own puzzles only."""
+    return {"source": {"type": type(source).__name__, "first": _fingerprint(source)}}
+
+
+def _fingerprint(source: PuzzleSource) -> int:
+    """Return a number that two sources share if they draw the same first puzzles."""
+    batch = source.sample(torch.Generator().manual_seed(0), 4)
+    weights = torch.arange(1, batch.tokens.numel() + 1)
+    return int((weights * (batch.tokens.flatten() * 31 + batch.labels.flatten())).sum())

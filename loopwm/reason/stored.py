@@ -1,0 +1,94 @@
+"""A reasoner on disk: safetensors and JSON, checksummed; nothing in the files is executed."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from loopwm.core.config import Attend, MixTokens, PostNorm
+from loopwm.errors import ConfigError, StoreError
+from loopwm.files import read_tree, write_tree
+from loopwm.reason.config import ReasonerConfig
+from loopwm.reason.model import Reasoner
+
+SCHEMA = 1
+_MIXERS = {"attend": Attend, "mix_tokens": MixTokens}
+
+
+def save(model: Reasoner, path: str | Path) -> None:
+    """Write a reasoner to a directory, atomically and checksummed.
+
+    Args:
+        model: What to write.
+        path: The directory.
+
+    Raises:
+        StoreError: If the file system fails; what was there before is kept.
+    """
+    weights = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
+    document = {"schema": SCHEMA, "config": encode(model.config)}
+    write_tree(
+        Path(path), {"reasoner": weights}, {"reasoner": document, "history": model.history}
+    )
+
+
+def load(path: str | Path) -> Reasoner:
+    """Read a reasoner that `save` wrote.
+
+    Args:
+        path: The directory.
+
+    Returns:
+        The reasoner in evaluation mode, without gradients.
+
+    Raises:
+        StoreError: If it is missing, damaged, no reasoner, or of another version.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise StoreError(f"there is no reasoner {path}; train one: loopwm arc train TASK --out {path}")
+    tree = read_tree(path)
+    document = tree.documents.get("reasoner")
+    if not isinstance(document, dict):
+        raise StoreError(f"{path} holds no reasoner; world models are read by lw.load")
+    if document.get("schema") != SCHEMA:
+        raise StoreError(
+            f"{path} has schema {document.get('schema')}, this version reads {SCHEMA}; "
+            "it needs another version of loopwm"
+        )
+    model = Reasoner(decode(document["config"], str(path)))
+    weights = {name: torch.as_tensor(each) for name, each in tree.tensors("reasoner").items()}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise StoreError(f"the weights in {path} do not fit its configuration: {error}") from error
+    model.history = tree.documents["history"]
+    return model.requires_grad_(False).eval()
+
+
+def encode(config: ReasonerConfig) -> dict[str, Any]:
+    """Return a configuration as JSON values; the mixer names its type."""
+    mixer = config.cell.mixer
+    kind = next((name for name, each in _MIXERS.items() if isinstance(mixer, each)), None)
+    result = asdict(config)
+    result["cell"]["mixer"] = None if kind is None else {"type": kind, **result["cell"]["mixer"]}
+    return result
+
+
+def decode(value: dict[str, Any], path: str = "the file") -> ReasonerConfig:
+    """Return the configuration that `encode` wrote.
+
+    Raises:
+        StoreError: If it names a mixer or a setting that this version does not know.
+    """
+    try:
+        cell = dict(value["cell"])
+        mixer = cell.pop("mixer")
+        if mixer is not None:
+            mixer = _MIXERS[mixer["type"]](**{k: v for k, v in mixer.items() if k != "type"})
+        return ReasonerConfig(**{**value, "cell": PostNorm(mixer=mixer, **cell)})
+    except (KeyError, TypeError, ConfigError) as error:
+        raise StoreError(
+            f"{path} holds settings that this version does not take: {error}"
+        ) from error

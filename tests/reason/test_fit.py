@@ -1,0 +1,175 @@
+"""Training a reasoner: it learns, resumes bit for bit, and refuses what does not fit."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from loopwm.errors import CheckpointError, ConfigError, DataError
+from loopwm.files import read_tree
+from loopwm.reason.carry import PuzzleBatch
+from loopwm.reason.config import Halting
+from loopwm.reason.fit import check_puzzles, fit
+from loopwm.reason.model import Reasoner
+from loopwm.train.checkpoint import checkpoints
+from loopwm.train.config import AdamATan2, FitConfig, SignSGD
+from tests.reason.echo import Reversed, held_out
+from tests.reason.tiny import small
+
+SETTINGS = FitConfig(
+    updates=12,
+    batch_size=4,
+    lr=1e-3,
+    clip=None,
+    ema=0.9,
+    final_lr=1.0,
+    optimizer=AdamATan2(rows=SignSGD(1e-2, 0.1)),
+    device="cpu",
+    checkpoint_every=5,
+    validate_every=6,
+    log_every=4,
+    progress=False,
+)
+RULE = Halting(max_steps=3, explore=0.5, rise=0.5)
+
+
+class Died(BaseException):
+    """Stand for a death that leaves no time for anything."""
+
+
+class Dying(Reversed):
+    """Draw the same puzzles, and die at a draw."""
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+
+    def sample(self, generator: torch.Generator, count: int) -> PuzzleBatch:
+        self.left -= 1
+        if self.left < 0:
+            raise Died
+        return super().sample(generator, count)
+
+
+Dying.__name__ = Reversed.__name__
+
+
+def trained(source: Reversed, run_dir: Path | None = None, **changes) -> Reasoner:
+    config = replace(SETTINGS, **changes)
+    return fit(
+        source,
+        small("attention"),
+        config,
+        halting=RULE,
+        valid=held_out(),
+        run_dir=run_dir,
+    )
+
+
+def test_a_run_that_died_ends_bit_for_bit_like_a_whole_one(tmp_path: Path):
+    whole = trained(Reversed(), tmp_path / "whole")
+    with pytest.raises(Died):
+        # The first draw tells sources apart; further ones fill slots.
+        trained(Dying(at=7), tmp_path / "again")
+    assert checkpoints(tmp_path / "again")[0].name == "000000005"
+    resumed = trained(Reversed(), tmp_path / "again")
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+    trees = [read_tree(checkpoints(tmp_path / name)[0]) for name in ("whole", "again")]
+    groups = [tree.arrays for tree in trees]
+    assert {"module", "average", "optimizer", "random"} <= groups[0].keys()
+    # Slots with their latents, the average, both optimisers, every generator.
+    assert {"latent_0", "latent_1", "tokens", "steps", "halted"} <= groups[0]["module"].keys()
+    for group, arrays in groups[0].items():
+        for key, array in arrays.items():
+            assert array.tobytes() == groups[1][group][key].tobytes(), (group, key)
+
+
+def test_another_source_or_rule_does_not_go_on_with_a_run(tmp_path: Path):
+    trained(Reversed(), tmp_path)
+
+    class Other(Reversed):
+        def sample(self, generator: torch.Generator, count: int) -> PuzzleBatch:
+            batch = super().sample(generator, count)
+            return replace(batch, labels=batch.tokens)
+
+    with pytest.raises(CheckpointError, match=r"documents\.source"):
+        trained(Other(), tmp_path)
+    with pytest.raises(CheckpointError, match=r"documents\.halting\.max_steps was 3 and is now 5"):
+        fit(
+            Reversed(),
+            small("attention"),
+            SETTINGS,
+            halting=replace(RULE, max_steps=5),
+            valid=held_out(),
+            run_dir=tmp_path,
+        )
+
+
+def test_only_rows_of_puzzles_that_were_seen_are_trained():
+    before = Reasoner(small("attention"), SETTINGS.seed).adapter.puzzle.detach()
+    after = trained(Reversed()).adapter.puzzle
+    assert torch.equal(after[5], before[5])
+    assert bool((after[:5] != before[:5]).any(1).all())
+
+
+def test_training_learns_and_validation_is_the_share_of_wrong_answers():
+    from loopwm.reason.evaluate import accuracy
+
+    model = fit(
+        Reversed(),
+        small("attention", cycles=1),
+        replace(SETTINGS, updates=300, batch_size=32, lr=5e-3, validate_every=150, ema=0.99),
+        halting=Halting(4, rise=0.5),
+        valid=held_out(),
+    )
+    checks = [r["validation"] for r in model.history if "validation" in r]
+    assert len(checks) == 2
+    score = accuracy(model, held_out(), steps=4)
+    assert checks[-1] == pytest.approx(1 - score.exact.value)
+    # By chance one answer of 125 is right.
+    assert score.exact.value > 0.5
+
+
+def test_training_goes_on_from_given_weights():
+    first = trained(Reversed())
+    again = fit(Reversed(), first.config, replace(SETTINGS, updates=1, lr=1e-9), init=first)
+    for name, tensor in first.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], tensor, atol=1e-2, rtol=0)
+    with pytest.raises(ConfigError, match="init has other sizes"):
+        fit(Reversed(), small("attention", inner=3), SETTINGS, init=first)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"vocabulary": 7}, r"vocabulary=5, the reasoner vocabulary=7.*vocabulary=5"),
+        ({"length": 4}, r"length=3, the reasoner length=4"),
+        ({"puzzles": 2}, r"6 puzzle ids, the reasoner 2: choose ReasonerConfig\(puzzles=6\)"),
+    ],
+)
+def test_a_source_that_does_not_fit_is_refused(changes: dict, message: str):
+    with pytest.raises(DataError, match=message):
+        fit(Reversed(), small("attention", **changes), SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("tokens", 5, r"tokens must be in \[0, 5\), got values from 0 to 5"),
+        ("labels", 9, r"labels must be in \[0, 5\)"),
+        ("puzzle_ids", -1, r"puzzle_ids must be in \[0, 6\), got values from -1"),
+    ],
+)
+def test_puzzles_out_of_range_are_refused(name: str, value: int, message: str):
+    puzzles = held_out()
+    getattr(puzzles, name)[0] = value
+    with pytest.raises(DataError, match=message):
+        check_puzzles(puzzles, small("attention"))
+
+
+def test_no_puzzles_and_puzzles_of_another_length_are_refused():
+    with pytest.raises(DataError, match="there are no puzzles"):
+        check_puzzles(held_out(0), small("attention"))
+    with pytest.raises(DataError, match="puzzles have 3 tokens, the reasoner is for 4"):
+        check_puzzles(held_out(), small("attention", length=4))
