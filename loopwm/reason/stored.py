@@ -28,9 +28,7 @@ def save(model: Reasoner, path: str | Path) -> None:
     """
     weights = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
     document = {"schema": SCHEMA, "config": encode(model.config)}
-    write_tree(
-        Path(path), {"reasoner": weights}, {"reasoner": document, "history": model.history}
-    )
+    write_tree(Path(path), {"reasoner": weights}, {"reasoner": document, "history": model.history})
 
 
 def load(path: str | Path) -> Reasoner:
@@ -47,7 +45,9 @@ def load(path: str | Path) -> Reasoner:
     """
     path = Path(path)
     if not path.exists():
-        raise StoreError(f"there is no reasoner {path}; train one: loopwm arc train TASK --out {path}")
+        raise StoreError(
+            f"there is no reasoner {path}; train one: loopwm arc train TASK --out {path}"
+        )
     tree = read_tree(path)
     document = tree.documents.get("reasoner")
     if not isinstance(document, dict):

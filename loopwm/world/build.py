@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from loopwm.core import depth, grad
-from loopwm.core.config import Bounded, Contractive
+from loopwm.core.config import Attend, Bounded, Contractive, PostNorm
 from loopwm.data.meta import DatasetMeta
 from loopwm.data.normalise import Statistics
 from loopwm.errors import ConfigError, StoreError
@@ -34,7 +34,7 @@ _TYPES = {
     f"{module}.{kind.__name__}": kind
     for module, kinds in {
         "world": (WorldConfig, MLP, Untied, GRU, configs.Mean, configs.Gaussian, configs.Objective),
-        "core": (Bounded, Contractive),
+        "core": (Bounded, Contractive, PostNorm, Attend),
         "depth": (depth.Fixed, depth.Uniform, depth.Poisson, depth.Flow),
         "grad": (grad.Full, grad.Checkpointed, grad.LastK, grad.Phantom, grad.Implicit),
     }.items()

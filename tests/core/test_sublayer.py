@@ -49,9 +49,7 @@ def test_the_terms_of_a_sum_are_left_as_they_were():
 
 @pytest.mark.parametrize("types", [(torch.float32, torch.bfloat16), (torch.bfloat16,) * 2])
 def test_mixed_types_give_each_term_a_gradient_of_its_own(types):
-    x, y = (
-        draws(k, 6, 32).to(each).requires_grad_() for k, each in enumerate(types)
-    )
+    x, y = (draws(k, 6, 32).to(each).requires_grad_() for k, each in enumerate(types))
     wide = [each.detach().double().requires_grad_() for each in (x, y)]
     out, exact = normed_sum(x, y, 1e-5), normed_sum(wide[0], wide[1], 1e-5)
     weight = draws(7, 6, 32)

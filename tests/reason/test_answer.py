@@ -53,9 +53,7 @@ def test_without_a_rule_every_step_is_run(model: Reasoner, tokens: Tensor):
 @pytest.mark.parametrize(
     "stop", [Sure(0.5), Sure(0.6, patience=2), Unchanged(2), Settled(0.3), Settled(0.5, 2)]
 )
-def test_a_row_that_stops_answers_as_if_it_were_alone(
-    model: Reasoner, tokens: Tensor, stop: Stop
-):
+def test_a_row_that_stops_answers_as_if_it_were_alone(model: Reasoner, tokens: Tensor, stop: Stop):
     together = solve(model, tokens, steps=8, stop=stop)
     for row in range(len(tokens)):
         steps, stopped = alone(model, tokens[row : row + 1], stop, 8)
