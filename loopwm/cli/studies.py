@@ -82,6 +82,42 @@ class Bench:
 
 
 @dataclass(frozen=True)
+class BenchArc:
+    """Measure a training step of the reasoner beside TRM as published, on one CPU thread.
+
+    Examples:
+      loopwm bench arc
+      loopwm bench arc --preset sudoku-4x4 --batch 128 --repeats 9
+      loopwm bench arc --batch 8 --repeats 1 --no-compiled
+
+    Args:
+        preset: Shape of the reasoner (loopwm.reason.presets).
+        batch: Puzzles in flight.
+        repeats: Timed rounds.
+        compiled: Time torch.compile too, which takes minutes and a C++ compiler.
+    """
+
+    preset: str = "arc"
+    batch: int = 1
+    repeats: int = 3
+    compiled: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        for name in ("batch", "repeats"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"--{name} must be at least 1, got {getattr(self, name)}")
+
+    def run(self) -> None:
+        """Measure and print."""
+        from loopwm.study.bench_arc import bench_arc
+        from loopwm.study.results import rich_table
+
+        sheet = bench_arc(self.preset, self.batch, self.repeats, compiled=self.compiled)
+        console().print(rich_table(sheet))
+
+
+@dataclass(frozen=True)
 class Results:
     """Render docs/results.md from the files beside it; with --rerun, compute one table anew.
 

@@ -11,12 +11,14 @@ from typing import Annotated, Any, Protocol, Union, runtime_checkable
 import tyro
 
 import loopwm
+from loopwm.cli.arc import ExportArc, ImportArc, ListArc, TrainArc
 from loopwm.cli.certify import Certify
 from loopwm.cli.collect import Collect
 from loopwm.cli.evaluate import Evaluate
 from loopwm.cli.imagine import Imagine
 from loopwm.cli.policies import ListPolicies, TrainPolicies
-from loopwm.cli.studies import Bench, Demo, Results
+from loopwm.cli.studies import Bench, BenchArc, Demo, Results
+from loopwm.cli.thinking import EvaluateArc, ShowArc, SolveArc
 from loopwm.cli.train import Train
 from loopwm.errors import ConfigError
 
@@ -29,11 +31,22 @@ COMMANDS: dict[str, type[Any]] = {
     "imagine": Imagine,
     "certify": Certify,
     "bench": Bench,
+    "bench arc": BenchArc,
     "results": Results,
     "policies train": TrainPolicies,
     "policies list": ListPolicies,
+    "arc train": TrainArc,
+    "arc list": ListArc,
+    "arc evaluate": EvaluateArc,
+    "arc solve": SolveArc,
+    "arc show": ShowArc,
+    "arc import": ImportArc,
+    "arc export": ExportArc,
 }
-_GROUPS = {"policies": "Train the policies of the standard mixture, or list those that ship."}
+_GROUPS = {
+    "policies": "Train the policies of the standard mixture, or list those that ship.",
+    "arc": "Teach reasoners puzzles and ARC; evaluate, ask, show, import and export them.",
+}
 _ABOUT = """Looped world models of real environments: collect, train, evaluate, imagine.
 
 Examples:

@@ -24,7 +24,7 @@ from loopwm.reason.layout import (
     reference_layout,
 )
 from loopwm.reason.model import Reasoner
-from loopwm.reason.presets import PRESETS
+from loopwm.reason.presets import PUBLISHED
 
 _ZIP = b"PK\x03\x04"
 _CHUNK = 2**16
@@ -162,7 +162,7 @@ def _preset_for(path: Path, stored: dict[str, Tensor]) -> ReasonerConfig:
     """Return the preset with the vocabulary and the mixer of the file."""
     attends = any(".self_attn." in name for name in stored)
     embedding = stored.get("embed_tokens.embedding_weight")
-    for config in PRESETS.values():
+    for config in PUBLISHED.values():
         fits = embedding is not None and len(embedding) == config.vocabulary
         mixer = "self_attn" if attends else "mlp_t"
         if fits and any(f".{mixer}." in name for name in published_names(config)):

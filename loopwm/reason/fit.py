@@ -10,27 +10,15 @@ from torch import Tensor, nn
 
 from loopwm.errors import ConfigError, DataError
 from loopwm.reason.carry import PuzzleBatch
-from loopwm.reason.config import Halting, ReasonerConfig
+from loopwm.reason.config import TRAINING, Halting, ReasonerConfig
 from loopwm.reason.evaluate import exact
 from loopwm.reason.model import Reasoner
 from loopwm.reason.source import PuzzleSource
 from loopwm.reason.stored import encode
 from loopwm.reason.supervise import DeepSupervision
-from loopwm.train.config import AdamATan2, FitConfig
+from loopwm.train.config import FitConfig
 from loopwm.train.fit import Metrics, device_of, run
 from loopwm.train.log import Sink
-
-TRAINING = FitConfig(
-    updates=2_000,
-    batch_size=128,
-    lr=1e-3,
-    final_lr=0.1,
-    weight_decay=0.1,
-    clip=None,
-    optimizer=AdamATan2(),
-    validate_every=250,
-)
-"""How small reasoners are trained unless told otherwise."""
 
 
 def fit(

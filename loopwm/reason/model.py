@@ -34,6 +34,7 @@ class Reasoner(nn.Module):
     Attributes:
         layout: Of an imported model, how its file names and stores things.
         history: Records of its training, where it was trained here.
+        lesson: Name of what it was trained on (`loopwm.reason.lessons`), or empty.
     """
 
     def __init__(self, config: ReasonerConfig, seed: int = 0) -> None:
@@ -41,6 +42,7 @@ class Reasoner(nn.Module):
         self.config = config
         self.layout: Layout | None = None
         self.history: list[dict[str, Any]] = []
+        self.lesson = ""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.adapter = Adapter(config)

@@ -1,4 +1,4 @@
-"""The published shapes by name."""
+"""Shapes of reasoners by name: the published ones, and small ones for one CPU."""
 
 from loopwm.core.config import Attend, MixTokens, PostNorm
 from loopwm.errors import ConfigError
@@ -11,7 +11,7 @@ _PERCEPTRON = PostNorm(MixTokens())
 # goal, path.
 _ARC, _SUDOKU, _MAZE = (12, 900), (11, 81), (6, 900)
 
-PRESETS = {
+PUBLISHED = {
     "arc": ReasonerConfig(*_ARC, cell=_ATTENTION, inner=4),
     "arc-mlp": ReasonerConfig(*_ARC, cell=_PERCEPTRON, inner=4),
     "sudoku": ReasonerConfig(*_SUDOKU, cell=_PERCEPTRON, inner=6),
@@ -19,6 +19,47 @@ PRESETS = {
     "maze": ReasonerConfig(*_MAZE, cell=_ATTENTION, inner=4),
 }
 """Settings with which the published weights were trained (arXiv 2510.04871, section 5)."""
+
+
+def small(
+    vocabulary: int, length: int, width: int = 64, cycles: int = 1, inner: int = 1
+) -> ReasonerConfig:
+    """Return a shape whose places are few enough to be mixed by a perceptron.
+
+    Args:
+        vocabulary: Number of different tokens V.
+        length: Tokens S of a puzzle.
+        width: Width D of the latents.
+        cycles: Cycles T of a step.
+        inner: Refinements n of the thinking latent in each cycle.
+    """
+    return ReasonerConfig(
+        vocabulary,
+        length,
+        prefix=1,
+        puzzle_width=width,
+        width=width,
+        cell=PostNorm(MixTokens(), multiple=32),
+        cycles=cycles,
+        inner=inner,
+    )
+
+
+def _canvas(side: int) -> ReasonerConfig:
+    cell = PostNorm(Attend(heads=4, theta=1e4), multiple=64)
+    sizes = {"prefix": 4, "puzzle_width": 128, "width": 128}
+    return ReasonerConfig(12, side**2, **sizes, cell=cell, cycles=2, inner=2)
+
+
+SMALL = {
+    "sudoku-4x4": small(6, 16),
+    "sudoku-6x6": small(8, 36, width=96, inner=2),
+    "arc-12": _canvas(12),
+    "arc-16": _canvas(16),
+}
+"""Shapes that one CPU trains."""
+
+PRESETS = PUBLISHED | SMALL
 
 
 def preset(name: str) -> ReasonerConfig:

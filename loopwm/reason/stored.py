@@ -27,7 +27,7 @@ def save(model: Reasoner, path: str | Path) -> None:
         StoreError: If the file system fails; what was there before is kept.
     """
     weights = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
-    document = {"schema": SCHEMA, "config": encode(model.config)}
+    document = {"schema": SCHEMA, "config": encode(model.config), "lesson": model.lesson}
     write_tree(Path(path), {"reasoner": weights}, {"reasoner": document, "history": model.history})
 
 
@@ -63,7 +63,7 @@ def load(path: str | Path) -> Reasoner:
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise StoreError(f"the weights in {path} do not fit its configuration: {error}") from error
-    model.history = tree.documents["history"]
+    model.history, model.lesson = tree.documents["history"], document["lesson"]
     return model.requires_grad_(False).eval()
 
 

@@ -1,7 +1,6 @@
 """What the gradient modes of the loop cost, in time and memory, and what accuracy they leave."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,6 +18,7 @@ from loopwm.study.comparison import Group, group_cells, medians, over_seeds, rat
 from loopwm.study.datasets import Experience, study_data
 from loopwm.study.efficiency import Cell
 from loopwm.study.loops import models_of
+from loopwm.study.memory import MIB, saved_bytes
 from loopwm.study.plan import Plan, run_plan
 from loopwm.study.recipe import DATA, HORIZONS, UNITS, Computed, Options, training
 from loopwm.study.results import Column, Sheet
@@ -46,7 +46,6 @@ MODES: Mapping[str, GradientMode] = {
 ITERATIONS = (4, 8, 16, 32)
 WINDOWS, HORIZON = 256, 4  # those of the training runs
 ROUNDS = 5
-MIB = 2.0**20
 
 # So many iterations that a contraction by the rate of these models has forgotten where it began.
 SETTLED = 128
@@ -192,31 +191,8 @@ def trainable(model: WorldModel, config: ModelConfig | None = None) -> WorldMode
 
 
 def kept_bytes(model: WorldModel, batch: SequenceBatch) -> int:
-    """Count the bytes that autograd keeps for the backward pass of the training loss.
-
-    A storage that several tensors share is counted once, and a parameter's not at all.
-    """
-    held = {each.untyped_storage().data_ptr() for each in model.parameters()}
-    with _kept() as storages:
-        loss = _loss(model, batch)
-    found = {place: size for place, size in storages.items() if place not in held}
-    del loss  # The graph must live until its storages are counted, or places are used again.
-    return sum(found.values())
-
-
-@contextmanager
-def _kept() -> Iterator[dict[int, int]]:
-    """Note address and bytes of each storage that autograd saves while the block runs."""
-    sizes: dict[int, int] = {}
-
-    def save(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        sizes[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    same: Callable[[Tensor], Tensor] = lambda tensor: tensor  # noqa: E731
-    with torch.autograd.graph.saved_tensors_hooks(save, same):
-        yield sizes
+    """Count the bytes that autograd keeps for the backward pass of the training loss."""
+    return saved_bytes(partial(_loss, model, batch), model.parameters())
 
 
 def _loss(model: WorldModel, batch: SequenceBatch) -> Tensor:

@@ -15,11 +15,11 @@ from loopwm.reason.stored import decode, encode, load, save
 
 def test_a_reasoner_comes_back_bit_for_bit_with_its_history(config, make, tmp_path: Path):
     model = make(config)
-    model.history = [{"update": 1, "loss": 0.5}]
+    model.history, model.lesson = [{"update": 1, "loss": 0.5}], "arc"
     save(model, tmp_path / "solver")
     again = load(tmp_path / "solver")
     assert again.config == model.config
-    assert again.history == model.history
+    assert (again.history, again.lesson) == (model.history, "arc")
     for name, tensor in model.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor), name
     assert not again.training
@@ -43,7 +43,7 @@ def test_what_is_no_reasoner_is_refused(config, make, tmp_path: Path):
     with pytest.raises(StoreError, match="holds no reasoner"):
         load(tmp_path / "other")
     model = make(config)
-    document = {"schema": 99, "config": encode(config)}
+    document = {"schema": 99, "config": encode(config), "lesson": ""}
     write_tree(tmp_path / "newer", {"reasoner": {}}, {"reasoner": document, "history": []})
     with pytest.raises(StoreError, match="has schema 99"):
         load(tmp_path / "newer")

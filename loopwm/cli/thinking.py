@@ -1,0 +1,282 @@
+"""`loopwm arc evaluate`, `solve`, `show`: a trained reasoner at work."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from loopwm.cli.screen import console, say
+from loopwm.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from loopwm.reason.answer import Noise
+    from loopwm.reason.arc import Arc
+    from loopwm.reason.lessons import Lesson
+    from loopwm.reason.model import Reasoner
+    from loopwm.reason.stop import Stop
+    from loopwm.study.puzzle import Story
+    from loopwm.study.results import Sheet
+
+Model = Annotated[Positional[Path], arg(metavar="MODEL")]
+
+
+@dataclass(frozen=True)
+class Thinking:
+    """Say how a reasoner is asked; none of it needs training anew.
+
+    Args:
+        steps: Most steps of thought; it may be more than training had.
+        stop: Stop early when the model is sure, when its answer stays unchanged for two steps, or
+            when its latent state has settled.
+        noise: Standard deviation of noise on the latents; the surest of --tries answers.
+        tries: Tries of each puzzle with noise.
+    """
+
+    steps: int = 16
+    stop: Literal["never", "sure", "unchanged", "settled"] = "never"
+    noise: float = 0.0
+    tries: int = 8
+
+    def rule(self) -> "Stop | None":
+        """Return the stop rule."""
+        from loopwm.reason.stop import Settled, Sure, Unchanged
+
+        rules = {"never": None, "sure": Sure(), "unchanged": Unchanged(), "settled": Settled()}
+        return rules[self.stop]
+
+    def disturbance(self) -> "Noise | None":
+        """Return the noise, None if there is none."""
+        from loopwm.reason.answer import Noise
+
+        return Noise(self.tries, self.noise) if self.noise else None
+
+
+@dataclass(frozen=True)
+class EvaluateArc:
+    """Measure how often a reasoner is right on the held-out puzzles of its lesson.
+
+    Of ARC, four numbers: the answer to the task as it is; the first and the first two answers by
+    vote over augmentations; all with strict and partial scores.
+
+    Examples:
+      loopwm arc evaluate runs/sudoku
+      loopwm arc evaluate runs/sudoku --steps 32 --stop sure
+      loopwm arc evaluate runs/sudoku --noise 0.3 --tries 16
+      loopwm arc evaluate runs/arc --augmentations 30 --tasks 100
+      loopwm arc evaluate runs/arc-1 runs/arc-2 --json four.json
+
+    Args:
+        models: Directories of reasoners of one lesson; of ARC, several are checkpoints that vote
+            together in the last number.
+        thinking: How it is asked.
+        augmentations: Of ARC: ways in which each task is asked.
+        tasks: Of ARC: evaluation tasks that are asked, the first ones; 0 asks all.
+        json: File to write all numbers to.
+    """
+
+    models: Annotated[
+        Positional[tuple[Path, ...]],
+        arg(metavar="MODEL [MODEL ...]", help_behavior_hint="(required)"),
+    ]
+    thinking: Annotated[Thinking, arg(name="")] = field(default_factory=Thinking)
+    augmentations: int = 10
+    tasks: int = 0
+    json: Annotated[Path | None, arg(metavar="FILE")] = None
+
+    def run(self) -> None:
+        """Evaluate, print, and write what was asked for."""
+        from loopwm.files import write_json
+        from loopwm.study.results import rich_table
+
+        sheets = self.sheets()
+        for name, sheet in sheets.items():
+            console().print(rich_table(replace(sheet, title=name)))
+        if self.json is not None:
+            write_json(self.json, {name: list(each.rows) for name, each in sheets.items()})
+            say(f"wrote {self.json}")
+
+    def sheets(self) -> "dict[str, Sheet]":
+        """Return the tables by name.
+
+        Raises:
+            ConfigError: If there is no model, or they were taught different lessons.
+        """
+        if not self.models:
+            raise ConfigError("evaluate needs a reasoner: loopwm arc evaluate MODEL")
+        thinking, (models, taught) = self.thinking, _alike(self.models)
+        rule, noise = thinking.rule(), thinking.disturbance()
+        from loopwm.reason.arc import Arc
+        from loopwm.study.reasoning import arc_sheet, puzzle_sheets
+
+        material = taught.make()
+        if isinstance(material.source, Arc):
+            numbers = (thinking.steps, self.augmentations, self.tasks)
+            sheet = arc_sheet(models, material.source, *numbers)
+            return {f"ARC, {sheet.title}": sheet}
+        return {
+            f"{place.name}, {sheet.title}": sheet
+            for place, model in zip(self.models, models, strict=True)
+            for sheet in puzzle_sheets(model, material.tests, thinking.steps, rule, noise)
+        }
+
+
+@dataclass(frozen=True)
+class SolveArc:
+    """Answer a puzzle given as text, or an ARC task by its name.
+
+    Empty cells of a sudoku are written as 0, a dot or an underscore; the other symbols are those
+    that `loopwm arc show` prints.
+
+    Examples:
+      loopwm arc solve runs/sudoku 1...,..3.,.4..,...2
+      loopwm arc solve runs/sudoku @puzzle.txt --stop sure
+      loopwm arc solve runs/arc 00576224
+
+    Args:
+        model: Directory of the reasoner.
+        puzzle: The puzzle, rows in order, commas between them where wanted; @FILE reads a file; of
+            ARC, the name of a task that the reasoner was shown.
+        thinking: How it is asked.
+    """
+
+    model: Model
+    puzzle: Annotated[Positional[str], arg(metavar="PUZZLE")]
+    thinking: Annotated[Thinking, arg(name="")] = field(default_factory=Thinking)
+
+    def run(self) -> None:
+        """Answer and print."""
+        rule, noise = self.thinking.rule(), self.thinking.disturbance()
+        import torch
+
+        from loopwm.reason.answer import solve
+
+        model, taught = known(self.model)
+        tokens, puzzle_id, _ = read_puzzle(taught, self.puzzle)
+        asked, ids = torch.tensor([tokens]), torch.tensor([puzzle_id])
+        answer = solve(model, asked, ids, steps=self.thinking.steps, stop=rule, noise=noise)
+        say(taught.look.write(answer.tokens[0].tolist()))
+        say(f"after {int(answer.steps[0])} steps; right with {float(answer.confidence[0]):.0%}")
+
+
+@dataclass(frozen=True)
+class ShowArc:
+    """Show a puzzle, the answer after each step, and how sure the reasoner is of it.
+
+    Examples:
+      loopwm arc show runs/sudoku
+      loopwm arc show runs/sudoku --index 3 --png figures/sudoku.png
+      loopwm arc show runs/sudoku --puzzle 1...,..3.,.4..,...2
+      loopwm arc show runs/arc --puzzle 00576224
+
+    Args:
+        model: Directory of the reasoner.
+        index: Which held-out puzzle; of ARC, which evaluation task.
+        puzzle: A puzzle as `loopwm arc solve` takes it, in place of a held-out one.
+        steps: Steps of thought.
+        png: File to draw into.
+    """
+
+    model: Model
+    index: int = 0
+    puzzle: Annotated[str | None, arg(metavar="PUZZLE", help_behavior_hint="")] = None
+    steps: int = 16
+    png: Annotated[Path | None, arg(metavar="FILE")] = None
+
+    def run(self) -> None:
+        """Print, and draw if asked to."""
+        from loopwm.files import write_file
+        from loopwm.study.canvas import png
+        from loopwm.study.puzzle import draw, panels
+
+        model, taught = known(self.model)
+        story = self.story(model, taught)
+        console().print(panels(story))
+        if self.png is not None:
+            write_file(self.png, png(draw(story)))
+            say(f"wrote {self.png}")
+
+    def story(self, model: "Reasoner", taught: "Lesson") -> "Story":
+        """Let the reasoner think about the puzzle that was asked for."""
+        from loopwm.study.puzzle import tell
+
+        if self.puzzle is not None:
+            tokens, puzzle_id, labels = read_puzzle(taught, self.puzzle)
+        else:
+            tokens, puzzle_id, labels = _held_out(taught, self.index)
+        return tell(
+            model, taught.look, tokens, puzzle_id=puzzle_id, steps=self.steps, labels=labels
+        )
+
+
+def known(place: Path) -> "tuple[Reasoner, Lesson]":
+    """Load a reasoner and what it was taught.
+
+    Raises:
+        ConfigError: If it was taught nothing that has a name here.
+    """
+    from loopwm.reason.lessons import lesson
+    from loopwm.reason.stored import load
+
+    model = load(place)
+    if not model.lesson:
+        raise ConfigError(
+            f"{place} does not say what its reasoner was taught; only what `loopwm arc train` or "
+            "`loopwm arc import` wrote does"
+        )
+    return model, lesson(model.lesson)
+
+
+def _alike(places: tuple[Path, ...]) -> "tuple[list[Reasoner], Lesson]":
+    found = [known(place) for place in places]
+    lessons = {model.lesson for model, _ in found}
+    if len(lessons) > 1:
+        raise ConfigError(f"the reasoners were taught different lessons: {sorted(lessons)}")
+    return [model for model, _ in found], found[0][1]
+
+
+def read_puzzle(taught: "Lesson", text: str) -> tuple[list[int], int, list[int] | None]:
+    """Return tokens, puzzle id and, where it is known, the right answer of a puzzle."""
+    if taught.is_arc:
+        arc = _arc(taught)
+        names = [task.name for task in arc.evaluation]
+        if text not in names:
+            raise DataError(f"there is no evaluation task {text!r}; the first is {names[0]!r}")
+        return _question(taught, arc, names.index(text))
+    if text.startswith("@"):
+        text = Path(text[1:]).read_text(encoding="utf-8")
+    return taught.look.read(text.replace(",", " "), taught.model.length), 0, None
+
+
+def _held_out(taught: "Lesson", index: int) -> tuple[list[int], int, list[int] | None]:
+    if taught.is_arc:
+        arc = _arc(taught)
+        _check_index(index, len(arc.evaluation))
+        return _question(taught, arc, index)
+    puzzles = next(iter(taught.make().tests.values()))
+    _check_index(index, len(puzzles))
+    return puzzles.tokens[index].tolist(), 0, puzzles.labels[index].tolist()
+
+
+def _arc(taught: "Lesson") -> "Arc":
+    from loopwm.reason.arc import Arc
+
+    source = taught.make().source
+    assert isinstance(source, Arc)
+    return source
+
+
+def _question(taught: "Lesson", arc: "Arc", index: int) -> tuple[list[int], int, list[int]]:
+    """Return the first test input of an evaluation task, as it is."""
+    from loopwm.reason.arc import Question
+    from loopwm.reason.grid import encode
+
+    tokens, ids = arc.ask([Question(index, 0, 0)])
+    answer = encode(arc.evaluation[index].test[0].output, taught.look.columns)
+    labels = [int(each) if each else -1 for each in answer]
+    return tokens[0].tolist(), int(ids[0]), labels
+
+
+def _check_index(index: int, count: int) -> None:
+    if not 0 <= index < count:
+        raise ConfigError(f"--index must be in [0, {count}), got {index}")

@@ -1,0 +1,120 @@
+"""What is reported of a reasoner: shares of right answers by step, and the four numbers of ARC."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from loopwm.reason.answer import Noise
+from loopwm.reason.arc import Arc
+from loopwm.reason.carry import PuzzleBatch
+from loopwm.reason.evaluate import Share, accuracy, exact, shares
+from loopwm.reason.model import Reasoner
+from loopwm.reason.poll import poll
+from loopwm.reason.stop import Stop
+from loopwm.reason.vote import report
+from loopwm.study.results import Column, Sheet
+
+
+def puzzle_sheets(
+    model: Reasoner,
+    tests: Mapping[str, PuzzleBatch],
+    steps: int = 16,
+    stop: Stop | None = None,
+    noise: Noise | None = None,
+) -> list[Sheet]:
+    """Make the tables of a reasoner's shares of right answers on held-out puzzles, in percent.
+
+    Args:
+        model: Who is asked.
+        tests: Held-out puzzles by name.
+        steps: Most steps.
+        stop: Rule by which puzzles leave earlier, in the first table.
+        noise: Tries with noise, in the first table.
+
+    Returns:
+        One table of the answers under these settings, one of the answers after each step without.
+    """
+    rows = []
+    for name, puzzles in tests.items():
+        score = accuracy(model, puzzles, steps=steps, stop=stop, noise=noise)
+        rows.append(
+            {
+                "puzzles": name,
+                "number": len(puzzles),
+                "exact": percent(score.exact),
+                "taken": percent(score.taken),
+                "agreed": percent(score.agreed),
+                "steps": score.steps,
+            }
+        )
+    columns = (
+        Column("puzzles"),
+        Column("number"),
+        Column("exact", "right, % [95% interval]"),
+        Column("taken", "taken for right, %"),
+        Column("agreed", "verdict true, %"),
+        Column("steps", "mean steps"),
+    )
+    return [Sheet("answers", columns, tuple(rows)), step_sheet(model, tests, steps)]
+
+
+def step_sheet(model: Reasoner, tests: Mapping[str, PuzzleBatch], steps: int) -> Sheet:
+    """Make the table of right answers, in percent, after 1, 2, 4 and so on steps of one model.
+
+    Args:
+        model: Who is asked.
+        tests: Held-out puzzles by name.
+        steps: Most steps.
+    """
+    shown = doublings(steps)
+    rows = []
+    for name, puzzles in tests.items():
+        found = shares(exact(model, puzzles, steps=steps))
+        rows.append({"puzzles": name, **{f"at_{k}": percent(found[k - 1]) for k in shown}})
+    columns = (Column("puzzles"), *(Column(f"at_{k}", f"{k} steps") for k in shown))
+    return Sheet("right after so many steps, % [95% interval]", columns, tuple(rows))
+
+
+def arc_sheet(
+    models: Sequence[Reasoner], arc: Arc, steps: int, augmentations: int, tasks: int = 0
+) -> Sheet:
+    """Make the table of the four numbers of ARC, in percent.
+
+    Args:
+        models: Checkpoints, the last of which the first three numbers are of.
+        arc: Where the questions are from.
+        steps: Steps of each answer.
+        augmentations: Ways in which each task is asked.
+        tasks: Evaluation tasks that are asked, the first ones; 0 asks all.
+    """
+    asked = arc.evaluation[: tasks or None]
+    questions = [each for each in arc.questions(augmentations) if each.task < len(asked)]
+    found = report(asked, [poll(model, arc, questions, steps=steps) for model in models])
+    scores = {
+        "single view, pass@1": found.single_pass1,
+        "voted, pass@1": found.voted_pass1,
+        "voted, pass@2": found.voted_pass2,
+        f"voted over {found.checkpoints} checkpoints, pass@2": found.ensembled_pass2,
+    }
+    rows = []
+    for name, score in scores.items():
+        row: dict[str, Any] = {"what": name}
+        for kind, value in (("strict", score.strict), ("partial", score.partial)):
+            interval = score.interval(kind == "strict")
+            row[kind] = [100 * float(each) for each in (value, interval.low, interval.high)]
+        rows.append(row)
+    columns = (
+        Column("what"),
+        Column("strict", "whole tasks, % [95% interval]"),
+        Column("partial", "test inputs, % [95% interval]"),
+    )
+    return Sheet(f"{len(asked)} tasks, {augmentations} views each", columns, tuple(rows))
+
+
+def doublings(steps: int) -> list[int]:
+    """Return 1, 2, 4 and so on, and at last `steps`."""
+    return sorted({*(2**k for k in range(steps.bit_length()) if 2**k <= steps), steps})
+
+
+def percent(share: Share) -> list[float]:
+    """Return a share and the ends of its interval in percent."""
+    return [100 * each for each in (share.value, *share.interval)]
