@@ -10,6 +10,7 @@ from torch import nn
 
 from loopwm.core import depth, grad
 from loopwm.core.config import Attend, Bounded, Contractive, PostNorm
+from loopwm.core.shared import stored_weights
 from loopwm.data.meta import DatasetMeta
 from loopwm.data.normalise import Statistics
 from loopwm.errors import ConfigError, StoreError
@@ -78,6 +79,11 @@ def save(model: WorldModel | Ensemble, path: Path) -> None:
     Raises:
         StoreError: If the file system fails; what was there before is kept.
     """
+    write_tree(path, *contents(model))
+
+
+def contents(model: WorldModel | Ensemble) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the arrays and the documents that `save` writes, by name."""
     members = model.members if isinstance(model, Ensemble) else [model]
     tensors, documents = {}, {}
     for index, member in enumerate(members):
@@ -98,7 +104,7 @@ def save(model: WorldModel | Ensemble, path: Path) -> None:
         "config": encode(first.config),
         "meta": first.meta.to_json(),
     }
-    write_tree(path, tensors, documents)
+    return tensors, documents
 
 
 def load(path: str | Path, *, config: ModelConfig | None = None) -> WorldModel | Ensemble:
@@ -142,9 +148,8 @@ def _load_member(
     path: str | Path,
 ) -> WorldModel:
     model = build(config, meta, statistics, seed=0)
-    weights = {k: torch.as_tensor(v) for k, v in tree.tensors(f"weights-{index}").items()}
     try:
-        model.load_state_dict(weights)
+        model.load_state_dict(stored_weights(tree, f"weights-{index}", "dynamics.core.cell"))
     except RuntimeError as error:
         raise StoreError(f"the weights in {path} do not fit its configuration: {error}") from error
     model.history = tree.documents[f"history-{index}"]
