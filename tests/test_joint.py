@@ -236,8 +236,9 @@ def test_a_run_goes_on_with_its_own_puzzles_and_weight_only(pendulum: Any, tmp_p
         fit(pendulum, puzzles(weight=2.0), WORLD, SETTINGS, run_dir=tmp_path)
 
 
+@pytest.mark.slow
 def test_training_serves_both_domains(pendulum: Any):
-    settings = replace(SETTINGS, updates=160, batch_size=16, validate_every=80, lr=1e-2)
+    settings = replace(SETTINGS, updates=160, batch_size=16, validate_every=20, lr=1e-2)
     found = fit(pendulum, puzzles(slots=32, valid=held_out()), WORLD, settings)
     checks = [each for each in found.world.history if "validation" in each]
     for each in checks:
