@@ -3,8 +3,9 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from loopwm.cli.choice import ModelChoice
 from loopwm.errors import ConfigError
-from loopwm.world.config import ModelConfig, WorldConfig
+from loopwm.world.config import WorldConfig
 
 if TYPE_CHECKING:
     from loopwm.joint import Puzzles
@@ -23,10 +24,11 @@ def puzzles_of(name: str, width: int | None, slots: int | None, weight: float) -
         ConfigError: If there is no such lesson, or a number is out of range.
         MissingExtra: If what makes the puzzles is not installed.
     """
-    from loopwm.joint import Puzzles, attending
     from loopwm.reason.lessons import lesson
 
     taught = lesson(name)
+    from loopwm.joint import Puzzles, attending
+
     config = taught.model
     if width is not None:
         room = config.prefix * width
@@ -44,16 +46,23 @@ def puzzles_of(name: str, width: int | None, slots: int | None, weight: float) -
     )
 
 
-def looped_only(config: ModelConfig, members: int) -> WorldConfig:
-    """Return the configuration if it is that of one looped model.
+def looped_only(choice: ModelChoice, members: int) -> WorldConfig:
+    """Return the configuration if it is that of one looped model whose cell is left open.
+
+    Args:
+        choice: The model.
+        members: Number of models.
 
     Raises:
         ConfigError: If it is not.
     """
+    config = choice.config()
     if not isinstance(config, WorldConfig):
         raise ConfigError(
             f"--with shares a looped core, and {type(config).__name__} has none: use --model looped"
         )
     if members > 1:
         raise ConfigError(f"--with trains one world model, got --members {members}")
+    if choice.cell is not None:
+        raise ConfigError("--with gives the world model the cell of the lesson: leave --cell out")
     return config

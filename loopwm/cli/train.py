@@ -10,6 +10,7 @@ from loopwm.cli.choice import ModelChoice
 from loopwm.cli.pair import looped_only, puzzles_of
 from loopwm.cli.screen import say
 from loopwm.cli.stored import load_dataset
+from loopwm.errors import ConfigError
 from loopwm.train.config import AdamW, FitConfig, Muon
 from loopwm.world.config import WorldConfig
 
@@ -63,8 +64,10 @@ class Train:
 
         # Before minutes are spent on reading the data.
         device_of(self.fit)
+        if self.with_ is None and (self.slots is not None or self.puzzle_weight != 1.0):
+            raise ConfigError("--slots and --puzzle-weight need --with LESSON")
         if self.with_ is not None:
-            self._run_with(self.with_, looped_only(config, self.members))
+            self._run_with(self.with_, looped_only(self.choice, self.members))
             return
         data = load_dataset(self.data)
         valid = None if self.valid is None else load_dataset(self.valid)
