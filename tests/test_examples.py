@@ -21,6 +21,7 @@ LAST_WORDS = {
     "minari_roundtrip": "episode      int64    equal",
     "own_environment": "planned in imagination",
     "partial_observation": "four stacked observations",
+    "solve_sudoku": "halting value by step",
     "train_hopper": "RMSE",
     "uncertainty": "wilder actions",
 }

@@ -110,7 +110,7 @@ class BenchArc:
 
     def run(self) -> None:
         """Measure and print."""
-        from loopwm.study.bench_arc import bench_arc
+        from loopwm.study.reasoner.bench import bench_arc
         from loopwm.study.results import rich_table
 
         sheet = bench_arc(self.preset, self.batch, self.repeats, compiled=self.compiled)

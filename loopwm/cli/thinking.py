@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from loopwm.reason.lessons import Lesson
     from loopwm.reason.model import Reasoner
     from loopwm.reason.stop import Stop
-    from loopwm.study.puzzle import Story
+    from loopwm.study.reasoner.story import Story
     from loopwm.study.results import Sheet
 
 Model = Annotated[Positional[Path], arg(metavar="MODEL")]
@@ -107,7 +107,7 @@ class EvaluateArc:
         thinking, (models, taught) = self.thinking, _alike(self.models)
         rule, noise = thinking.rule(), thinking.disturbance()
         from loopwm.reason.arc import Arc
-        from loopwm.study.reasoning import arc_sheet, puzzle_sheets
+        from loopwm.study.reasoner.tables import arc_sheet, puzzle_sheets
 
         material = taught.make()
         if isinstance(material.source, Arc):
@@ -155,7 +155,7 @@ class SolveArc:
         tokens, puzzle_id, _ = read_puzzle(taught, self.puzzle)
         asked, ids = torch.tensor([tokens]), torch.tensor([puzzle_id])
         answer = solve(model, asked, ids, steps=self.thinking.steps, stop=rule, noise=noise)
-        say(taught.look.write(answer.tokens[0].tolist()))
+        say(taught.look.write(taught.look.filled(tokens, answer.tokens[0].tolist())))
         say(f"after {int(answer.steps[0])} steps; right with {float(answer.confidence[0]):.0%}")
 
 
@@ -187,7 +187,7 @@ class ShowArc:
         """Print, and draw if asked to."""
         from loopwm.files import write_file
         from loopwm.study.canvas import png
-        from loopwm.study.puzzle import draw, panels
+        from loopwm.study.reasoner.story import draw, panels
 
         model, taught = known(self.model)
         story = self.story(model, taught)
@@ -198,7 +198,7 @@ class ShowArc:
 
     def story(self, model: "Reasoner", taught: "Lesson") -> "Story":
         """Let the reasoner think about the puzzle that was asked for."""
-        from loopwm.study.puzzle import tell
+        from loopwm.study.reasoner.story import tell
 
         if self.puzzle is not None:
             tokens, puzzle_id, labels = read_puzzle(taught, self.puzzle)

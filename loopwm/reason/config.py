@@ -33,7 +33,8 @@ class ReasonerConfig:
         width: Width D of the latents.
         cell: The refinement.
         cycles: Cycles T of a step; only the last one has a gradient.
-        inner: Refinements n of the thinking latent in each cycle.
+        inner: Refinements n of the thinking latent in each cycle; with 0 there is none, and the
+            answer is refined from the puzzle.
     """
 
     vocabulary: int
@@ -47,8 +48,10 @@ class ReasonerConfig:
     inner: int = 6
 
     def __post_init__(self) -> None:
-        for name in ("length", "puzzles", "prefix", "puzzle_width", "width", "cycles", "inner"):
+        for name in ("length", "puzzles", "prefix", "puzzle_width", "width", "cycles"):
             _at_least_one(name, getattr(self, name))
+        if self.inner < 0:
+            raise ConfigError(f"inner must not be negative, got {self.inner}")
         if self.vocabulary < 2:
             raise ConfigError(f"vocabulary must be at least 2, got {self.vocabulary}")
         if self.puzzle_width > self.prefix * self.width:

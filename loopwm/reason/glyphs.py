@@ -16,11 +16,13 @@ class Glyphs:
         symbols: The character of each token, all different.
         colours: The colour of each token's cell, "#rrggbb", as many as symbols.
         columns: Tokens of a line, at least 1.
+        blank: Token of the cells that are asked for; None where all are.
     """
 
     symbols: str
     colours: tuple[str, ...]
     columns: int
+    blank: int | None = None
 
     def __post_init__(self) -> None:
         if len(set(self.symbols)) != len(self.symbols):
@@ -38,6 +40,13 @@ class Glyphs:
         text = "".join(self.symbols[token] for token in tokens)
         lines = [text[k : k + self.columns] for k in range(0, len(text), self.columns)]
         return "\n".join(lines)
+
+    def filled(self, puzzle: Sequence[int], answer: Sequence[int]) -> list[int]:
+        """Return the answer with what the puzzle gives left as it is."""
+        if self.blank is None:
+            return list(answer)
+        pairs = zip(puzzle, answer, strict=True)
+        return [found if given == self.blank else given for given, found in pairs]
 
     def read(self, text: str, length: int) -> list[int]:
         """Return the tokens of a puzzle; white space counts for nothing, 0 and _ are empty cells.
@@ -69,7 +78,7 @@ def sudoku(digits: int, columns: int) -> Glyphs:
         columns: Cells of a row.
     """
     symbols = "-." + "".join(str(digit) for digit in range(1, digits + 1))
-    return Glyphs(symbols, (_HINT, _PAPER, *[_PAPER] * digits), columns)
+    return Glyphs(symbols, (_HINT, _PAPER, *[_PAPER] * digits), columns, blank=1)
 
 
 def maze(columns: int) -> Glyphs:
@@ -79,7 +88,16 @@ def maze(columns: int) -> Glyphs:
         columns: Cells of a row.
     """
     colours = (_HINT, _WALL, _PAPER, "#009E73", "#D55E00", "#56B4E9")
-    return Glyphs("-#.SGo", colours, columns)
+    return Glyphs("-#.SGo", colours, columns, blank=2)
+
+
+def region(columns: int) -> Glyphs:
+    """Return the look of regions to fill: padding, wall, open, filled.
+
+    Args:
+        columns: Cells of a row.
+    """
+    return Glyphs("-#.x", (_HINT, _WALL, _PAPER, "#56B4E9"), columns, blank=2)
 
 
 def arc(columns: int) -> Glyphs:

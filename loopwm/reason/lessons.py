@@ -67,6 +67,19 @@ def lesson(name: str) -> Lesson:
     return LESSONS[name]
 
 
+def _small_sudokus() -> Material:
+    from loopwm.reason.kinds import OneKind
+    from loopwm.reason.mixture import Mixture
+    from loopwm.seed import torch_rng
+
+    names = {"8 clues": 8, "6 clues": 6, "minimal": 0}
+    tests = {
+        name: OneKind("smaller", clues).sample(torch_rng(0, "lesson", name), HELD_OUT)
+        for name, clues in names.items()
+    }
+    return Material(Mixture([OneKind("larger", clues) for clues in names.values()]), tests)
+
+
 def _sudokus(digits: int, clues: tuple[int, ...]) -> Material:
     from loopwm.reason.mixture import Mixture
     from loopwm.reason.puzzles.shape import SUDOKU_SHAPES
@@ -74,10 +87,28 @@ def _sudokus(digits: int, clues: tuple[int, ...]) -> Material:
 
     streams = {each: SudokuStream(SUDOKU_SHAPES[digits], each) for each in clues}
     tests = {
-        f"{each} clues" if each else "minimal": stream.test(HELD_OUT).batch()
+        f"{each} clues" if each else "minimal": stream.test(HELD_OUT).batch
         for each, stream in streams.items()
     }
     return Material(Mixture(tuple(streams.values())), tests)
+
+
+def _mazes(side: int, least: int, long: int) -> Material:
+    from loopwm.reason.puzzles.maze import Mazes
+
+    source, harder = Mazes(side, least), Mazes(side, long)
+    tests = {"like training": source.test(HELD_OUT).batch}
+    tests[f"{long} steps or more"] = harder.test(HELD_OUT).batch
+    return Material(source, tests)
+
+
+def _regions(side: int, least: int, deep: int) -> Material:
+    from loopwm.reason.puzzles.region import Regions
+
+    source, harder = Regions(side, least), Regions(side, deep)
+    tests = {"like training": source.test(HELD_OUT).batch}
+    tests[f"{deep} steps or more"] = harder.test(HELD_OUT).batch
+    return Material(source, tests)
 
 
 def _arc(side: int, augmentations: int) -> Material:
@@ -100,10 +131,10 @@ _PUBLISHED_TRAINING = replace(
 
 LESSONS = {
     "sudoku-4x4": Lesson(
-        "Sudoku of 4 x 4: 8 clues, 6, and as few as can be. Minutes on one core.",
+        "Sudoku of 4 x 4: 8 clues, 6, and as few as can be; tested on solutions of another kind.",
         preset("sudoku-4x4"),
         glyphs.sudoku(4, 4),
-        partial(_sudokus, 4, (8, 6, 0)),
+        _small_sudokus,
         replace(TRAINING, updates=1_200),
         Halting(max_steps=8, rise=0.6),
     ),
@@ -121,6 +152,20 @@ LESSONS = {
         partial(_sudokus, 9, (0,)),
         _PUBLISHED_TRAINING,
         Halting(),
+    ),
+    "maze-11": Lesson(
+        "Mazes of 11 x 11, paths of 16 steps and more. Under an hour on one core.",
+        preset("maze-11"),
+        glyphs.maze(11),
+        partial(_mazes, 11, 16, 30),
+        replace(TRAINING, updates=4_000, batch_size=64),
+    ),
+    "region-10": Lesson(
+        "Enclosed regions of 10 x 10 to fill, 6 steps from the edge and more.",
+        preset("region-10"),
+        glyphs.region(10),
+        partial(_regions, 10, 6, 10),
+        replace(TRAINING, updates=4_000, batch_size=64),
     ),
     "arc-12": Lesson(
         "ARC-AGI-1, the tasks that fit on a canvas of 12 x 12.",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from loopwm.core.grad import GradientMode, LastK
 from loopwm.core.loop import LoopedCore
 from loopwm.core.post_norm import PostNormCell
-from loopwm.core.program import State, trm
+from loopwm.core.program import LOOPWM, State, trm
 from loopwm.errors import DataError
 from loopwm.reason.adapter import Adapter
 from loopwm.reason.config import ReasonerConfig
@@ -47,7 +47,7 @@ class Reasoner(nn.Module):
             torch.manual_seed(seed)
             self.adapter = Adapter(config)
             cell = PostNormCell(config.width, config.cell, config.tokens)
-            self.core = LoopedCore(cell, trm(config.inner))
+            self.core = LoopedCore(cell, trm(config.inner) if config.inner else LOOPWM)
             self.decode = nn.Linear(config.width, config.vocabulary, bias=False)
             self.judge = nn.Linear(config.width, 2)
             # Fixed, never trained: the same for every puzzle and place.
@@ -82,10 +82,10 @@ class Reasoner(nn.Module):
         nn.init.constant_(self.judge.bias, _NEVER_YET)
 
     def start(self, tokens: Int[Tensor, "B S"]) -> State:
-        """Return the latents, answer and thought, that the first step goes on from."""
+        """Return the latents, answer and, if there is one, thought, that the first step refines."""
         shape = (len(tokens), self.config.tokens, self.config.width)
         buffers = (self.get_buffer("start_answer"), self.get_buffer("start_thought"))
-        return tuple(buffer.expand(shape) for buffer in buffers)
+        return tuple(buffer.expand(shape) for buffer in buffers[: self.core.program.num_states])
 
     def step(
         self,

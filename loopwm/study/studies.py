@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from loopwm.files import write_file
@@ -45,13 +46,22 @@ def rerun(name: str, results: Path, options: Options = Options()) -> Study:
         ConfigError: If there is no study of that name; the message lists them, those of other
             packages too.
     """
-    recipe = find_recipe(name, RECIPES)
+    recipe = find_recipe(name, RECIPES | _of_reasoners())
     options = replace(options, figures=options.figures or results.parent / "figures")
     seeds, method, sheets = recipe.compute(options)
     source = provenance(f"loopwm results --rerun {name}", seeds)
     study = Study(name, recipe.title, recipe.question, method, sheets, source, recipe.order)
     save_study(study, results)
     return study
+
+
+def _of_reasoners() -> dict[str, Recipe]:
+    """Return the studies of the reasoner; none where it has been left out."""
+    if find_spec("loopwm.reason") is None:
+        return {}
+    from loopwm.study.reasoner.trainings import RECIPES as REASONERS
+
+    return REASONERS
 
 
 def _prediction(task: str, options: Options) -> Computed:

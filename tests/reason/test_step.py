@@ -170,7 +170,7 @@ def test_truncated_normals_have_the_deviation_that_is_asked_for():
     ("changes", "message"),
     [
         ({"vocabulary": 1}, "vocabulary must be at least 2, got 1"),
-        ({"inner": 0}, "inner must be at least 1, got 0"),
+        ({"inner": -1}, "inner must not be negative, got -1"),
         ({"puzzle_width": 17}, "puzzle_width=17 does not fit into prefix=2 .* choose prefix=3"),
     ],
 )
@@ -181,3 +181,14 @@ def test_sizes_that_cannot_be_are_refused(changes: dict, message: str):
 
 def test_every_preset_is_a_configuration():
     assert all(isinstance(config, ReasonerConfig) for config in PRESETS.values())
+
+
+def test_without_a_thinking_latent_the_blocks_refine_the_answer_from_the_puzzle(make, puzzles):
+    model = make(small("perceptron", inner=0, cycles=1))
+    tokens, _, ids = puzzles
+    (start,) = model.start(tokens)
+    (state,), logits, q_halt = model.step((start,), tokens, ids)
+    e, cell = model.adapter(tokens, ids), model.core.cell
+    torch.testing.assert_close(state, cell(start, cell.condition(e)))
+    torch.testing.assert_close(logits, model.answer((state,)))
+    assert q_halt.shape == (len(tokens),)

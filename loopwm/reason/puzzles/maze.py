@@ -33,7 +33,7 @@ class Mazes:
     whether it lies on that path.
 
     Args:
-        side: Rows, and columns, at least 3; corridors lie on every other one.
+        side: Rows, and columns, at least 5; corridors lie on every other one.
         least: Fewest steps from start to goal, at least 2.
         most: Most steps; None sets no limit.
     """
@@ -43,8 +43,8 @@ class Mazes:
     most: int | None = None
 
     def __post_init__(self) -> None:
-        if self.side < 3:
-            raise ConfigError(f"side must be at least 3, got {self.side}")
+        if self.side < 5:
+            raise ConfigError(f"side must be at least 5, got {self.side}")
         longest = 2 * (((self.side + 1) // 2) ** 2 - 1)
         if not 2 <= self.least <= (self.most or longest) <= longest:
             raise ConfigError(

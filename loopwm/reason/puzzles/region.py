@@ -30,7 +30,7 @@ class Regions:
     spreading from the edge by one cell in each, reaches all that it can.
 
     Args:
-        side: Rows, and columns, at least 3.
+        side: Rows, and columns, at least 5.
         least: Fewest steps, not negative.
         most: Most steps; None sets no limit.
     """
@@ -40,8 +40,8 @@ class Regions:
     most: int | None = None
 
     def __post_init__(self) -> None:
-        if self.side < 3:
-            raise ConfigError(f"side must be at least 3, got {self.side}")
+        if self.side < 5:
+            raise ConfigError(f"side must be at least 5, got {self.side}")
         if not 0 <= self.least <= (self.most if self.most is not None else self.length):
             raise ConfigError(
                 f"least must be in [0, {self.length}] and at most most={self.most}, got "
@@ -89,7 +89,10 @@ class Regions:
 
         def attempt(
             rows: int,
-        ) -> tuple[tuple[Bool[ndarray, "N ..."], ...], Bool[ndarray, " N"]]:
+        ) -> tuple[
+            tuple[Bool[ndarray, "N S"], Bool[ndarray, "N S"], Int[ndarray, " N"]],
+            Bool[ndarray, " N"],
+        ]:
             draws = torch.rand(rows, self.length + 1, generator=generator).numpy()
             share = _FEWEST_WALLS + (_MOST_WALLS - _FEWEST_WALLS) * draws[:, :1]
             walls = draws[:, 1:] < share

@@ -201,7 +201,14 @@ def candidates(grid: ndarray, digits: int) -> ndarray:
 @numba.njit(cache=True, nogil=True)
 @no_type_check
 def rate(grid: ndarray, tables: Tables, state: ndarray, orders: int) -> float:
-    """Return the mean number of wrong guesses over random orders of guessing."""
+    """Return the mean number of wrong guesses over random orders of guessing.
+
+    Args:
+        grid: A puzzle with one solution, 0 where empty.
+        tables: See the module.
+        state: State of the random numbers.
+        orders: How many.
+    """
     out, total = np.empty(len(grid), np.int32), 0
     start = candidates(grid, tables[1].shape[1])
     for _ in range(orders):
@@ -221,7 +228,15 @@ def solved(cand: ndarray, grid: ndarray) -> None:
 @numba.njit(cache=True, nogil=True)
 @no_type_check
 def rate_all(grids: ndarray, tables: Tables, states: ndarray, orders: int, out: ndarray) -> None:
-    """Rate each of the grids [N, S] by its state [N, 1]; see `rate`."""
+    """Rate many puzzles; see `rate`.
+
+    Args:
+        grids: The puzzles [N, S].
+        tables: See the module.
+        states: A state of random numbers for each [N, 1].
+        orders: Orders over which ratings are averaged.
+        out: Receives the ratings [N].
+    """
     for row in range(len(grids)):
         out[row] = rate(grids[row], tables, states[row], orders)
 
@@ -231,7 +246,16 @@ def rate_all(grids: ndarray, tables: Tables, states: ndarray, orders: int, out: 
 def solve_all(
     grids: ndarray, tables: Tables, states: ndarray, limit: int, counts: ndarray, out: ndarray
 ) -> None:
-    """Count the solutions of each of the grids [N, S] up to a limit, and write the last."""
+    """Count the solutions of many puzzles.
+
+    Args:
+        grids: The puzzles [N, S].
+        tables: See the module.
+        states: A state of random numbers for each [N, 1].
+        limit: Solutions after which to stop.
+        counts: Receives the number of solutions found [N].
+        out: Receives the solution found last [N, S], where there is one.
+    """
     cand = np.empty(grids.shape[1], np.int32)
     for row in range(len(grids)):
         start = candidates(grids[row], tables[1].shape[1])

@@ -7,7 +7,9 @@ from numpy import ndarray
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
-def held_out(keys: Int[ndarray, "N S"], one_in: int = 10) -> Bool[ndarray, " N"]:
+def held_out(
+    keys: Int[ndarray, "N S"] | Bool[ndarray, "N S"], one_in: int = 10
+) -> Bool[ndarray, " N"]:
     """Return which puzzles are for testing, about one in `one_in`, the same for equal keys.
 
     Args:

@@ -27,7 +27,7 @@ ORDERS = 32
 
 # Fewest clues with which a solution can be the only one (for 9 x 9: arXiv 1201.0749).
 _FEWEST = {4: 4, 6: 8, 9: 17}
-_FRUITLESS = 50
+_FRUITLESS = 30
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,7 +112,7 @@ def generate(
     found: list[tuple[ndarray, ndarray, float]] = []
     fruitless = 0
     with ThreadPoolExecutor(workers) as pool:
-        for states in _states(seed, part, min(max(count, 64), 1024)):
+        for states in _states(seed, part, min(max(count, 16), 1024)):
             before = len(found)
             jobs = [
                 pool.submit(make_sudokus, each, shape, clues, least, ORDERS, part)

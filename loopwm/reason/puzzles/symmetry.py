@@ -32,7 +32,8 @@ def canonical(
         The forms of the solutions and of the puzzles.
     """
     n = shape.digits
-    grids, masks = solutions.reshape(-1, n, n), (clues.reshape(-1, n, n) > 0).astype(np.int8)
+    grids = np.ascontiguousarray(solutions).reshape(-1, n, n)
+    masks = (np.ascontiguousarray(clues).reshape(-1, n, n) > 0).astype(np.int8)
     best, bits = np.full_like(grids, n + 1), np.ones_like(masks)
     _canonical_all(grids, masks, _column_orders(shape), shape.box_rows, best, bits)
     if shape.box_rows == shape.box_columns:

@@ -106,7 +106,9 @@ def panels(story: Story) -> Group:
         title = f"step {step}: {story.confidence[step - 1]:.0%}"
         boxes.append(Panel.fit(text, title=title))
     if story.labels is not None:
-        boxes.append(Panel.fit(_text(story.glyphs, _filled(story.labels)), title="right answer"))
+        boxes.append(
+            Panel.fit(_text(story.glyphs, _right(story, story.labels)), title="right answer")
+        )
     line = "halting value by step: " + " ".join(f"{each:.2f}" for each in story.confidence)
     parts = [Columns(examples)] if examples else []
     return Group(*parts, Columns(boxes), Text(line))
@@ -124,7 +126,7 @@ def draw(story: Story) -> "Figure":
         grids[:0] = [("example", pair[0], False), ("becomes", pair[1], False)]
     grids += [(f"step {k}", _shown(story, story.answers[k - 1]), True) for k in frames]
     if story.labels is not None:
-        grids.append(("right answer", _filled(story.labels), False))
+        grids.append(("right answer", _right(story, story.labels), False))
     columns = min(5, len(grids))
     rows = -(-len(grids) // columns)
     figure = make_figure(1.8 * columns, 2.0 * rows + 1.8)
@@ -184,14 +186,15 @@ def _text(glyphs: Glyphs, tokens: Sequence[int], wrong: set[int] = frozenset()) 
 
 
 def _shown(story: Story, answer: Sequence[int]) -> list[int]:
-    """Return an answer as it is shown: what is not asked for is left blank, as padding."""
-    if story.labels is None:
-        return list(answer)
-    return [a if label >= 0 else 0 for a, label in zip(answer, story.labels, strict=True)]
+    """Return an answer as it is shown: with what is given, and blank where nothing is asked."""
+    filled = story.glyphs.filled(story.puzzle, answer)
+    if story.labels is None or story.glyphs.blank is not None:
+        return filled
+    return [a if label >= 0 else 0 for a, label in zip(filled, story.labels, strict=True)]
 
 
-def _filled(labels: Sequence[int]) -> list[int]:
-    return [max(0, label) for label in labels]
+def _right(story: Story, labels: Sequence[int]) -> list[int]:
+    return _shown(story, [max(0, label) for label in labels])
 
 
 def _wrong(tokens: Sequence[int], labels: Sequence[int] | None) -> set[int]:

@@ -13,7 +13,7 @@ from loopwm.reason.loss import step_loss
 from loopwm.reason.model import Reasoner
 from loopwm.reason.presets import preset
 from loopwm.study.memory import MIB, saved_bytes
-from loopwm.study.plain_trm import plain_loss
+from loopwm.study.reasoner.plain import plain_loss
 from loopwm.study.results import Column, Sheet
 from loopwm.study.timing import Contestant, Timing, matmul, race, single_thread
 
