@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from loopwm.core.config import Attend, PostNorm
+from loopwm.seed import torch_rng
 from loopwm.stats import bootstrap
 from loopwm.study.cells import run_cells
 from loopwm.study.comparison import Group, error_ratio, group_cells, over_seeds, spread
@@ -29,23 +30,23 @@ ARMS = {
 }
 SEEDS = (0, 1, 2)
 CORE = PostNorm(Attend(heads=4, theta=1e4), multiple=32)
-WIDTH, TEST = 64, 1_000
+WIDTH, CLUES, TEST = 64, 8, 1_000
 SHOWN = (1, 2, 4, 8)  # steps of thought
 STEPS = SHOWN[-1]
 
 _METHOD = (
-    "A world model of Hopper and a reasoner of 4 x 4 sudokus with 8 clues. Joint: one cell, the "
-    "same tensors in both loops; every update takes a batch of each and steps by the gradient of "
+    "A world model of Hopper and a reasoner of 4 x 4 sudokus. Joint: one cell, the same "
+    "tensors in both loops; every update takes a batch of each and steps by the gradient of "
     "the sum of both losses. Alone: the same model, updates, batches, optimiser and schedule, with "
     "a cell of its own. So each domain is seen as often in both; what differs is the sharing, and "
     "that two cells hold twice as many weights.",
     "The cell is TRM's: two blocks of attention and gated layers with normalised sums. The world "
-    "model's state is one token, which attends to its own value alone; queries and keys, a sixth "
-    "of the cell, serve the reasoner only. Shares are of all parameters but the tables of tokens "
+    "model's state is one token, which attends to its own value alone; queries and keys, 15% of "
+    "the cell, serve the reasoner only. Shares are of all parameters but the tables of tokens "
     "and puzzles.",
-    f"Puzzles: {TEST:,} held-out ones, of solution grids that no symmetry leads to from those of "
-    f"training; an answer counts if every cell is right. Sharing is called a gain or a loss where "
-    "the whole interval and every seed say so.",
+    f"Puzzles have {CLUES} clues. Tested are {TEST:,} whose solutions no symmetry leads to from "
+    "those of training; an answer counts if every cell is right. Sharing is called a gain or a "
+    "loss where the whole interval and every seed say so.",
 )
 
 
@@ -161,10 +162,9 @@ def sudokus(cell: JointCell) -> tuple["Puzzles", "PuzzleBatch"]:
     """Return the puzzles of training, and those of the test."""
     from loopwm.joint import Puzzles
     from loopwm.reason.config import Halting, ReasonerConfig
-    from loopwm.reason.puzzles.shape import SUDOKU_SHAPES
-    from loopwm.reason.puzzles.sudoku_source import SudokuStream
+    from loopwm.reason.kinds import OneKind
 
-    source = SudokuStream(SUDOKU_SHAPES[4], clues=8)
+    source = OneKind("larger", CLUES)
     config = ReasonerConfig(
         source.vocabulary,
         source.length,
@@ -176,7 +176,8 @@ def sudokus(cell: JointCell) -> tuple["Puzzles", "PuzzleBatch"]:
         inner=1,
     )
     halting = Halting(max_steps=STEPS, rise=0.6)
-    return Puzzles(source, config, halting, cell.slots), source.test(TEST).batch
+    tested = OneKind("smaller", CLUES).sample(torch_rng(0, "joint", "test"), TEST)
+    return Puzzles(source, config, halting, cell.slots), tested
 
 
 def sheets(found: Mapping[str, Mapping[str, Any]]) -> list[Sheet]:
