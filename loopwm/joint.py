@@ -81,7 +81,7 @@ class Puzzles:
 class Pair(nn.Module):
     """Hold a world model and a reasoner whose loops run the same cell, one object in both.
 
-    Neither copying the pair, nor loading weights into it, nor moving it makes two of that object.
+    No copy of the pair, no loading of weights and no move makes two of that object.
 
     Args:
         world: The world model; its own cell is given up for the reasoner's.
@@ -109,9 +109,7 @@ class Pair(nn.Module):
     @property
     def cell(self) -> nn.Module:
         """Return the shared cell."""
-        cell = self.reasoner.core.cell
-        assert isinstance(cell, nn.Module)
-        return cell
+        return self.reasoner.core.get_submodule("cell")
 
     def shares(self) -> dict[str, float]:
         """Return the share of each model's weights that is the cell's, by the model's name.
@@ -227,11 +225,10 @@ def both(world: Course[WorldModel], puzzles: Course[Reasoner], weight: float = 1
     Raises:
         ConfigError: If the models cannot share a core; see `Pair`.
     """
-    model, lessons = world.module, puzzles.module
-    reasoner: Any = lessons.reasoner
-    assert isinstance(model, WorldModel)
-    pair = Pair(model, reasoner)
-    # What the slots hold beside the reasoner goes from one update to the next, too.
+    model: Any = world.module
+    lessons: Any = puzzles.module
+    pair = Pair(model, lessons.reasoner)
+    # Not the pair: what the slots hold goes from one update to the next, too.
     module = nn.ModuleDict({_WORLD: model, _PUZZLES: lessons})
 
     def sample(generator: torch.Generator, size: int) -> tuple[Any, Any]:
@@ -241,10 +238,10 @@ def both(world: Course[WorldModel], puzzles: Course[Reasoner], weight: float = 1
         module: nn.Module, batch: tuple[Any, Any], update: int, generator: torch.Generator
     ) -> tuple[Tensor, Metrics]:
         assert isinstance(module, nn.ModuleDict)
-        first, seen = world.loss(module[_WORLD], batch[0], update, generator)
-        second, told = puzzles.loss(module[_PUZZLES], batch[1], update, generator)
+        first, more = world.loss(module[_WORLD], batch[0], update, generator)
+        second, rest = puzzles.loss(module[_PUZZLES], batch[1], update, generator)
         parts: Metrics = {"world_loss": first.detach(), "puzzle_loss": second.detach()}
-        return first + weight * second, parts | seen | told
+        return first + weight * second, parts | more | rest
 
     def validate(module: nn.Module) -> dict[str, float]:
         assert isinstance(module, nn.ModuleDict)
