@@ -41,6 +41,8 @@ class Demo:
 class Bench:
     """Measure how fast models imagine on one CPU thread, beside the simulator and the machine.
 
+    `loopwm bench arc` measures the reasoner's training.
+
     Examples:
       loopwm bench
       loopwm bench --no-compiled --no-growth --repeats 3

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from loopwm.cli.asked import held_out, read_puzzle
 from loopwm.cli.screen import console, say
-from loopwm.errors import ConfigError, DataError
+from loopwm.errors import ConfigError
 
 if TYPE_CHECKING:
     from loopwm.reason.answer import Noise
-    from loopwm.reason.arc import Arc
     from loopwm.reason.lessons import Lesson
     from loopwm.reason.model import Reasoner
     from loopwm.reason.stop import Stop
@@ -152,10 +152,10 @@ class SolveArc:
         from loopwm.reason.answer import solve
 
         model, taught = known(self.model)
-        tokens, puzzle_id, _ = read_puzzle(taught, self.puzzle)
-        asked, ids = torch.tensor([tokens]), torch.tensor([puzzle_id])
-        answer = solve(model, asked, ids, steps=self.thinking.steps, stop=rule, noise=noise)
-        say(taught.look.write(taught.look.filled(tokens, answer.tokens[0].tolist())))
+        asked = read_puzzle(taught, self.puzzle)
+        tokens, ids = torch.tensor([asked.tokens]), torch.tensor([asked.puzzle_id])
+        answer = solve(model, tokens, ids, steps=self.thinking.steps, stop=rule, noise=noise)
+        say(taught.look.write(taught.look.filled(asked.tokens, answer.tokens[0].tolist())))
         say(f"after {int(answer.steps[0])} steps; right with {float(answer.confidence[0]):.0%}")
 
 
@@ -201,12 +201,18 @@ class ShowArc:
         from loopwm.study.reasoner.story import tell
 
         if self.puzzle is not None:
-            tokens, puzzle_id, labels = read_puzzle(taught, self.puzzle)
+            asked = read_puzzle(taught, self.puzzle)
         else:
-            tokens, puzzle_id, labels = _held_out(taught, self.index)
-        return tell(
-            model, taught.look, tokens, puzzle_id=puzzle_id, steps=self.steps, labels=labels
+            asked = held_out(taught, self.index)
+        story = tell(
+            model,
+            taught.look,
+            asked.tokens,
+            puzzle_id=asked.puzzle_id,
+            steps=self.steps,
+            labels=asked.labels,
         )
+        return replace(story, examples=asked.examples)
 
 
 def known(place: Path) -> "tuple[Reasoner, Lesson]":
@@ -233,50 +239,3 @@ def _alike(places: tuple[Path, ...]) -> "tuple[list[Reasoner], Lesson]":
     if len(lessons) > 1:
         raise ConfigError(f"the reasoners were taught different lessons: {sorted(lessons)}")
     return [model for model, _ in found], found[0][1]
-
-
-def read_puzzle(taught: "Lesson", text: str) -> tuple[list[int], int, list[int] | None]:
-    """Return tokens, puzzle id and, where it is known, the right answer of a puzzle."""
-    if taught.is_arc:
-        arc = _arc(taught)
-        names = [task.name for task in arc.evaluation]
-        if text not in names:
-            raise DataError(f"there is no evaluation task {text!r}; the first is {names[0]!r}")
-        return _question(taught, arc, names.index(text))
-    if text.startswith("@"):
-        text = Path(text[1:]).read_text(encoding="utf-8")
-    return taught.look.read(text.replace(",", " "), taught.model.length), 0, None
-
-
-def _held_out(taught: "Lesson", index: int) -> tuple[list[int], int, list[int] | None]:
-    if taught.is_arc:
-        arc = _arc(taught)
-        _check_index(index, len(arc.evaluation))
-        return _question(taught, arc, index)
-    puzzles = next(iter(taught.make().tests.values()))
-    _check_index(index, len(puzzles))
-    return puzzles.tokens[index].tolist(), 0, puzzles.labels[index].tolist()
-
-
-def _arc(taught: "Lesson") -> "Arc":
-    from loopwm.reason.arc import Arc
-
-    source = taught.make().source
-    assert isinstance(source, Arc)
-    return source
-
-
-def _question(taught: "Lesson", arc: "Arc", index: int) -> tuple[list[int], int, list[int]]:
-    """Return the first test input of an evaluation task, as it is."""
-    from loopwm.reason.arc import Question
-    from loopwm.reason.grid import encode
-
-    tokens, ids = arc.ask([Question(index, 0, 0)])
-    answer = encode(arc.evaluation[index].test[0].output, taught.look.columns)
-    labels = [int(each) if each else -1 for each in answer]
-    return tokens[0].tolist(), int(ids[0]), labels
-
-
-def _check_index(index: int, count: int) -> None:
-    if not 0 <= index < count:
-        raise ConfigError(f"--index must be in [0, {count}), got {index}")

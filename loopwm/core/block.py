@@ -81,8 +81,8 @@ class Attention(nn.Module):
         if x.shape[1] == 1:
             # A single token attends to itself alone: its value is all that there is to mix.
             return self.leave(F.linear(x, self.enter.weight[-x.shape[2] :]))
-        mixed = self.enter(x).unflatten(-1, (3 * self.heads, -1)).transpose(1, 2)
-        pairs, v = mixed.split([2 * self.heads, self.heads], dim=1)
+        parts = self.enter(x).unflatten(-1, (3 * self.heads, -1)).transpose(1, 2)
+        pairs, v = parts.split([2 * self.heads, self.heads], dim=1)
         if rotation is not None:
             pairs = rotate(pairs, rotation)
         q, k = pairs.chunk(2, dim=1)

@@ -36,6 +36,10 @@ def rotate(x: Float[Tensor, "B H L C"], rotation: Rotation) -> Float[Tensor, "B 
         rotation: What `rotation_of` returned for these tokens.
     """
     cos, sin = rotation
+    if torch.compiler.is_compiling():
+        first, second = x.chunk(2, dim=-1)
+        turned = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+        return turned.to(x.dtype)
     if torch.is_grad_enabled() and x.requires_grad:
         return _Turn.apply(x, cos, sin)  # type: ignore[no-any-return]
     return _turned(x, cos, sin)

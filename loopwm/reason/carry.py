@@ -29,6 +29,16 @@ class PuzzleBatch:
         """Return the number of puzzles B."""
         return len(self.tokens)
 
+    def rows(self, rows: slice | Int[Tensor, " R"]) -> "PuzzleBatch":
+        """Return some of the puzzles.
+
+        Args:
+            rows: Which ones, in this order.
+        """
+        return PuzzleBatch(
+            tokens=self.tokens[rows], labels=self.labels[rows], puzzle_ids=self.puzzle_ids[rows]
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Carry:

@@ -97,7 +97,7 @@ def course(
     def draw(generator: torch.Generator, count: int) -> PuzzleBatch:
         free = module.free
         # None asks a source for nothing: a batch without rows has the shape of the slots.
-        batch = source.sample(generator, free) if free else _none_of(module.carry.batch)
+        batch = source.sample(generator, free) if free else module.carry.batch.rows(slice(0))
         return on_device(batch, device)
 
     def loss(
@@ -183,12 +183,6 @@ def _start(config: ReasonerConfig, seed: int, init: Reasoner | None) -> Reasoner
         raise ConfigError(f"init has other sizes: {init.config}, and config asks for {config}")
     model.load_state_dict(init.state_dict())
     return model
-
-
-def _none_of(batch: PuzzleBatch) -> PuzzleBatch:
-    return PuzzleBatch(
-        tokens=batch.tokens[:0], labels=batch.labels[:0], puzzle_ids=batch.puzzle_ids[:0]
-    )
 
 
 def _described(source: PuzzleSource) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class OneKind:
         while missing:
             made = self._stream.sample(generator, 2 * missing)
             rows = torch.from_numpy(self._wanted(made)).nonzero().squeeze(1)[:missing]
-            parts.append(_rows(made, rows))
+            parts.append(made.rows(rows))
             missing -= len(rows)
         return PuzzleBatch(
             tokens=torch.cat([part.tokens for part in parts]),
@@ -79,9 +79,3 @@ class OneKind:
         forms, _ = canonical(solutions, solutions, _SHAPE)
         example, _ = canonical(_EXAMPLE, _EXAMPLE, _SHAPE)
         return (forms == example).all(1) == (self.kind == "smaller")
-
-
-def _rows(batch: PuzzleBatch, rows: torch.Tensor) -> PuzzleBatch:
-    return PuzzleBatch(
-        tokens=batch.tokens[rows], labels=batch.labels[rows], puzzle_ids=batch.puzzle_ids[rows]
-    )

@@ -153,12 +153,12 @@ LESSONS = {
         _PUBLISHED_TRAINING,
         Halting(),
     ),
-    "maze-11": Lesson(
-        "Mazes of 11 x 11, paths of 16 steps and more. Under an hour on one core.",
-        preset("maze-11"),
-        glyphs.maze(11),
-        partial(_mazes, 11, 16, 30),
-        replace(TRAINING, updates=4_000, batch_size=64),
+    "maze-9": Lesson(
+        "Mazes of 9 x 9, paths of 10 steps and more. Under an hour on one core.",
+        preset("maze-9"),
+        glyphs.maze(9),
+        partial(_mazes, 9, 10, 24),
+        replace(TRAINING, updates=3_000, batch_size=64),
     ),
     "region-10": Lesson(
         "Enclosed regions of 10 x 10 to fill, 6 steps from the edge and more.",

@@ -54,8 +54,8 @@ def _canvas(side: int) -> ReasonerConfig:
 SMALL = {
     "sudoku-4x4": small(6, 16),
     "sudoku-6x6": small(8, 36, width=96, inner=2),
-    "maze-11": small(6, 121),
-    "region-10": small(4, 100),
+    "maze-9": small(6, 81, inner=4),
+    "region-10": small(4, 100, inner=4),
     "arc-12": _canvas(12),
     "arc-16": _canvas(16),
 }

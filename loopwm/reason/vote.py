@@ -72,10 +72,11 @@ class Tally:
         if not answers:
             raise DataError(f"no votes on task {task!r}, input {text(question)}: was it asked?")
 
-        def rank(answer: str) -> tuple[int, float, str]:
+        def rank(answer: str) -> tuple[int, int, str]:
             votes, confidence = answers[answer]
-            # The text makes the order of ties the same everywhere.
-            return -votes, -confidence / votes, answer
+            # Of as many votes, the larger sum has the larger mean. The text makes the order of
+            # ties the same everywhere.
+            return -votes, -confidence, answer
 
         return sorted(answers, key=rank)
 

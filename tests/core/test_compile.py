@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from loopwm.core.cell import BoundedCell
-from loopwm.core.config import Attend, Bounded, PostNorm
+from loopwm.core.config import Attend, Bounded, MixTokens, PostNorm
+from loopwm.core.grad import LastK
 from loopwm.core.loop import LoopedCore
 from loopwm.core.post_norm import PostNormCell
 from loopwm.core.program import trm
@@ -57,4 +58,19 @@ def test_compiled_training_has_the_gradients_of_eager():
     compiled = torch.compile(core, backend="aot_eager")
     ours = torch.autograd.grad(compiled((h,), e, 3).state[0].square().sum(), leaves)
     for a, b in zip(ours, eager, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("mixer", [Attend(2, theta=1e4), MixTokens()], ids=["places", "perceptron"])
+def test_a_compiled_cell_of_blocks_has_the_gradients_of_eager(mixer):
+    config = PostNorm(mixer, multiple=16)
+    cells = [PostNormCell(16, config, tokens=3) for _ in range(2)]
+    cells[1].load_state_dict(cells[0].state_dict())
+    cells[1].compile(backend="aot_eager")
+    z, e = (torch.randn(8, 3, 16), torch.randn(8, 3, 16)), torch.randn(8, 3, 16)
+    found = []
+    for cell in cells:
+        out = LoopedCore(cell, trm(2))(z, e, 2, grad=LastK(1))
+        found.append(torch.autograd.grad(out.state[0].square().sum(), list(cell.parameters())))
+    for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)

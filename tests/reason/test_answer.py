@@ -115,6 +115,7 @@ def test_the_surest_try_is_the_one_of_all_tries_written_out(model: Reasoner, tok
     rows = tokens.repeat_interleave(3, 0)
     state = model.start(rows)
     keep = torch.tensor([0.0, 1.0, 1.0]).repeat(len(tokens))[:, None, None]
+    logits = q_halt = torch.empty(0)
     with torch.no_grad():
         for _ in range(steps):
             drawn = [torch.randn(s.shape, generator=source) for s in state]

@@ -110,3 +110,16 @@ def test_with_one_step_every_puzzle_leaves_after_it():
 def test_rules_that_cannot_be_are_refused(settings: dict, message: str):
     with pytest.raises(ConfigError, match=message):
         Halting(**settings)
+
+
+def test_rows_of_a_batch_keep_what_belongs_together():
+    whole = PuzzleBatch(
+        tokens=torch.arange(12).view(4, 3),
+        labels=torch.arange(12).view(4, 3) + 100,
+        puzzle_ids=torch.arange(4),
+    )
+    some = whole.rows(torch.tensor([2, 0]))
+    assert some.tokens.tolist() == [[6, 7, 8], [0, 1, 2]]
+    assert some.labels.tolist() == [[106, 107, 108], [100, 101, 102]]
+    assert some.puzzle_ids.tolist() == [2, 0]
+    assert len(whole.rows(slice(0))) == 0

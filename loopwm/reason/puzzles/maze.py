@@ -46,7 +46,7 @@ class Mazes:
         if self.side < 5:
             raise ConfigError(f"side must be at least 5, got {self.side}")
         longest = 2 * (((self.side + 1) // 2) ** 2 - 1)
-        if not 2 <= self.least <= (self.most or longest) <= longest:
+        if not 2 <= self.least <= (longest if self.most is None else self.most) <= longest:
             raise ConfigError(
                 f"steps from least={self.least} to most={self.most} must be in [2, {longest}], "
                 f"which is what side={self.side} has room for"
@@ -89,7 +89,7 @@ class Mazes:
         return self._make(torch_rng(seed, "maze", "test"), count, test=True)
 
     def _make(self, generator: torch.Generator, count: int, test: bool) -> Graded:
-        most = self.most or self.length
+        most = self.length if self.most is None else self.most
 
         def attempt(
             rows: int,

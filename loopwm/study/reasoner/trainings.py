@@ -11,6 +11,7 @@ import torch
 
 from loopwm.core.count import matmul_flops, parameters
 from loopwm.reason.carry import PuzzleBatch
+from loopwm.reason.config import ReasonerConfig
 from loopwm.reason.evaluate import exact
 from loopwm.reason.fit import fit
 from loopwm.reason.lessons import Lesson, lesson
@@ -33,8 +34,9 @@ _METHOD = (
     "Right is an answer with every cell right; held-out puzzles, mean over seeds [lowest, highest] "
     "in percent. Every model is asked for up to 16 steps, those trained on one step too.",
     "`looped` spends up to the lesson's most steps on a puzzle, doubling from 1 in the course of "
-    "training. `one pass` has the same parameters and sees each puzzle for one step: it is trained "
-    "for as many updates, and so on more puzzles. `untied` is a stack of different blocks, as many "
+    "training. `one pass` has the same parameters, applies them once to think and once to answer, "
+    "and sees each puzzle for one step: it is trained for as many updates, and so on more puzzles. "
+    "`untied` is a stack of different blocks, as many "
     "as a step of the looped model applies, trained like the one pass.",
     "FLOPs are those of matrix products of one step of thought on one puzzle, forward alone; CPU "
     "seconds those of training on one thread of a shared machine, validation included.",
@@ -73,12 +75,13 @@ class ReasonerCell:
         if self.arm == "looped":
             return taught
         taught = replace(taught, halting=replace(taught.halting, max_steps=1))
-        return taught if self.arm == "once" else replace(taught, model=_untied(taught))
+        if self.arm == "once":
+            return replace(taught, model=replace(taught.model, cycles=1, inner=1))
+        return replace(taught, model=_untied(taught.model))
 
 
-def _untied(taught: Lesson) -> Any:
+def _untied(model: ReasonerConfig) -> ReasonerConfig:
     """Return a stack of as many blocks as a step of the looped model applies."""
-    model = taught.model
     blocks = model.cell.layers * model.cycles * (model.inner + 1)
     return replace(model, cell=replace(model.cell, layers=blocks), cycles=1, inner=0)
 
@@ -210,9 +213,9 @@ RECIPES = {
         partial(study, "sudoku-4x4", ("looped", "once"), 1_200),
     ),
     "arc-depth": Recipe(
-        "A puzzle that needs depth: enclosed regions",
+        "A puzzle that needs depth: mazes",
         "Does recursion reach what one pass of the same weights does not?",
         61,
-        partial(study, "region-10", tuple(ARMS), 4_000),
+        partial(study, "maze-9", tuple(ARMS), 3_000),
     ),
 }

@@ -93,6 +93,8 @@ def test_paths_for_which_there_is_no_room_are_refused():
         Mazes(5, 18)
     with pytest.raises(ConfigError, match="least=9 to most=8"):
         Mazes(9, 9, 8)
+    with pytest.raises(ConfigError, match="most=0"):
+        Mazes(9, most=0)
     # Not every length is possible: corridors lie on every other cell.
     with pytest.raises(DataError, match="7 to 7 steps"):
         Mazes(9, 7, 7).sample(torch.Generator().manual_seed(0), 1)
