@@ -16,6 +16,7 @@ from loopwm.cli import main
 from loopwm.cli.choice import ModelChoice, Refinement
 from loopwm.cli.train import Train
 from loopwm.cli.usage import COMMANDS, parse
+from loopwm.core.config import Bounded, Contractive, PostNorm
 from loopwm.core.depth import Fixed, Poisson
 from loopwm.core.halt import Fixed as FixedHalt
 from loopwm.core.halt import OutputDelta
@@ -113,6 +114,18 @@ def test_every_example_of_the_help_is_a_command(name: str):
         ("compare a.toml --workers 0", "must be above 0"),
         ("compare nowhere.toml", "there is no file nowhere.toml"),
         ("train d --out r --model mlp --fixed-depth", "--fixed-depth does not apply to --model"),
+        ("train d --out r --with chess", r"there is no lesson 'chess'; choose one of sudoku-4x4"),
+        ("train d --out r --with arc --model mlp", "--with shares a looped core, and MLP has none"),
+        (
+            "train d --out r --with arc --members 2",
+            "--with trains one world model, got --members 2",
+        ),
+        ("train d --out r --with arc --cell bounded", "--with gives the world model the cell of"),
+        (
+            "train d --out r --with arc-12 --width 20",
+            "twice the heads.*width=20.*valid width is 16",
+        ),
+        ("train d --out r --slots 8", "--slots and --puzzle-weight need --with LESSON"),
         ("train d --out r", r"there is no dataset d; make one: loopwm collect"),
         ("evaluate m", "needs a model and a dataset"),
         ("evaluate m d", "there is no model m; train one"),
@@ -256,6 +269,9 @@ def test_an_episode_that_is_not_there_is_a_mistake(folder: Path, tmp_path: Path,
         ("--model once", WorldConfig(depth=Fixed(1))),
         ("--width 96 --depth 4", WorldConfig(width=96, depth=Poisson(4))),
         ("--depth 4 --fixed-depth", WorldConfig(depth=Fixed(4))),
+        ("--cell contractive", WorldConfig(cell=Contractive())),
+        ("--cell post-norm", WorldConfig(cell=PostNorm(None, multiple=8))),
+        ("--model untied --cell bounded", Untied(cell=Bounded())),
         ("--no-carry --frames 4", WorldConfig(carry=False, frames=4)),
         ("--model mlp --depth 3 --head gaussian", MLP(depth=3, head=Gaussian())),
         ("--model untied --depth 6", Untied(blocks=6)),
@@ -273,6 +289,21 @@ def test_options_become_the_configuration_of_the_model(words: str, expected: obj
 def test_options_of_other_models_are_refused(model):
     with pytest.raises(ValueError, match=f"does not apply to --model {model}"):
         ModelChoice(model=model, fixed_depth=True).config()
+
+
+@pytest.mark.slow
+def test_a_world_model_and_a_reasoner_are_trained_together_and_evaluated_apart(
+    folder: Path, tmp_path: Path, capsys
+):
+    out = tmp_path / "both"
+    words = ("--updates", "3", "--batch-size", "8", "--slots", "8", "--width", "32")
+    run("train", folder / "data", "--out", out, "--with", "sudoku-4x4", *words)
+    shown = capsys.readouterr().out
+    assert re.search(r"one core, \d+% of the world model and \d+% of the reasoner", shown)
+    run("evaluate", out, folder / "data", "--horizons", "1", "--max-windows", "20")
+    assert "copy last" in capsys.readouterr().out
+    run("arc", "evaluate", out, "--steps", "2")
+    assert "8 clues" in capsys.readouterr().out
 
 
 def test_muon_keeps_the_settings_of_adamw():

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import arg
 
+from loopwm.core.config import Bounded, Contractive, PostNorm
 from loopwm.core.depth import Fixed, Poisson
 from loopwm.core.halt import Fixed as FixedHalt
 from loopwm.core.halt import OutputDelta
@@ -18,7 +19,14 @@ _OWN = "(default: the model's own)"
 Integer = Annotated[int | None, arg(metavar="INT", help_behavior_hint=_OWN)]
 Number = Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint=_OWN)]
 ModelName = Literal["looped", "once", "mlp", "untied", "gru", "rssm"]
+CellName = Literal["bounded", "contractive", "post-norm"]
 
+# One token has nothing to mix.
+_CELLS = {
+    "bounded": Bounded(),
+    "contractive": Contractive(),
+    "post-norm": PostNorm(mixer=None, multiple=8),
+}
 _CONFIGS: dict[str, type[Any]] = {
     "looped": WorldConfig,
     "once": WorldConfig,
@@ -39,6 +47,8 @@ class ModelChoice:
         model: The looped model; the same cell applied "once"; a plain "mlp"; an "untied" stack of
             cells; a "gru"; or an "rssm".
         width: Width of the latent state, or of the MLP's layers.
+        cell: What the loop repeats: "bounded", the default; "contractive", which proves a rate; or
+            "post-norm", the blocks of reasoners.
         depth: Mean iterations in training (looped), hidden layers (mlp) or cells (untied).
         fixed_depth: Train the looped model at exactly --depth iterations, not at random ones.
         head: Predict the mean, or a Gaussian with a spread that is calibrated on held-out data.
@@ -50,6 +60,9 @@ class ModelChoice:
 
     model: ModelName = "looped"
     width: Integer = None
+    cell: Annotated[
+        CellName | None, arg(metavar="{bounded,contractive,post-norm}", help_behavior_hint=_OWN)
+    ] = None
     depth: Integer = None
     fixed_depth: bool = False
     head: Literal["mean", "gaussian"] = "mean"
@@ -71,6 +84,7 @@ class ModelChoice:
         known = {each.name for each in fields(kind)}
         values = {"head": Gaussian() if self.head == "gaussian" else Mean()} | self._depth()
         given = {"width": self.width, "feedback": self.feedback, "frames": self.frames}
+        given["cell"] = None if self.cell is None else _CELLS[self.cell]
         for name, value in (given | {"carry": False if self.no_carry else None}).items():
             if value is not None:
                 self._refuse("no-carry" if name == "carry" else name, name in known)

@@ -7,9 +7,12 @@ from typing import Annotated
 from tyro.conf import AvoidSubcommands, Positional, arg
 
 from loopwm.cli.choice import ModelChoice
+from loopwm.cli.pair import looped_only, puzzles_of
 from loopwm.cli.screen import say
 from loopwm.cli.stored import load_dataset
+from loopwm.errors import ConfigError
 from loopwm.train.config import AdamW, FitConfig, Muon
+from loopwm.world.config import WorldConfig
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,10 @@ class Train:
       loopwm train data/hopper --out runs/mlp --model mlp --width 200 --depth 4
       loopwm train data/hopper --out runs/once --model once
       loopwm train data/hopper --out runs/five --members 5 --head gaussian --updates 10000
+      loopwm train data/hopper --out runs/both --with sudoku-4x4
+
+    With a lesson of `loopwm arc list`, a reasoner is trained on it at the same time, and both use
+    one core's weights; --out then holds both, for `loopwm evaluate` and for `loopwm arc evaluate`.
 
     Args:
         data: Dataset: a directory, or minari:ID.
@@ -32,6 +39,10 @@ class Train:
         members: Number of models; two or more make an ensemble.
         valid: Dataset for validation; by default 5% of the episodes of DATA.
         muon: Train matrices with Muon, all else with AdamW.
+        with_: Lesson that a reasoner is taught by the same core, such as arc or sudoku-4x4; width
+            and cell are those of the lesson, unless --width says otherwise.
+        slots: Puzzles in flight, with --with.
+        puzzle_weight: Weight of the reasoner's loss, with --with.
         fit: How to train.
     """
 
@@ -41,6 +52,9 @@ class Train:
     members: int = 1
     valid: Annotated[str | None, arg(metavar="DATA")] = None
     muon: bool = False
+    with_: Annotated[str | None, arg(name="with", metavar="LESSON")] = None
+    slots: Annotated[int | None, arg(help_behavior_hint="(default: the lesson's own)")] = None
+    puzzle_weight: float = 1.0
     fit: Annotated[AvoidSubcommands[FitConfig], arg(name="")] = FitConfig()
 
     def run(self) -> None:
@@ -50,6 +64,11 @@ class Train:
 
         # Before minutes are spent on reading the data.
         device_of(self.fit)
+        if self.with_ is None and (self.slots is not None or self.puzzle_weight != 1.0):
+            raise ConfigError("--slots and --puzzle-weight need --with LESSON")
+        if self.with_ is not None:
+            self._run_with(self.with_, looped_only(self.choice, self.members))
+            return
         data = load_dataset(self.data)
         valid = None if self.valid is None else load_dataset(self.valid)
         from loopwm.world.fit import fit
@@ -63,6 +82,26 @@ class Train:
         say(
             f"{type(config).__name__}, {model.num_parameters:,} parameters: {error}"
             f"{self.fit.updates:,} updates\nsaved in {self.out}"
+        )
+
+    def _run_with(self, lesson: str, config: WorldConfig) -> None:
+        puzzles = puzzles_of(lesson, self.choice.width, self.slots, self.puzzle_weight)
+        data = load_dataset(self.data)
+        valid = None if self.valid is None else load_dataset(self.valid)
+        from loopwm.joint import fit, world_of
+
+        world = world_of(puzzles.config, config)
+        pair = fit(data, puzzles, world, self.fit_config(), run_dir=self.out, valid=valid)
+        pair.reasoner.lesson = lesson
+        pair.save(self.out)
+        checks = [each for each in pair.world.history if "validation" in each]
+        last = checks[-1] if checks else {}
+        names = {"world_validation": "error of the world", "puzzles_validation": "wrong answers"}
+        found = [f"{what} {last[name]:.4g}" for name, what in names.items() if last.get(name)]
+        shares = [f"{share:.0%} of the {name}" for name, share in pair.shares().items()]
+        say(
+            f"one core, {' and '.join(shares)}: {', '.join([*found, f'{self.fit.updates:,}'])} "
+            f"updates\nsaved in {self.out}"
         )
 
     def fit_config(self) -> FitConfig:

@@ -50,7 +50,7 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         """Transform each token by itself."""
-        return self.leave(gated(self.enter(x)))
+        return self.leave(gated(self.enter(x), once=self.training))
 
 
 class Attention(nn.Module):
@@ -78,6 +78,9 @@ class Attention(nn.Module):
         self, x: Float[Tensor, "B L D"], rotation: Rotation | None = None
     ) -> Float[Tensor, "B L D"]:
         """Let every token attend to all tokens of its row, turned by their places if asked to."""
+        if x.shape[1] == 1:
+            # A single token attends to itself alone: its value is all that there is to mix.
+            return self.leave(F.linear(x, self.enter.weight[-x.shape[2] :]))
         parts = self.enter(x).unflatten(-1, (3 * self.heads, -1)).transpose(1, 2)
         pairs, v = parts.split([2 * self.heads, self.heads], dim=1)
         if rotation is not None:
@@ -126,4 +129,4 @@ class Block(nn.Module):
     def _add(self, x: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
         if self.norm == "pre":
             return x + sublayer(normed(x, self.eps))
-        return normed_sum(x, sublayer(x), self.eps)
+        return normed_sum(x, sublayer(x), self.eps, once=self.training)

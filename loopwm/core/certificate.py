@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 _POWER_STEPS = 30
 
@@ -16,7 +17,10 @@ class Bounds(Protocol):
     """Be a cell whose states are proven to stay within a bound."""
 
     def proven_bound(self, injection: float, start: Tensor) -> float:
-        """Bound the norm of a token, from a bound on its injection's and the state [D] at first."""
+        """Bound the norm of a token, from a bound on its injection's and the state [D] at first.
+
+        Where the injection's is infinite, it is finite only if it holds whatever the injection.
+        """
         ...
 
 
@@ -92,22 +96,23 @@ def certify(
 
     Args:
         cell: The refinement that is repeated.
-        injection: Bound on the norm of the injection of a token, or None if it has none.
+        injection: Bound on the norm of the injection of a token, or None if none is known.
         start: State that the loop starts from, or was started from before it was carried on.
         assumptions: What the bound on the injection takes for granted.
     """
     rate = cell.proven_rate() if isinstance(cell, Contracts) else None
-    bound, slack = None, None
-    if isinstance(cell, Bounds) and injection is not None:
-        bound = cell.proven_bound(injection, start)
+    bound, slack, taken = None, None, ["exact arithmetic"]
     dtype = next(cell.parameters()).dtype
-    taken = ["exact arithmetic"]
     if rate is not None:
         taken.append("the input stays the same over the iterations of an environment step")
+    if isinstance(cell, Bounds):
+        # Some cells need no bound on the injection.
+        bound = cell.proven_bound(math.inf, start)
+        if not math.isfinite(bound):
+            bound = None if injection is None else cell.proven_bound(injection, start)
+            taken += () if bound is None else assumptions
     if isinstance(cell, Contracts) and bound is not None and injection is not None:
         slack = cell.proven_slack(bound, injection, torch.finfo(dtype).eps / 2)
-    if bound is not None:
-        taken += assumptions
     name = str(dtype).removeprefix("torch.")
     return Certificate(type(cell).__name__, rate, bound, name, slack, tuple(taken))
 
@@ -132,7 +137,8 @@ def local_gain(
     run: Any = cell
     training = cell.training
     cell.eval()
-    with torch.enable_grad():
+    # Fused attention has no second derivative.
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         at = h.detach().requires_grad_()
         conditioning = tuple(part.detach() for part in run.condition(e))
         out = run(at, conditioning, tuple(part.detach() for part in run.constrain()))

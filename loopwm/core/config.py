@@ -62,9 +62,6 @@ class Contractive:
             raise ConfigError(f"Contractive.expand must be above 0, got {self.expand}")
 
 
-CellConfig = Bounded | Contractive
-
-
 @dataclass(frozen=True)
 class Attend:
     """Choose self-attention, without mask, to mix the tokens of a row.
@@ -121,3 +118,23 @@ class PostNorm:
         """Return the hidden width of a gated layer over `width` channels or tokens."""
         # A gated layer has three matrices where a plain one has two.
         return self.multiple * math.ceil(round(self.expand * width * 2 / 3) / self.multiple)
+
+    def check_width(self, width: int) -> None:
+        """Refuse a width that the attention's heads do not divide, evenly for rotary places.
+
+        Raises:
+            ConfigError: If they do not.
+        """
+        if not isinstance(self.mixer, Attend):
+            return
+        heads, rotary = self.mixer.heads, self.mixer.theta is not None
+        parts = 2 * heads if rotary else heads
+        if width % parts:
+            why = "twice the heads for rotary places" if rotary else "the heads"
+            raise ConfigError(
+                f"width must be a multiple of {why}, got width={width}, heads={heads}; "
+                f"nearest valid width is {parts * max(1, round(width / parts))}"
+            )
+
+
+CellConfig = Bounded | Contractive | PostNorm

@@ -18,7 +18,8 @@ class PostNormCell(nn.Module):
     Args:
         width: Width D of the state.
         config: The blocks.
-        tokens: Number of tokens L; what knows places or mixes tokens by a perceptron needs it.
+        tokens: Number of tokens L; what mixes them by a perceptron takes exactly so many, what
+            knows their places at most so many, counted from the first.
     """
 
     num_conditions = 1
@@ -29,12 +30,8 @@ class PostNormCell(nn.Module):
         self.tokens = tokens
         mixer = config.mixer
         self.theta = mixer.theta if isinstance(mixer, Attend) else None
-        if isinstance(mixer, Attend) and width % (2 * mixer.heads) and self.theta is not None:
-            raise ConfigError(
-                f"width must be a multiple of twice the heads for rotary places, got width={width}"
-                f", heads={mixer.heads}"
-            )
-        self.fixed = self.theta is not None or isinstance(mixer, MixTokens)
+        config.check_width(width)
+        self.fixed = isinstance(mixer, MixTokens)
         self.blocks = nn.ModuleList(_block(width, config, tokens) for _ in range(config.layers))
 
     def condition(self, e: Float[Tensor, "B L D"]) -> Conditioning:
@@ -63,12 +60,15 @@ class PostNormCell(nn.Module):
         """Refine h once.
 
         Raises:
-            ConfigError: If the cell is made for another number of tokens.
+            ConfigError: If the cell is made for other numbers of tokens.
         """
-        if self.fixed and h.shape[1] != self.tokens:
-            raise ConfigError(f"the cell is made for {self.tokens} tokens, got {h.shape[1]}")
+        tokens = h.shape[1]
+        if self.fixed and tokens != self.tokens:
+            raise ConfigError(f"the cell is made for {self.tokens} tokens, got {tokens}")
+        if self.theta is not None and tokens > self.tokens:
+            raise ConfigError(f"the cell knows {self.tokens} places, got {tokens} tokens")
         cos_and_sin = weights or self.constrain()
-        rotation = (cos_and_sin[0], cos_and_sin[1]) if cos_and_sin else None
+        rotation = (cos_and_sin[0][:tokens], cos_and_sin[1][:tokens]) if cos_and_sin else None
         h = h + conditioning[0]
         for block in self.blocks:
             h = block(h, rotation)

@@ -5,7 +5,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 Rotation = tuple[Float[Tensor, "L E"], Float[Tensor, "L E"]]
 
@@ -55,11 +54,10 @@ class _Turn(torch.autograd.Function):
         return _turned(x, cos, sin)
 
     @staticmethod
-    @once_differentiable
-    # The decorator's types take the context by position only, torch's own base class also by name.
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         cos, sin = ctx.saved_tensors
-        return _turned(grad, cos, -sin), None, None
+        # By `rotate`, so that the gradient can be differentiated once more.
+        return rotate(grad, (cos, -sin)), None, None
 
 
 def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

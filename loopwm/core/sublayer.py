@@ -14,22 +14,23 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 
-def gated(both: Float[Tensor, "*B E"]) -> Float[Tensor, "*B F"]:
+def gated(both: Float[Tensor, "*B E"], once: bool = True) -> Float[Tensor, "*B F"]:
     """Return `silu(gate) * value` of a gate and a value that lie side by side (arXiv 2002.05202).
 
     Args:
         both: Gate, then value, of the same width F; E is twice that.
+        once: Whether the gradient will not be differentiated itself.
     """
     gate, value = both.chunk(2, dim=-1)
     if torch.compiler.is_compiling():
         return F.silu(gate) * value
     if torch.is_grad_enabled() and both.requires_grad:
-        return _Gated.apply(both)  # type: ignore[no-any-return]
+        return _Gated.apply(both) if once else F.silu(gate) * value  # type: ignore[no-any-return]
     return F.silu(gate).mul_(value)
 
 
 def normed_sum(
-    x: Float[Tensor, "*B D"], y: Float[Tensor, "*B D"], eps: float
+    x: Float[Tensor, "*B D"], y: Float[Tensor, "*B D"], eps: float, once: bool = True
 ) -> Float[Tensor, "*B D"]:
     """Return the sum of two vectors over the root of its mean square, with the type of the sum.
 
@@ -37,10 +38,13 @@ def normed_sum(
         x: One term.
         y: The other.
         eps: Mean square below which the result shrinks.
+        once: Whether the gradient will not be differentiated itself.
     """
     if torch.compiler.is_compiling():
         return normed(x + y, eps)
     if torch.is_grad_enabled() and (x.requires_grad or y.requires_grad):
+        if not once:
+            return normed(x + y, eps)
         return _NormedSum.apply(x, y, eps)[0]  # type: ignore[no-any-return]
     return _normed(x + y, eps)[0]
 

@@ -17,7 +17,9 @@ from loopwm.reason.source import PuzzleSource
 from loopwm.reason.stored import encode
 from loopwm.reason.supervise import DeepSupervision
 from loopwm.train.config import FitConfig
-from loopwm.train.fit import Metrics, device_of, run
+from loopwm.train.course import Course
+from loopwm.train.fit import Metrics, device_of
+from loopwm.train.history import History
 from loopwm.train.log import Sink
 
 
@@ -58,6 +60,33 @@ def fit(
         NumericalError: If training meets NaN again and again.
     """
     fit_config = fit_config or TRAINING
+    taken = course(source, config, fit_config, halting=halting, valid=valid, init=init)
+    return taken.take(fit_config, run_dir, sinks)
+
+
+def course(
+    source: PuzzleSource,
+    config: ReasonerConfig,
+    fit_config: FitConfig,
+    *,
+    halting: Halting = Halting(rise=0.5),
+    valid: PuzzleBatch | None = None,
+    init: Reasoner | None = None,
+) -> Course[Reasoner]:
+    """Return what it takes to train a reasoner; the arguments are those of `fit`.
+
+    Args:
+        source: Draws puzzles for training.
+        config: Sizes.
+        fit_config: How it will be trained: updates, slots, seed and device are used here.
+        halting: When a puzzle leaves its slot.
+        valid: Held-out puzzles; None validates nothing.
+        init: Reasoner whose weights training starts from.
+
+    Raises:
+        ConfigError: If `init` has other sizes.
+        DataError: If the source or the held-out puzzles do not fit the sizes.
+    """
     _check_source(source, config)
     if valid is not None:
         check_puzzles(valid, config)
@@ -82,19 +111,19 @@ def fit(
         right = exact(module.reasoner, held_out, steps=halting.max_steps)[-1]
         return 1 - float(right.float().mean())
 
-    history = run(
-        module,
-        loss,
-        draw,
-        fit_config,
-        run_dir=run_dir,
+    def finish(history: History) -> Reasoner:
+        model = module.reasoner.requires_grad_(False).eval()
+        model.history = list(history.records)
+        return model
+
+    return Course(
+        module=module,
+        loss=loss,
+        sampler=draw,
+        finish=finish,
         validate=None if valid is None else validate,
         documents={"model": encode(config), "halting": asdict(halting), **_described(source)},
-        sinks=sinks,
     )
-    model = module.reasoner.requires_grad_(False).eval()
-    model.history = list(history.records)
-    return model
 
 
 def on_device(batch: PuzzleBatch, device: torch.device) -> PuzzleBatch:

@@ -4,9 +4,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from loopwm.core.config import Attend, MixTokens, PostNorm
+from loopwm.core.shared import stored_weights
 from loopwm.errors import ConfigError, StoreError
 from loopwm.files import read_tree, write_tree
 from loopwm.reason.config import ReasonerConfig
@@ -26,9 +25,14 @@ def save(model: Reasoner, path: str | Path) -> None:
     Raises:
         StoreError: If the file system fails; what was there before is kept.
     """
+    write_tree(Path(path), *contents(model))
+
+
+def contents(model: Reasoner) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the arrays and the documents that `save` writes, by name."""
     weights = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
     document = {"schema": SCHEMA, "config": encode(model.config), "lesson": model.lesson}
-    write_tree(Path(path), {"reasoner": weights}, {"reasoner": document, "history": model.history})
+    return {"reasoner": weights}, {"reasoner": document, "history": model.history}
 
 
 def load(path: str | Path) -> Reasoner:
@@ -58,9 +62,8 @@ def load(path: str | Path) -> Reasoner:
             "it needs another version of loopwm"
         )
     model = Reasoner(decode(document["config"], str(path)))
-    weights = {name: torch.as_tensor(each) for name, each in tree.tensors("reasoner").items()}
     try:
-        model.load_state_dict(weights)
+        model.load_state_dict(stored_weights(tree, "reasoner", "core.cell"))
     except RuntimeError as error:
         raise StoreError(f"the weights in {path} do not fit its configuration: {error}") from error
     model.history, model.lesson = tree.documents["history"], document["lesson"]

@@ -23,6 +23,7 @@ from loopwm.study.comparison import (
 from loopwm.study.efficiency import Cell
 from loopwm.study.flows import flow
 from loopwm.study.gradients import gradients
+from loopwm.study.joint import joint
 from loopwm.study.loops import dial, halting
 from loopwm.study.plan import Plan, run_plan
 from loopwm.study.plans import planning
@@ -278,6 +279,12 @@ RECIPES = {
     ),
     "collection": Recipe(
         "Speed of collection", "How fast is real experience gathered?", 41, _collection
+    ),
+    "joint": Recipe(
+        "One core for both domains",
+        "Can a world model and a reasoner share a core, and what does either gain or lose by it?",
+        60,
+        partial(joint, "Hopper-v5"),
     ),
     "certificates": Recipe(
         "What holds for any number of iterations",

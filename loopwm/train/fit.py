@@ -33,6 +33,8 @@ Metrics = dict[str, float | Tensor]
 LossFn = Callable[[nn.Module, Any, int, torch.Generator], tuple[Tensor, Metrics]]
 # (generator on the CPU, batch size) -> batch on the module's device.
 Sampler = Callable[[torch.Generator, int], Any]
+# (module) -> a number, lower is better; or numbers by name, of which "validation" is that one.
+Validate = Callable[[nn.Module], float | dict[str, float]]
 
 
 def run(
@@ -42,7 +44,7 @@ def run(
     config: FitConfig,
     *,
     run_dir: Path | str | None = None,
-    validate: Callable[[nn.Module], float] | None = None,
+    validate: Validate | None = None,
     documents: dict[str, Any] | None = None,
     sinks: Sequence[Sink] = (),
 ) -> History:
@@ -61,7 +63,8 @@ def run(
         sampler: Draws a batch of the given size.
         config: How to train.
         run_dir: Where checkpoints and `metrics.jsonl` go; None writes nothing.
-        validate: Measures the module, lower is better; it sees the averaged weights.
+        validate: Measures the module, lower is better; it sees the averaged weights. What it
+            measures beside "validation" is recorded too.
         documents: JSON values that a continuation must share beside `config`, by name.
         sinks: Where else the records go; each is closed at the end.
 
@@ -122,7 +125,7 @@ class _Loop:
     config: FitConfig
     loss: LossFn
     sampler: Sampler
-    validate: Callable[[nn.Module], float] | None
+    validate: Validate | None
     log: Log
     stop: StopRequest
     screen: Display
@@ -193,13 +196,15 @@ class _Loop:
             }
         )
 
-    def _validate(self, validate: Callable[[nn.Module], float]) -> None:
+    def _validate(self, validate: Validate) -> None:
         state = self.training
         state.module.eval()
         with state.average.applied() if state.average else nullcontext(), torch.no_grad():
-            value = float(validate(state.module))
+            found = validate(state.module)
         state.module.train()
-        self.log.write({"update": state.update, "validation": finite_or_none(value)})
+        named = found if isinstance(found, dict) else {"validation": found}
+        numbers = {name: finite_or_none(float(value)) for name, value in named.items()}
+        self.log.write({"update": state.update, **numbers})
 
 
 def _begin(module: nn.Module, config: FitConfig, device: torch.device) -> Training:

@@ -1,6 +1,7 @@
 """The unlooped counterparts, with the same inputs, heads and verbs as the looped model."""
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -8,10 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from loopwm.core.block import init_linear, rms_norm
-from loopwm.core.cell import BoundedCell
-from loopwm.core.contractive import ContractiveCell
 from loopwm.core.make import make_cell
-from loopwm.core.stack import StackedBounded, per_row
+from loopwm.core.stack import per_row
 from loopwm.world.config import GRU, MLP, Untied
 from loopwm.world.dynamics import Advance, Carry, Run
 
@@ -76,14 +75,15 @@ class UntiedDynamics(nn.Module):
 
     def forward(self, carry: Carry, x: Float[Tensor, "B X"], run: Run) -> Advance:
         """Refine the carried state once by each block."""
-        h = carry[0] if self.carries else per_row(self.origin, x.shape[0])
-        e = self.enter(x)
+        h = (carry[0] if self.carries else per_row(self.origin, x.shape[0])).unsqueeze(1)
+        e = self.enter(x).unsqueeze(1)
         if self.recall is not None:
             e = e + self.recall(rms_norm(h))
-        for cell in self.cells:
-            assert isinstance(cell, BoundedCell | ContractiveCell | StackedBounded)
+        cells: Any = self.cells
+        for cell in cells:
             h = cell(h, cell.condition(e))
-        return Advance.single((h,) if self.carries else (), h, len(self.cells))
+        feature = h.squeeze(1)
+        return Advance.single((feature,) if self.carries else (), feature, len(self.cells))
 
 
 class GRUDynamics(nn.Module):

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from loopwm.core import depth, grad
-from loopwm.core.config import Bounded, Contractive
+from loopwm.core.config import Attend, Bounded, Contractive, PostNorm
+from loopwm.core.shared import stored_weights
 from loopwm.data.meta import DatasetMeta
 from loopwm.data.normalise import Statistics
 from loopwm.errors import ConfigError, StoreError
@@ -39,7 +40,7 @@ _TYPES = {
             *(WorldConfig, MLP, Untied, GRU, RSSM),
             *(configs.Mean, configs.Gaussian, configs.Objective),
         ),
-        "core": (Bounded, Contractive),
+        "core": (Bounded, Contractive, PostNorm, Attend),
         "depth": (depth.Fixed, depth.Uniform, depth.Poisson, depth.Flow),
         "grad": (grad.Full, grad.Checkpointed, grad.LastK, grad.Phantom, grad.Implicit),
     }.items()
@@ -86,6 +87,11 @@ def save(model: WorldModel | Ensemble, path: Path) -> None:
     Raises:
         StoreError: If the file system fails; what was there before is kept.
     """
+    write_tree(path, *contents(model))
+
+
+def contents(model: WorldModel | Ensemble) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the arrays and the documents that `save` writes, by name."""
     members = model.members if isinstance(model, Ensemble) else [model]
     tensors, documents = {}, {}
     for index, member in enumerate(members):
@@ -106,7 +112,7 @@ def save(model: WorldModel | Ensemble, path: Path) -> None:
         "config": encode(first.config),
         "meta": first.meta.to_json(),
     }
-    write_tree(path, tensors, documents)
+    return tensors, documents
 
 
 def load(path: str | Path, *, config: ModelConfig | None = None) -> WorldModel | Ensemble:
@@ -150,9 +156,8 @@ def _load_member(
     path: str | Path,
 ) -> WorldModel:
     model = build(config, meta, statistics, seed=0)
-    weights = {k: torch.as_tensor(v) for k, v in tree.tensors(f"weights-{index}").items()}
     try:
-        model.load_state_dict(weights)
+        model.load_state_dict(stored_weights(tree, f"weights-{index}", "dynamics.core.cell"))
     except RuntimeError as error:
         raise StoreError(f"the weights in {path} do not fit its configuration: {error}") from error
     model.history = tree.documents[f"history-{index}"]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from loopwm.core import depth as depths
-from loopwm.core.config import Bounded, CellConfig
+from loopwm.core.config import Bounded, CellConfig, MixTokens, PostNorm
 from loopwm.core.grad import Full, GradientMode
 from loopwm.errors import ConfigError
 
@@ -131,6 +131,7 @@ class WorldConfig:
 
     def __post_init__(self) -> None:
         _check_positive("WorldConfig", self, ("width", "frames", "clip"))
+        _check_cell("WorldConfig", self.cell, self.width)
         _check_margin("WorldConfig", self.margin)
         _check_feedback(self.feedback)
         unknown = set(self.heads) - {"change", "reward", "termination"}
@@ -198,6 +199,7 @@ class Untied:
 
     def __post_init__(self) -> None:
         _check_positive("Untied", self, ("blocks", "width", "clip"))
+        _check_cell("Untied", self.cell, self.width)
         _check_margin("Untied", self.margin)
 
 
@@ -285,6 +287,18 @@ def _check_positive(owner: str, config: Any, names: tuple[str, ...]) -> None:
     for name in names:
         if not getattr(config, name) > 0:
             raise ConfigError(f"{owner}.{name} must be above 0, got {getattr(config, name)}")
+
+
+def _check_cell(owner: str, cell: CellConfig, width: int) -> None:
+    if not isinstance(cell, PostNorm):
+        return
+    if isinstance(cell.mixer, MixTokens):
+        # Normalised over a single token, a channel keeps nothing but its sign.
+        raise ConfigError(
+            f"{owner}.cell mixes tokens by MixTokens(), and a world model's state has one token: "
+            "use PostNorm(Attend()), or PostNorm(None), which mixes none"
+        )
+    cell.check_width(width)
 
 
 def _check_margin(owner: str, margin: float | None) -> None:

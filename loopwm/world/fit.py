@@ -14,7 +14,9 @@ from loopwm.data.replay import Windows
 from loopwm.data.store import RolloutDataset
 from loopwm.errors import ConfigError, DataError
 from loopwm.train.config import FitConfig
-from loopwm.train.fit import device_of, run
+from loopwm.train.course import Course
+from loopwm.train.fit import device_of
+from loopwm.train.history import History
 from loopwm.world.build import build, encode
 from loopwm.world.config import ModelConfig, WorldConfig
 from loopwm.world.ensemble import Ensemble
@@ -70,18 +72,30 @@ def fit(
         # Members share the data and its order of validation, but neither weights nor batches.
         member = replace(fit_config, seed=fit_config.seed + 1000 * index)
         folder = None if run_dir is None else Path(run_dir) / (f"member-{index}" * (members > 1))
-        models.append(_fit_one(data, valid, config, member, folder, start))
+        models.append(course(data, config, member, valid=valid, init=start).take(member, folder))
     return models[0] if members == 1 else Ensemble(models)
 
 
-def _fit_one(
+def course(
     data: RolloutDataset,
-    valid: RolloutDataset | None,
     config: ModelConfig,
     fit_config: FitConfig,
-    run_dir: Path | None,
-    init: WorldModel | None,
-) -> WorldModel:
+    *,
+    valid: RolloutDataset | None = None,
+    init: WorldModel | None = None,
+) -> Course[WorldModel]:
+    """Return what it takes to train one world model; the arguments are those of `fit`.
+
+    Args:
+        data: Training data.
+        config: What to train.
+        fit_config: How it will be trained: horizon, seed and device are used here.
+        valid: Held-out data for validation; None validates nothing.
+        init: Trained model to go on from.
+
+    Raises:
+        DataError: If the data has no window to train on.
+    """
     statistics = Statistics.of(data) if init is None else init.stats.covering(data)
     model = build(config, data.meta, statistics, fit_config.seed)
     if init is not None:
@@ -104,20 +118,21 @@ def _fit_one(
         assert held_out is not None
         return validation_error(module, held_out)
 
-    history = run(
-        model,
-        loss,
-        lambda generator, size: windows.sample(size, generator),
-        fit_config,
-        run_dir=run_dir,
+    def finish(history: History) -> WorldModel:
+        model.requires_grad_(False).eval()
+        model.history = list(history.records)
+        if held_out is not None:
+            calibrate_spread(model, held_out)
+        return model
+
+    return Course(
+        module=model,
+        loss=loss,
+        sampler=lambda generator, size: windows.sample(size, generator),
+        finish=finish,
         validate=None if held_out is None else validate,
         documents={"model": encode(config), "data": _digest(data)},
     )
-    model.requires_grad_(False).eval()
-    model.history = list(history.records)
-    if held_out is not None:
-        calibrate_spread(model, held_out)
-    return model
 
 
 def _digest(data: RolloutDataset) -> dict[str, int]:

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from loopwm.core.cell import BoundedCell
 from loopwm.core.config import Attend, Bounded, PostNorm
@@ -278,3 +279,30 @@ def test_post_norm_state_has_at_most_norm_sqrt_width_whatever_the_start():
 def test_bounded_refuses_settings_that_break_its_bound(settings: dict, message: str):
     with pytest.raises(ConfigError, match=message):
         Bounded(**settings)
+
+
+@pytest.mark.parametrize("tokens", [1, 3])
+def test_a_cell_that_knows_places_takes_fewer_tokens_as_one_made_for_them(tokens: int):
+    config = PostNorm(Attend(2, theta=100.0), multiple=4)
+    many = PostNormCell(8, config, tokens=5).double()
+    few = PostNormCell(8, config, tokens=tokens).double()
+    few.load_state_dict(many.state_dict())
+    h, e = randn(2, tokens, 8), randn(2, tokens, 8, seed=1)
+    assert torch.equal(many(h, (e,)), few(h, (e,)))
+    with pytest.raises(ConfigError, match="knows 5 places, got 6 tokens"):
+        many(randn(2, 6, 8), (randn(2, 6, 8),))
+
+
+def test_a_single_token_attends_to_itself_as_the_first_of_many_that_are_alike():
+    cell = PostNormCell(8, PostNorm(Attend(2), multiple=4)).double()
+    h, e = randn(2, 1, 8), randn(2, 1, 8, seed=1)
+    alike = cell(h.expand(2, 4, 8), (e.expand(2, 4, 8),))
+    torch.testing.assert_close(cell(h, (e,)), alike[:, :1], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("tokens", [1, 3])
+def test_out_of_training_the_gradient_of_a_cell_has_a_gradient(tokens: int):
+    cell = PostNormCell(8, PostNorm(Attend(2, theta=100.0), multiple=4), tokens=3).double().eval()
+    h, e = randn(2, tokens, 8), randn(2, tokens, 8, seed=1)
+    with sdpa_kernel(SDPBackend.MATH):
+        assert torch.autograd.gradgradcheck(lambda x: cell(x, (e,)), h.requires_grad_())

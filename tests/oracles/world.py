@@ -26,12 +26,30 @@ def rms(x: Array) -> Array:
 
 
 def cell(w: Mapping[str, Array], name: str, h: Array, e: Array) -> Array:
-    """`abar h + B e + R(norm(h), e)`."""
+    """`abar h + B e + R(norm(h), e)`, or TRM's blocks where the weights are theirs."""
+    if f"{name}.blocks.0.transform.enter.weight" in w:
+        return post_norm(w, name, h, e)
     abar = RETAINED * np.exp(-np.exp(w[f"{name}.log_rate"]))
     gates = w[f"{name}.from_state"] @ rms(h)
     gates = gates + w[f"{name}.from_injection.weight"] @ e + w[f"{name}.from_injection.bias"]
     gate, value = np.split(gates, 2)
     return abar * h + w[f"{name}.inject.weight"] @ e + w[f"{name}.leave"] @ (silu(gate) * value)
+
+
+def post_norm(w: Mapping[str, Array], name: str, h: Array, e: Array) -> Array:
+    """Two blocks on `h + e`, each sum normalised; a single token attends to its own value."""
+
+    def normed(x: Array) -> Array:
+        return x / np.sqrt(np.mean(x**2) + 1e-5)
+
+    h = h + e
+    for block in (f"{name}.blocks.0", f"{name}.blocks.1"):
+        if f"{block}.mix.enter.weight" in w:
+            value = (w[f"{block}.mix.enter.weight"] @ h)[2 * len(h) :]
+            h = normed(h + w[f"{block}.mix.leave.weight"] @ value)
+        gate, value = np.split(w[f"{block}.transform.enter.weight"] @ h, 2)
+        h = normed(h + w[f"{block}.transform.leave.weight"] @ (silu(gate) * value))
+    return h
 
 
 def injection(w: Mapping[str, Array], carried: Array, x: Array) -> Array:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 import loopwm as lw
+from loopwm.core.config import Attend, PostNorm
 from loopwm.data.meta import DatasetMeta
 from loopwm.data.normalise import Statistics
 from loopwm.data.store import RolloutDataset
@@ -129,11 +130,13 @@ KINDS: dict[str, Any] = {
     "looped, frames": lw.WorldConfig(width=8, frames=4),
     "looped, renewal": lw.WorldConfig(width=8, cell=lw.Bounded(gain=1.0)),
     "looped, contractive": lw.WorldConfig(width=8, cell=lw.Contractive(rate=0.9, gated=True)),
+    "looped, post-norm": lw.WorldConfig(width=8, cell=PostNorm(Attend(2, 1e4), multiple=4)),
     "looped, Gaussian": lw.WorldConfig(width=8, head=lw.Gaussian()),
     "looped once": lw.WorldConfig(width=8, depth=lw.depth.Fixed(1)),
     "looped, latent": lw.WorldConfig(width=8, feedback="latent"),
     "looped, own modules": lw.WorldConfig(width=8, encoder=Squash, heads={"change": Deep}),
     "untied": lw.Untied(blocks=3, width=8),
+    "untied, post-norm": lw.Untied(blocks=3, width=8, cell=PostNorm(None, multiple=4)),
     "untied, no carry": lw.Untied(blocks=3, width=8, carry=False),
     "MLP": lw.MLP(width=8, depth=2),
     "MLP, frames": lw.MLP(width=8, depth=2, frames=4),

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 import loopwm as lw
+from loopwm.core.certificate import local_gain
+from loopwm.core.config import PostNorm
 from loopwm.errors import ConfigError, DataError
 
 
@@ -18,7 +20,9 @@ def wild(model: Any, scale: float) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["looped", "looped, renewal", "looped, contractive"])
+@pytest.mark.parametrize(
+    "kind", ["looped", "looped, renewal", "looped, contractive", "looped, post-norm"]
+)
 def test_ten_thousand_steps_of_latent_carry_stay_within_the_bound(make, kinds, data, kind):
     model = wild(make(kinds[kind], data), 30.0)
     proof = model.certificate()
@@ -62,6 +66,31 @@ def test_of_the_bounded_cell_no_rate_is_proven(make, kinds, data):
     assert proof.slack is None
     assert proof.local_gain > 0
     assert "nothing proven" in str(proof)
+
+
+def test_of_the_post_norm_cell_a_bound_is_proven_that_needs_nothing_of_the_input(make, kinds, data):
+    model = make(kinds["looped, post-norm"], data)
+    model.dynamics.origin.data.zero_()
+    proof = model.certificate()
+    assert proof.cell == "PostNormCell"
+    assert (proof.rate, proof.slack) == (None, None)
+    assert proof.state_bound == pytest.approx(8**0.5)
+    assert proof.assumptions == ("exact arithmetic",)
+    assert 0 < proof.state_norm <= proof.state_bound
+    # The gain is that of the Jacobian, found column by column.
+    carry, shown = (torch.randn(1, 1, 8).double(),), torch.randn(1, 6).double()
+    e = model.dynamics.injection(carry, shown)
+    columns = torch.autograd.functional.jacobian(lambda h: model.core.refine(h, e), carry[0])
+    true = float(torch.linalg.matrix_norm(columns.reshape(8, 8), 2))
+    assert float(local_gain(model.core.cell, carry[0], e, steps=300)) == pytest.approx(true)
+    with pytest.raises(ConfigError, match=r"Certified needs a proven rate.*Contractive"):
+        model.predict(data.obs[:4], data.action[:4], halt=lw.Certified())
+
+
+def test_a_bound_that_needs_nothing_of_the_input_holds_with_an_encoder_of_ones_own(make, data):
+    own = {"width": 8, "encoder": lambda inputs, width: torch.nn.Linear(inputs, width)}
+    for cell in (PostNorm(None, multiple=4), lw.Bounded(gain=1.0)):
+        assert make(lw.WorldConfig(**own, cell=cell), data).certificate().state_bound is not None
 
 
 def test_an_encoder_of_ones_own_leaves_the_state_unbounded(make, kinds, data):

@@ -10,7 +10,7 @@ from loopwm.errors import ConfigError
 
 PLAIN = [
     *("looped", "looped, no carry", "looped, cold", "looped, frames", "looped, Gaussian"),
-    "looped once",
+    *("looped once", "looped, post-norm", "untied, post-norm"),
     *("untied", "untied, no carry", "MLP", "MLP, frames", "GRU", "GRU, Gaussian"),
     *("looped, injected once", "RSSM", "RSSM, classes"),
 ]

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import loopwm as lw
+from loopwm.core.config import Attend, MixTokens, PostNorm
 from loopwm.errors import ConfigError, DataError
 
 KINDS = ["looped", "ensemble"]
@@ -185,6 +186,15 @@ def test_an_index_that_is_no_action_is_refused(make, kinds, discrete_data, wrong
         (lambda: lw.WorldConfig(feedback="obs"), "got 'obs'"),  # pyright: ignore[reportArgumentType]
         (lambda: lw.WorldConfig(feedback="latent", carry=False), "needs carry=True"),
         (lambda: lw.WorldConfig(heads={"rewards": nn.Linear}), "no head named ['rewards']"),
+        (
+            lambda: lw.WorldConfig(width=6, cell=PostNorm(Attend(4))),
+            "width must be a multiple of the heads, got width=6, heads=4; nearest valid width is 8",
+        ),
+        (
+            lambda: lw.Untied(width=20, cell=PostNorm(Attend(4, theta=1e4))),
+            "twice the heads for rotary places, got width=20, heads=4; nearest valid width is 16",
+        ),
+        (lambda: lw.WorldConfig(cell=PostNorm(MixTokens())), "a world model's state has one token"),
         (lambda: lw.MLP(depth=0), "MLP.depth must be above 0, got 0"),
         (lambda: lw.Untied(blocks=0), "Untied.blocks must be above 0, got 0"),
         (lambda: lw.GRU(width=-1), "GRU.width must be above 0, got -1"),
