@@ -54,7 +54,8 @@ class _Turn(torch.autograd.Function):
         return _turned(x, cos, sin)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    # Autograd hands over as many gradients as forward returned, which is one.
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
         cos, sin = ctx.saved_tensors
         # By `rotate`, so that the gradient can be differentiated once more.
         return rotate(grad, (cos, -sin)), None, None
