@@ -62,23 +62,27 @@ class Planning:
     """Say how actions are planned.
 
     Args:
-        method: The planner.
+        method: The planner; None takes iCEM for continuous actions, CEM for discrete ones.
         horizon: Steps that it looks ahead, at least 1.
+        discount: Weight of a reward relative to that of the step before, in (0, 1].
         candidates: Action sequences that it imagines at a time, at least 2.
         iterations: How often it improves them, at least 1.
         depth: Iterations of the model's loop while planning; None takes the model's typical ones.
     """
 
-    method: Method = "icem"
+    method: Method | None = None
     horizon: int = 20
+    discount: float = 0.99
     candidates: int = 64
     iterations: int = 3
     depth: int | None = None
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if self.method not in ("cem", "icem", "mppi"):
-            raise ConfigError(f'method must be "cem", "icem" or "mppi", got {self.method!r}')
+        if self.method not in (None, "cem", "icem", "mppi"):
+            raise ConfigError(f'method must be "cem", "icem", "mppi" or None, got {self.method!r}')
+        if not 0 < self.discount <= 1:
+            raise ConfigError(f"Planning.discount must lie in (0, 1], got {self.discount}")
         _check_counts(self, "horizon", "iterations")
         if self.candidates < 2:
             raise ConfigError(f"Planning.candidates must be at least 2, got {self.candidates}")

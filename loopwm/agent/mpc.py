@@ -5,9 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from loopwm.agent.cem import CEM
 from loopwm.agent.config import MPC, Planning
+from loopwm.agent.icem import ICEM
 from loopwm.agent.imagination import action_space_of
 from loopwm.agent.life import Step
+from loopwm.agent.mppi import MPPI
 from loopwm.agent.planner import Planner
 from loopwm.agent.refits import Refits
 from loopwm.core.halt import Fixed
@@ -16,7 +19,8 @@ from loopwm.data.store import RolloutDataset
 from loopwm.seed import key, numpy_rng
 from loopwm.world.ensemble import Ensemble
 from loopwm.world.model import WorldModel
-from loopwm.world.protocol import WorldModelLike
+
+_KINDS: dict[str, Any] = {"cem": CEM, "icem": ICEM, "mppi": MPPI}
 
 
 class MPCLearner:
@@ -105,7 +109,7 @@ class MPCLearner:
         self._noise = numpy_rng(self.seed, "mpc", "noise", self.refits.count)
 
 
-def make_planner(planning: Planning, model: WorldModelLike, seed: int) -> Planner:
+def make_planner(planning: Planning, model: WorldModel | Ensemble, seed: int) -> Planner:
     """Make the planner that a configuration asks for.
 
     Args:
@@ -113,15 +117,14 @@ def make_planner(planning: Planning, model: WorldModelLike, seed: int) -> Planne
         model: What it looks ahead in.
         seed: Seed of its candidates.
     """
-    from loopwm.agent.cem import CEM
-    from loopwm.agent.icem import ICEM
-    from loopwm.agent.mppi import MPPI
-
-    kind: Any = {"cem": CEM, "icem": ICEM, "mppi": MPPI}[planning.method]
+    discrete = model.meta.num_actions is not None
+    kind = _KINDS[planning.method or ("cem" if discrete else "icem")]
     return kind(
         model,
         horizon=planning.horizon,
+        discount=planning.discount,
         candidates=planning.candidates,
+        elites=max(1, planning.candidates // 8),
         iterations=planning.iterations,
         halt=None if planning.depth is None else Fixed(planning.depth),
         seed=seed,
