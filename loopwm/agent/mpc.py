@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
+from gymnasium.spaces import Discrete
 
 from loopwm.agent.cem import CEM
 from loopwm.agent.config import MPC, Planning
@@ -19,6 +21,7 @@ from loopwm.data.store import RolloutDataset
 from loopwm.seed import key, numpy_rng
 from loopwm.world.ensemble import Ensemble
 from loopwm.world.model import WorldModel
+from loopwm.world.protocol import WorldModelLike
 
 _KINDS: dict[str, Any] = {"cem": CEM, "icem": ICEM, "mppi": MPPI}
 
@@ -70,7 +73,7 @@ class MPCLearner:
         action = np.asarray(self._planner.plan(obs))
         if not self.config.noise:
             return action
-        if self.space.shape == ():
+        if isinstance(self.space, Discrete):
             random = self._noise.random() < self.config.noise
             return self._noise.integers(self.space.n) if random else action
         half = (self.space.high - self.space.low) / 2
@@ -82,9 +85,7 @@ class MPCLearner:
 
     def policy(self) -> Planner:
         """Return a planner without noise, for episodes outside of learning."""
-        model = self.refits.model
-        assert model is not None
-        return make_planner(self.config.planning, model, _word(self.seed, "policy"))
+        return self._make(_word(self.seed, "policy"))
 
     def save(self, folder: Path) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any]]:
         """Return JSON values of everything that changes; write the model."""
@@ -103,22 +104,26 @@ class MPCLearner:
         self._renew()
 
     def _renew(self) -> None:
-        assert self.refits.model is not None
-        word = _word(self.seed, "plan", self.refits.count)
-        self._planner = make_planner(self.config.planning, self.refits.model, word)
+        self._planner = self._make(_word(self.seed, "plan", self.refits.count))
         self._noise = numpy_rng(self.seed, "mpc", "noise", self.refits.count)
 
+    def _make(self, seed: int) -> Planner:
+        assert self.refits.model is not None
+        return make_planner(self.config.planning, self.refits.model, self.space, seed)
 
-def make_planner(planning: Planning, model: WorldModel | Ensemble, seed: int) -> Planner:
+
+def make_planner(
+    planning: Planning, model: WorldModelLike, action_space: gym.Space[Any], seed: int
+) -> Planner:
     """Make the planner that a configuration asks for.
 
     Args:
         planning: Which planner, and how far it looks.
         model: What it looks ahead in.
+        action_space: The space of one action.
         seed: Seed of its candidates.
     """
-    discrete = model.meta.num_actions is not None
-    kind = _KINDS[planning.method or ("cem" if discrete else "icem")]
+    kind = _KINDS[planning.method or ("cem" if isinstance(action_space, Discrete) else "icem")]
     return kind(
         model,
         horizon=planning.horizon,
@@ -127,6 +132,7 @@ def make_planner(planning: Planning, model: WorldModel | Ensemble, seed: int) ->
         elites=max(1, planning.candidates // 8),
         iterations=planning.iterations,
         halt=None if planning.depth is None else Fixed(planning.depth),
+        action_space=action_space,
         seed=seed,
     )
 
