@@ -21,9 +21,9 @@ class CEM(SequencePlanner):
 
     Continuous actions: each is normal, independently of the others, clipped to the bounds; mean and
     deviation become those of the elites, and the mean is the plan. Discrete actions: each is
-    categorical, its probabilities become the elites' frequencies, and the likeliest is chosen. The
-    next plan begins at this one moved on by a step, as wide as the first (discrete: halfway to
-    uniform).
+    categorical, its probabilities become the elites' frequencies, and the best sequence that was
+    drawn is the plan. The next search begins at this one moved on by a step, as wide as the first;
+    of discrete actions, halfway back to equal chances.
 
     Args:
         model: A world model, or a function of candidates; see `SequencePlanner`.
@@ -62,7 +62,7 @@ class CEM(SequencePlanner):
         return (like.new_zeros(rows, self.look.horizon, *self.units.axes),)
 
     def search(self, problem: Problem, warm: Warm) -> tuple[Tensor, Warm]:
-        """Refit, and return the mean or the likeliest (see `SequencePlanner`)."""
+        """Refit, and return the mean, or the best of indices (see `SequencePlanner`)."""
         if self.units.choices is not None:
             return self._search_discrete(problem, warm[0])
         mean, std = warm[0], torch.full_like(warm[0], self.std)
@@ -79,13 +79,18 @@ class CEM(SequencePlanner):
         self, problem: Problem, chances: Float[Tensor, "B H C"]
     ) -> tuple[Tensor, Warm]:
         horizon, choices = chances.shape[1:]
+        found = chances.new_zeros(chances.shape[:2], dtype=torch.long)
+        most = chances.new_full(chances.shape[:1], -torch.inf)
         for _ in range(self.iterations):
             drawn = problem.with_proposals(
                 sample(chances, problem.uniform(self.candidates, horizon))
             )
-            best, _ = best_of(drawn, problem.score(drawn), self.elites)
+            best, returns = best_of(drawn, problem.score(drawn), self.elites)
+            better = returns[:, 0] > most
+            found = torch.where(better[:, None], best[:, 0], found)
+            most = torch.where(better, returns[:, 0], most)
             chances = self._mixed(chances, F.one_hot(best, choices).to(chances).mean(1))
-        return chances[:, 0].argmax(1), ((shifted(chances, 1 / choices) + 1 / choices) / 2,)
+        return found[:, 0], ((shifted(chances, 1 / choices) + 1 / choices) / 2,)
 
     def _mixed(self, old: Tensor, new: Tensor) -> Tensor:
         return self.momentum * old + (1 - self.momentum) * new

@@ -31,7 +31,8 @@ def small(kind: Any, model: Any, **options: Any) -> SequencePlanner:
 
 def random_model(data: lw.RolloutDataset, config: Any = None, members: int = 1) -> Any:
     config = config or lw.WorldConfig(width=8)
-    models = [build(config, data.meta, Statistics.of(data), seed).eval() for seed in range(members)]
+    models = [build(config, data.meta, Statistics.of(data), seed) for seed in range(members)]
+    models = [each.eval().requires_grad_(False) for each in models]
     return models[0] if members == 1 else lw.Ensemble(models)
 
 
@@ -151,7 +152,9 @@ def test_returns_are_weighed_by_survival():
 
 
 @pytest.mark.parametrize("members", [1, 2])
-@pytest.mark.parametrize("config", [lw.WorldConfig(width=8), lw.MLP(width=8, depth=1)], ids=str)
+@pytest.mark.parametrize(
+    "config", [lw.WorldConfig(width=8), lw.MLP(width=8, depth=1)], ids=("looped", "mlp")
+)
 def test_all_steps_at_once_are_worth_what_single_steps_are(
     hopper: lw.RolloutDataset, config: Any, members: int
 ):
@@ -268,7 +271,7 @@ def test_candidates_without_a_finite_return_are_not_chosen(kind: Any):
         returns = candidates.mean((2, 3))
         return returns.where(returns < 2, torch.nan)
 
-    planner = small(kind, walled, iterations=10, candidates=64)
+    planner = small(kind, walled, horizon=1, iterations=10, candidates=64)
     assert 1.0 < float(planner.plan(np.zeros(1))[0]) <= 4.0
     nothing = small(kind, lambda c: c.sum((2, 3)) * torch.nan)
     assert nothing.plan(np.zeros(1)) in BOX
@@ -315,7 +318,8 @@ def test_the_users_reward_and_termination_rule(hopper: lw.RolloutDataset):
     np.testing.assert_allclose(planner.plan(hopper.obs[0]), [0.25] * 3, atol=0.02)
 
 
-def test_mistakes_are_named(hopper: lw.RolloutDataset):
+@pytest.mark.usefixtures("without_shape_checks")
+def test_mistakes_are_named():
     model = DoubleIntegrator()
     cases: list[tuple[str, Any]] = [
         ("candidates must be at least 2", {"candidates": 1}),
@@ -356,7 +360,8 @@ def test_mistakes_are_named(hopper: lw.RolloutDataset):
     assert isinstance(Quantile().rule, StopRule)
 
 
-def test_mistakes_in_calls_are_named(hopper: lw.RolloutDataset):
+@pytest.mark.usefixtures("without_shape_checks")
+def test_mistakes_in_calls_are_named():
     planner = small(lw.CEM, DoubleIntegrator())
     with pytest.raises(ConfigError, match="plan needs obs"):
         planner.plan()
@@ -396,14 +401,10 @@ def test_models_that_answer_in_numpy_are_planned_in():
 
 
 def test_what_ends_the_episode_early_is_avoided():
-    greedy = Corridor([0.0, 0.0, 0.0, 5.0, 0.0], ends=3)
     lasting = Corridor([1.0, 0.0, 0.0, 5.0, 0.0], ends=3)
-    action = {
-        horizon: lw.CEM(lasting, action_space=Discrete(3), horizon=horizon, discount=1.0).plan(
-            np.float32([1])
-        )
+    short, long = (
+        lw.CEM(lasting, action_space=Discrete(3), horizon=horizon).plan(np.float32([1]))
         for horizon in (3, 10)
-    }
+    )
     # Two steps right give 5 and end it; staying left gives 1 in each step that is left.
-    assert action == {3: 2, 10: 0}
-    assert lw.CEM(greedy, action_space=Discrete(3)).plan(np.float32([1])) == 2
+    assert (short, long) == (2, 0)

@@ -53,7 +53,9 @@ def test_the_first_action_is_that_of_the_linear_quadratic_regulator(kind: Any, o
 @pytest.mark.parametrize(("kind", "options"), KINDS)
 def test_planned_step_by_step_the_cost_is_near_the_optimum(kind: Any, options: Any):
     """Few iterations, but each plan goes on from the one before: within 5% after 40 steps."""
-    fewer = {**options, "iterations": 15 if kind is Shooting else 3}
+    fewer = {**options, "iterations": 4}
+    if kind is Shooting:
+        fewer |= {"iterations": 12, "lr": 0.06}
     model, (p, _) = DoubleIntegrator(), DoubleIntegrator().solution()
     planner, obs, paid = regulator(kind, fewer), STARTS.astype(np.float32), np.zeros(3)
     for _ in range(40):
@@ -75,7 +77,7 @@ def test_bounded_pushes_are_at_their_bounds_where_that_is_best(kind: Any, option
     assert planner.plan(np.zeros(1))[0] == pytest.approx(8.0, abs=0.4)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     rewards=st.lists(st.integers(-5, 5), min_size=3, max_size=6),
     begin=st.integers(0, 2),
@@ -97,8 +99,8 @@ def test_categorical_search_finds_the_best_sequence_of_a_tree(
         return total
 
     every = {a: worth(a) for a in itertools.product(range(3), repeat=horizon)}
-    options: Any = {"iterations": 8, "elites": 24, "horizon": horizon, "discount": 0.9}
-    planner = lw.CEM(model, action_space=Discrete(3), **options)
+    options: Any = {"candidates": 512, "iterations": 2, "horizon": horizon}
+    planner = lw.CEM(model, action_space=Discrete(3), discount=0.9, **options)
     first = int(planner.plan(np.float32([begin])))
     reachable = max(value for actions, value in every.items() if actions[0] == first)
     assert reachable == pytest.approx(max(every.values()), abs=1e-6)
