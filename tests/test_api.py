@@ -17,13 +17,14 @@ NAMES = {
     *("Calibration", "calibrate"),
     *("CEM", "ICEM", "MPPI"),
     *("Caution", "ImaginationEnv", "ImaginationVectorEnv"),
+    *("Dyna", "MPC", "evaluate_agent", "load_agent", "train_agent"),
     *("Reasoner", "export_trm", "import_trm"),
     *("collect", "collect_standard", "depth", "evaluate", "fit", "grad", "load"),
 }
 TORCH_FREE = {
     *("AdamW", "Bounded", "FitConfig", "Fixed", "GRU", "Gaussian", "MLP", "Mean", "Muon"),
     *("Objective", "OutputDelta", "Residual", "Untied", "WorldConfig", "depth", "grad"),
-    *("Certified", "Contractive"),
+    *("Certified", "Contractive", "Dyna", "MPC"),
 }
 
 

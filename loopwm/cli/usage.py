@@ -11,6 +11,7 @@ from typing import Annotated, Any, Protocol, Union, runtime_checkable
 import tyro
 
 import loopwm
+from loopwm.cli.agent import AgentEvaluate, AgentTrain
 from loopwm.cli.certify import Certify
 from loopwm.cli.collect import Collect
 from loopwm.cli.evaluate import Evaluate
@@ -30,10 +31,15 @@ COMMANDS: dict[str, type[Any]] = {
     "certify": Certify,
     "bench": Bench,
     "results": Results,
+    "agent train": AgentTrain,
+    "agent evaluate": AgentEvaluate,
     "policies train": TrainPolicies,
     "policies list": ListPolicies,
 }
-_GROUPS = {"policies": "Train the policies of the standard mixture, or list those that ship."}
+_GROUPS = {
+    "agent": "Train an agent in a real environment by imagining it, or evaluate trained ones.",
+    "policies": "Train the policies of the standard mixture, or list those that ship.",
+}
 _ABOUT = """Looped world models of real environments: collect, train, evaluate, imagine.
 
 Examples:
