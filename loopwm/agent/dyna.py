@@ -43,15 +43,14 @@ class DynaLearner:
     def __init__(
         self, config: Dyna, meta: DatasetMeta, obs_dim: int, refits: Refits, seed: int
     ) -> None:
-        if meta.action_low is None or not np.isfinite([meta.action_low, meta.action_high]).all():
+        bounds = [np.asarray(bound, np.float32) for bound in (meta.action_low, meta.action_high)]
+        if meta.action_low is None or not np.isfinite(bounds).all():
             raise EnvironmentUnsupported(
                 f"Dyna needs bounded continuous actions, which {meta.env_id} does not have; "
                 "plan with lw.MPC instead"
             )
         self.config, self.meta, self.refits, self.seed = config, meta, refits, seed
-        self.low, self.high = (
-            np.asarray(bound, np.float32) for bound in (meta.action_low, meta.action_high)
-        )
+        self.low, self.high = bounds
         dims = obs_dim, len(self.low)
         self.sac = soft_actor_critic_for(config.learner, obs_dim, Box(self.low, self.high))
         kept = config.keep * config.refit.every * config.rollouts * config.horizon
@@ -130,6 +129,7 @@ class DynaLearner:
     def _imagine(self, data: RolloutDataset) -> dict[str, float]:
         """Branch rollouts off real states; each member imagines its share of them."""
         model = self.refits.model
+        assert model is not None
         members = model.members if isinstance(model, Ensemble) else [model]
         count = self.config.rollouts * self.config.refit.every
         rewards, ends = [], []

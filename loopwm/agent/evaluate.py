@@ -1,5 +1,6 @@
 """How well an agent does in the real environment: returns over episodes and training seeds."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -172,7 +173,7 @@ class _Row:
 
     def step(self, action: Any) -> None:
         obs, reward, terminated, truncated, _ = self.env.step(action)
-        self.fault = step_fault(self.watch, bool(np.isfinite(obs).all()), bool(np.isfinite(reward)))
+        self.fault = step_fault(self.watch, bool(np.isfinite(obs).all()), math.isfinite(reward))
         if self.fault is None:
             self.obs.append(np.array(obs))
             self.action.append(np.array(action))

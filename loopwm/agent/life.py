@@ -1,5 +1,6 @@
 """The one real environment that an agent lives and learns in, and what it has seen there."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -84,7 +85,7 @@ class Life:
         obs, reward, terminated, truncated, _ = self.env.step(action)
         self.steps += 1
         self.fresh = False
-        fault = step_fault(self._watch, bool(np.isfinite(obs).all()), bool(np.isfinite(reward)))
+        fault = step_fault(self._watch, bool(np.isfinite(obs).all()), math.isfinite(reward))
         step = None
         if fault is None:
             step = Step(before, np.array(action), float(reward), np.array(obs), bool(terminated))

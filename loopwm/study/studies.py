@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from loopwm.files import write_file
+from loopwm.study.agents import agents
 from loopwm.study.certificates import certificate
 from loopwm.study.comparison import (
     Group,
@@ -246,23 +247,48 @@ _OF_A_TASK = (
         gradients,
     ),
 )
-RECIPES = {
-    f"{name}-{short}": Recipe(f"{task}: {heading}", question, place + order, partial(make, task))
-    for order, (short, task) in enumerate(
-        (("hopper", "Hopper-v5"), ("halfcheetah", "HalfCheetah-v5"))
-    )
-    for name, heading, question, place, make in _OF_A_TASK
-} | {
-    "bench": Recipe(
-        "Speed of imagination", "How many transitions per second, and what limits them?", 40, _speed
-    ),
-    "collection": Recipe(
-        "Speed of collection", "How fast is real experience gathered?", 41, _collection
-    ),
-    "certificates": Recipe(
-        "What holds for any number of iterations",
-        "Is a retention below one enough for a loop to be stable, and what is proven of ours?",
-        42,
-        partial(certificate, "Hopper-v5"),
-    ),
-}
+_AGENTS = (
+    ("pendulum", "Pendulum-v1", ("looped", "mlp", "real", "sac")),
+    ("inverted-pendulum", "InvertedPendulum-v5", ("looped", "mlp", "real", "sac")),
+    ("cartpole", "CartPole-v1", ("looped", "mlp")),
+    ("reacher", "Reacher-v5", ("looped", "mlp", "real", "sac")),
+    ("halfcheetah", "HalfCheetah-v5", ("looped", "mlp", "real", "sac")),
+    ("hopper", "Hopper-v5", ("looped", "mlp", "real", "sac")),
+)
+RECIPES = (
+    {
+        f"{name}-{short}": Recipe(
+            f"{task}: {heading}", question, place + order, partial(make, task)
+        )
+        for order, (short, task) in enumerate(
+            (("hopper", "Hopper-v5"), ("halfcheetah", "HalfCheetah-v5"))
+        )
+        for name, heading, question, place, make in _OF_A_TASK
+    }
+    | {
+        "bench": Recipe(
+            "Speed of imagination",
+            "How many transitions per second, and what limits them?",
+            40,
+            _speed,
+        ),
+        "collection": Recipe(
+            "Speed of collection", "How fast is real experience gathered?", 41, _collection
+        ),
+        "certificates": Recipe(
+            "What holds for any number of iterations",
+            "Is a retention below one enough for a loop to be stable, and what is proven of ours?",
+            42,
+            partial(certificate, "Hopper-v5"),
+        ),
+    }
+    | {
+        f"agents-{short}": Recipe(
+            f"{task}: learning in imagination",
+            "What return do how many real steps buy, and what part has the model in it?",
+            place,
+            partial(agents, task, variants),
+        )
+        for place, (short, task, variants) in enumerate(_AGENTS, 50)
+    }
+)

@@ -65,6 +65,7 @@ def test_imagined_steps_are_those_of_the_model():
     dyna = learner()
     dyna.refit(life().dataset())
     kept = dyna.imagined.state()
+    assert dyna.model is not None
     said = dyna.model.predict(kept["obs"][:20], kept["action"][:20])
     np.testing.assert_allclose(kept["next_obs"][:20], said.next_obs, atol=1e-5)
     np.testing.assert_allclose(kept["reward"][:20, 0], said.reward, atol=1e-5)

@@ -33,8 +33,8 @@ class Pays(gym.Env):
 
 class Broken(PointEnv):
     def step(self, action: Any):
-        obs, reward, *rest = super().step(action)
-        return obs, np.nan if self.steps == 4 else reward, *rest
+        obs, reward, terminated, truncated, info = super().step(action)
+        return obs, np.nan if self.steps == 4 else reward, terminated, truncated, info
 
 
 def lengths(seed: int, episodes: int) -> list[int]:

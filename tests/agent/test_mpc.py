@@ -72,7 +72,7 @@ def learner(noise: float, model: Any = None) -> MPCLearner:
     found = MPCLearner(config, model.meta, refits, 0)
     assert not found.ready
     lived = Life(life, seed=0)
-    lived.step(np.zeros(life.action_space.shape, life.action_space.dtype))
+    lived.step(np.zeros(life.action_space.shape or (), life.action_space.dtype))
     found.refit(lived.dataset())
     return found
 

@@ -150,6 +150,7 @@ def test_known_reward_and_termination_take_the_place_of_learned_ones():
         return next_obs[..., 0] > 1e9
 
     agent = train_agent(PointEnv, PLANS, 20, reward_fn=reward, termination_fn=never, **QUIET)
+    assert agent.model is not None
     said = agent.model.predict(np.zeros((1, 1), np.float32), np.ones((1, 1), np.float32))
     assert said.reward[0] == pytest.approx(-abs(said.next_obs[0, 0]), rel=1e-5)
     assert said.terminated[0] == 0
