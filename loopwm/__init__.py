@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from loopwm.reason.model import Reasoner
     from loopwm.study.accuracy import PredictionReport
     from loopwm.study.calibrate import Calibration, calibrate
+    from loopwm.study.planning import evaluate_planning
     from loopwm.study.prediction import evaluate
     from loopwm.train.config import AdamW, FitConfig, Muon
     from loopwm.world.build import load
@@ -77,6 +78,7 @@ __all__ = [
     "depth",
     "evaluate",
     "evaluate_agent",
+    "evaluate_planning",
     "export_trm",
     "fit",
     "grad",
@@ -107,6 +109,7 @@ _HOMES = {
     "reason.model": ("Reasoner",),
     "study.accuracy": ("PredictionReport",),
     "study.calibrate": ("Calibration", "calibrate"),
+    "study.planning": ("evaluate_planning",),
     "study.prediction": ("evaluate",),
     "train.config": ("AdamW", "FitConfig", "Muon"),
     "world.build": ("load",),

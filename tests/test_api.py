@@ -15,7 +15,7 @@ NAMES = {
     *("Certificate", "Certified", "Contractive"),
     *("RolloutDataset", "Trajectory", "Untied", "WorldConfig", "WorldModel", "WorldModelLike"),
     *("Calibration", "calibrate"),
-    *("CEM", "ICEM", "MPPI"),
+    *("CEM", "ICEM", "MPPI", "evaluate_planning"),
     *("Caution", "ImaginationEnv", "ImaginationVectorEnv"),
     *("Dyna", "MPC", "evaluate_agent", "load_agent", "train_agent"),
     *("Reasoner", "export_trm", "import_trm"),

@@ -123,6 +123,7 @@ def test_every_example_of_the_help_is_a_command(name: str):
         ("results --folder none", "none holds no studies.*--rerun"),
         ("results --rerun nothing", "name must be one of .*bench.*, got 'nothing'"),
         ("bench --batch 0", "--batch must be at least 1, got 0"),
+        ("bench plan --candidates 1", "--candidates must be at least 2, got 1"),
         ("policies list Nothing-v0", "there are no.*actors for 'Nothing-v0'"),
     ],
 )
@@ -221,6 +222,12 @@ def test_the_bench_prints_rates(capsys):
     run("bench", "--no-compiled", "--no-growth", "--repeats", "1", "--batch", "8", "--horizon", "2",
         "--task", "Hopper-v5")  # fmt: skip
     assert "bare cell" in capsys.readouterr().out
+
+
+def test_the_bench_of_planners_prints_times(capsys):
+    run("bench", "plan", "--candidates", "8", "--horizon", "2", "--iterations", "1", "--repeats",
+        "1", "--threads", "1", "--task", "Pendulum-v1")  # fmt: skip
+    assert "CEM, looped, 4" in capsys.readouterr().out
 
 
 def test_results_are_rendered_from_their_files(tmp_path: Path, capsys):

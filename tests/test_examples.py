@@ -21,6 +21,7 @@ LAST_WORDS = {
     "minari_roundtrip": "episode      int64    equal",
     "own_environment": "planned in imagination",
     "partial_observation": "four stacked observations",
+    "plan": "nothing   the pole stood",
     "train_hopper": "RMSE",
     "uncertainty": "wilder actions",
 }

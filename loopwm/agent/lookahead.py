@@ -14,6 +14,7 @@ from loopwm.world.arrays import to_tensor
 from loopwm.world.config import Feedback
 from loopwm.world.ensemble import Ensemble
 from loopwm.world.model import WorldModel
+from loopwm.world.prediction import Trajectory
 from loopwm.world.protocol import State, WorldModelLike
 
 
@@ -117,11 +118,8 @@ def imagined_returns(
 ) -> Float[Tensor, "B N"]:
     """Imagine every candidate and sum up its rewards.
 
-    A state is computed once for each row and repeated for its candidates. Only reward and
-    termination are decoded, and observations where `look.value` asks for them.
-
     Args:
-        model: Anything with the verbs; the looped models and ensembles imagine all steps at once.
+        model: Anything with the verbs.
         state: State of each row before the first action.
         candidates: Actions in environment units [B, N, H, A], or indices [B, N, H].
         look: Discount, terminal value, and how the model imagines.
@@ -129,18 +127,61 @@ def imagined_returns(
     Returns:
         Returns as `discounted` defines them.
     """
-    rows, count = candidates.shape[:2]
-    wide, actions = widened(state, count), candidates.flatten(0, 1)
-    reward, terminated, last = _imagined(model, wide, actions, look)
-    value = None
+    seen, value = imagined(model, state, candidates, look), None
     if look.value is not None:
-        value = to_tensor(look.value(last), reward.device).to(reward.dtype)
-        if value.shape != reward.shape[:1]:
+        value = to_tensor(look.value(seen.obs[:, -1]), seen.reward.device).to(seen.reward.dtype)
+        if value.shape != seen.reward.shape[:1]:
             raise ConfigError(
-                f"value must return one number for each of {len(reward)} observations, got the "
-                f"shape {tuple(value.shape)}"
+                f"value must return one number for each of {len(seen.reward)} observations, got "
+                f"the shape {tuple(value.shape)}"
             )
-    return discounted(reward, terminated, value, look.discount).view(rows, count)
+    returns = discounted(seen.reward, seen.terminated, value, look.discount)
+    return returns.view(candidates.shape[:2])
+
+
+def imagined(
+    model: WorldModelLike,
+    state: State,
+    candidates: Shaped[Tensor, "B N H ..."],
+    look: Lookahead,
+) -> Trajectory:
+    """Imagine every candidate.
+
+    A state is computed once for each row and repeated for its candidates. Looped models and
+    ensembles imagine all steps at once, and decode only reward and termination, observations where
+    `look.value` asks for them; other models are stepped.
+
+    Args:
+        model: Anything with the verbs.
+        state: State of each row before the first action.
+        candidates: Actions in environment units [B, N, H, A], or indices [B, N, H].
+        look: How the model imagines.
+
+    Returns:
+        The B*N trajectories as tensors; of observations, at least the last where there is a value.
+    """
+    state, actions = widened(state, candidates.shape[1]), candidates.flatten(0, 1)
+    if isinstance(model, WorldModel | Ensemble):
+        decode = "reward" if look.value is None else "all"
+        return model.imagine(state=state, actions=actions, decode=decode, **look.step_options)
+    steps = []
+    for action in actions.unbind(1):
+        state, out = model.step(state, action, **look.step_options)
+        steps.append(out)
+
+    def joined(name: str) -> Tensor:
+        return torch.stack([to_tensor(getattr(step, name)) for step in steps], dim=1)
+
+    reward = joined("reward")
+    reward = reward if reward.is_floating_point() else reward.to(torch.get_default_dtype())
+    return Trajectory(
+        obs=to_tensor(steps[-1].next_obs)[:, None],
+        reward=reward,
+        terminated=joined("terminated").to(reward),
+        n_iters=joined("n_iters"),
+        residual=joined("residual"),
+        settled=joined("settled"),
+    )
 
 
 def discounted(
@@ -211,34 +252,12 @@ def with_fixed_depth(
         The same with `lw.Fixed` as its stop rule.
     """
     assert isinstance(look.halt, Quantile)
-    options = replace(look, halt=look.halt.rule).step_options
-    state, counts = widened(state, candidates.shape[1]), []
-    for action in candidates.flatten(0, 1).unbind(1):
-        state, out = model.step(state, action, **options)
-        counts.append(to_tensor(out.n_iters).flatten().double())
-    depth = torch.cat(counts).quantile(look.halt.share, interpolation="higher")
+    counted = imagined(model, state, candidates, replace(look, halt=look.halt.rule, value=None))
+    counts = counted.n_iters.flatten().double()
+    depth = counts.quantile(look.halt.share, interpolation="higher")
     return replace(look, halt=Fixed(int(depth)))
 
 
 def widened(state: State, count: int) -> State:
     """Repeat each row of a state for its candidates."""
     return tuple(each[:, None].expand(-1, count, *each.shape[1:]).flatten(0, 1) for each in state)
-
-
-def _imagined(
-    model: WorldModelLike, state: State, actions: Tensor, look: Lookahead
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return rewards and terminations [R, H], and the last observation if it has a value."""
-    if isinstance(model, WorldModel | Ensemble):
-        decode = "reward" if look.value is None else "all"
-        seen = model.imagine(state=state, actions=actions, decode=decode, **look.step_options)
-        return seen.reward, seen.terminated, None if look.value is None else seen.obs[:, -1]
-    rewards, terminations, obs = [], [], None
-    for action in actions.unbind(1):
-        state, out = model.step(state, action, **look.step_options)
-        rewards.append(to_tensor(out.reward))
-        terminations.append(to_tensor(out.terminated))
-        obs = out.next_obs
-    dtype = rewards[0].dtype if rewards[0].is_floating_point() else torch.get_default_dtype()
-    reward, ending = (torch.stack(each, dim=1).to(dtype) for each in (rewards, terminations))
-    return reward, ending, None if look.value is None else to_tensor(obs)

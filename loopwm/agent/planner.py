@@ -188,12 +188,12 @@ class SequencePlanner(ABC):
         seen = seen.reshape(-1, *seen.shape[-1:])
         if not bool(torch.isfinite(seen).all()):
             raise DataError("obs holds NaN or infinite values; planners plan from finite ones")
-        if has_verbs:
-            state = self.model.start(seen) if state is None else state
-            if len(state[0]) != len(seen):
-                raise DataError(f"obs has {len(seen)} rows but the state has {len(state[0])}")
-            seen = seen.to(state[0].device, floating(state[0].dtype))
-        return edge, seen.to(floating(seen.dtype)), state
+        if not has_verbs:
+            return edge, seen.to(floating(seen.dtype)), None
+        begun: State = self.model.start(seen) if state is None else state
+        if len(begun[0]) != len(seen):
+            raise DataError(f"obs has {len(seen)} rows but the state has {len(begun[0])}")
+        return edge, seen.to(begun[0].device, floating(begun[0].dtype)), begun
 
     def _problem(self, obs: Tensor | None, state: State | None) -> Problem:
         source = obs if state is None else state[0]

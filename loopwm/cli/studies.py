@@ -41,6 +41,8 @@ class Demo:
 class Bench:
     """Measure how fast models imagine on one CPU thread, beside the simulator and the machine.
 
+    `loopwm bench plan` measures how long planners take.
+
     Examples:
       loopwm bench
       loopwm bench --no-compiled --no-growth --repeats 3
@@ -79,6 +81,51 @@ class Bench:
         screen = console()
         for sheet in bench_imagine(BenchConfig(**asdict(self))):
             screen.print(rich_table(sheet))
+
+
+@dataclass(frozen=True)
+class BenchPlan:
+    """Measure how long planners take for an action, on the looped model and on MLPs.
+
+    Examples:
+      loopwm bench plan
+      loopwm bench plan --threads 1 --repeats 3
+
+    Args:
+        task: Gymnasium id; it sets the dimensions.
+        candidates: Sequences of actions in each iteration of the search.
+        horizon: Steps of each.
+        iterations: Iterations of the search.
+        loops: Iterations of the loop per step, where they are fixed.
+        threads: CPU threads.
+        repeats: Timed rounds.
+    """
+
+    task: str = "HalfCheetah-v5"
+    candidates: int = 512
+    horizon: int = 12
+    iterations: int = 3
+    loops: int = 4
+    threads: int = 2
+    repeats: int = 9
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        for name, least in (
+            *(("candidates", 2), ("horizon", 1), ("iterations", 1)),
+            *(("loops", 1), ("threads", 1), ("repeats", 1)),
+        ):
+            if getattr(self, name) < least:
+                raise ConfigError(f"--{name} must be at least {least}, got {getattr(self, name)}")
+
+    def run(self) -> None:
+        """Measure and print."""
+        from dataclasses import asdict
+
+        from loopwm.study.bench_plan import PlanBench, bench_plan
+        from loopwm.study.results import rich_table
+
+        console().print(rich_table(bench_plan(PlanBench(**asdict(self)))))
 
 
 @dataclass(frozen=True)

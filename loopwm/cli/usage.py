@@ -17,7 +17,7 @@ from loopwm.cli.collect import Collect
 from loopwm.cli.evaluate import Evaluate
 from loopwm.cli.imagine import Imagine
 from loopwm.cli.policies import ListPolicies, TrainPolicies
-from loopwm.cli.studies import Bench, Demo, Results
+from loopwm.cli.studies import Bench, BenchPlan, Demo, Results
 from loopwm.cli.train import Train
 from loopwm.errors import ConfigError
 
@@ -30,6 +30,7 @@ COMMANDS: dict[str, type[Any]] = {
     "imagine": Imagine,
     "certify": Certify,
     "bench": Bench,
+    "bench plan": BenchPlan,
     "results": Results,
     "agent train": AgentTrain,
     "agent evaluate": AgentEvaluate,

@@ -1,5 +1,7 @@
 """The simulator restarted from observed states, for ceilings of accuracy and for pictures."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
@@ -70,7 +72,49 @@ def can_simulate(meta: DatasetMeta) -> bool:
     return formula is not None and not clipped and meta.obs_kept is None
 
 
+def task_ends(meta: DatasetMeta) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the task's own rule of termination, as a function of observations [..., O].
+
+    Args:
+        meta: The description of a dataset for which `can_simulate` holds.
+
+    Raises:
+        EnvironmentUnsupported: If the observation does not determine the state.
+    """
+    _check_simulable(meta)
+    env = make_env(meta)
+    task: Any = env.unwrapped
+    formula = FORMULAS[type(task)]
+    env.close()
+
+    def ends(obs: np.ndarray) -> np.ndarray:
+        flat = np.asarray(obs, np.float64).reshape(-1, obs.shape[-1])
+        return formula.ended(task, *state_from_obs(env, flat)).reshape(obs.shape[:-1])
+
+    return ends
+
+
+@dataclass(frozen=True, eq=False)
+class Played:
+    """Hold what the simulator made of actions; what follows a divergence is NaN, or False.
+
+    Attributes:
+        obs: Observations after each action [B,H,O].
+        reward: Rewards [B,H].
+        terminated: Whether the task calls the state after each action terminal [B,H].
+    """
+
+    obs: np.ndarray
+    reward: np.ndarray
+    terminated: np.ndarray
+
+
 def simulate(meta: DatasetMeta, obs: np.ndarray, actions: np.ndarray) -> np.ndarray:
+    """Let the simulator predict the observations after each action [B,H,O] (see `play`)."""
+    return play(meta, obs, actions).obs
+
+
+def play(meta: DatasetMeta, obs: np.ndarray, actions: np.ndarray) -> Played:
     """Let the simulator predict: restart it from observations, and apply actions.
 
     The observation holds no warm start for the contact solver, so that the motion differs from the
@@ -83,17 +127,12 @@ def simulate(meta: DatasetMeta, obs: np.ndarray, actions: np.ndarray) -> np.ndar
         actions: Actions to apply [B,H,A].
 
     Returns:
-        The observations after each action [B,H,O].
+        Observations, rewards and terminations; the task's settings are those of variant 0.
 
     Raises:
         EnvironmentUnsupported: If the observation does not determine the state.
     """
-    if not can_simulate(meta):
-        remedy = "; collect it with unclipped=True" if meta.env_id in CLIPPED_IDS else ""
-        raise EnvironmentUnsupported(
-            f"the observations of {meta.env_id} (unclipped={meta.unclipped}, "
-            f"obs_kept={meta.obs_kept}) do not determine the state of a simulator{remedy}"
-        )
+    _check_simulable(meta)
     env = make_env(meta)
     env.reset(seed=0)
     task: Any = env.unwrapped
@@ -101,16 +140,27 @@ def simulate(meta: DatasetMeta, obs: np.ndarray, actions: np.ndarray) -> np.ndar
     simulation = Simulation(task.model, task.frame_skip)
     start = full_state(task.model, task.data)
     qpos, qvel = state_from_obs(env, obs)
-    split = task.model.nq + 1
-    action_type = env.action_space.dtype
+    first, split = task.model.nq + 1, task.model.nq + 1 + task.model.nv
     future = np.full((*actions.shape[:2], obs.shape[1]), np.nan)
-    for row, sequence in enumerate(actions.astype(action_type, copy=False)):
-        start[0], start[1:split], start[split : split + task.model.nv] = 0, qpos[row], qvel[row]
+    reward, ended = np.full(actions.shape[:2], np.nan), np.zeros(actions.shape[:2], bool)
+    for row, sequence in enumerate(actions.astype(env.action_space.dtype, copy=False)):
+        start[0], start[1:first], start[first:split] = 0, qpos[row], qvel[row]
         with quiet_mujoco():
             states, sound = simulation.run(start, np.zeros(task.model.nv), sequence)
-        seen = states[:sound]
-        skipped = formula.positions_left_out(task)
-        future[row, :sound, : task.model.nq - skipped] = seen[:, 1 + skipped : split]
-        future[row, :sound, task.model.nq - skipped :] = seen[:, split : split + task.model.nv]
+        states = np.concatenate([start[None], states[:sound]])
+        motion = formula.motion(
+            task, states[:, 1:first], states[:, first:split], sequence[:sound], meta.unclipped
+        )
+        future[row, :sound], reward[row, :sound] = motion.obs[1:], motion.reward
+        ended[row, :sound] = motion.terminated
     env.close()
-    return future
+    return Played(future, reward, ended)
+
+
+def _check_simulable(meta: DatasetMeta) -> None:
+    if not can_simulate(meta):
+        remedy = "; collect it with unclipped=True" if meta.env_id in CLIPPED_IDS else ""
+        raise EnvironmentUnsupported(
+            f"the observations of {meta.env_id} (unclipped={meta.unclipped}, "
+            f"obs_kept={meta.obs_kept}) do not determine the state of a simulator{remedy}"
+        )

@@ -24,6 +24,7 @@ from loopwm.study.flows import flow
 from loopwm.study.gradients import gradients
 from loopwm.study.loops import dial, halting
 from loopwm.study.plan import Plan, run_plan
+from loopwm.study.plans import planning
 from loopwm.study.provenance import provenance
 from loopwm.study.recipe import DATA, HEADLINE, HORIZONS, UNITS, Computed, Options, Recipe, training
 from loopwm.study.registry import find_recipe
@@ -245,6 +246,13 @@ _OF_A_TASK = (
         "What do the gradient modes cost in time and memory, and what accuracy do they leave?",
         38,
         gradients,
+    ),
+    (
+        "planning",
+        "does the model rank plans as the world does?",
+        "Which model chooses well among plans, and how deep must it refine for that?",
+        44,
+        planning,
     ),
 )
 _AGENTS = (

@@ -101,7 +101,7 @@ def test_categorical_search_finds_the_best_sequence_of_a_tree(
     every = {a: worth(a) for a in itertools.product(range(3), repeat=horizon)}
     options: Any = {"candidates": 512, "iterations": 2, "horizon": horizon}
     planner = lw.CEM(model, action_space=Discrete(3), discount=0.9, **options)
-    first = int(planner.plan(np.float32([begin])))
+    first = int(planner.plan(np.array([begin], np.float32)))
     reachable = max(value for actions, value in every.items() if actions[0] == first)
     assert reachable == pytest.approx(max(every.values()), abs=1e-6)
 

@@ -7,7 +7,7 @@ import pytest
 from loopwm.data.collect import collect
 from loopwm.data.engine import quiet_mujoco
 from loopwm.data.fast import FAST_TASKS
-from loopwm.data.simulator import can_simulate, set_state, simulate, state_from_obs
+from loopwm.data.simulator import can_simulate, play, set_state, simulate, state_from_obs, task_ends
 from loopwm.errors import EnvironmentUnsupported
 
 
@@ -19,6 +19,9 @@ def test_a_restarted_simulator_goes_on_as_recorded(env_id: str) -> None:
     starts = data.bounds[:-1][:4]
     steps = starts[:, None] + np.arange(length)
     future = simulate(data.meta, data.obs[starts], data.action[steps])
+    played = play(data.meta, data.obs[starts], data.action[steps])
+    np.testing.assert_allclose(played.reward, data.reward[steps], rtol=1e-5, atol=1e-6)
+    assert (played.terminated == data.terminated[steps]).all()
     # Not bitwise: where the observation leaves the root out, it restarts at 0, and without the
     # solver's warm start.
     np.testing.assert_allclose(future, data.next_obs[steps], rtol=1e-6, atol=1e-8)
@@ -60,3 +63,12 @@ def test_observations_that_do_not_hold_the_state_are_refused() -> None:
             simulate(data.meta, data.obs[:1], data.action[None, :3])
     with pytest.raises(EnvironmentUnsupported, match="does not begin with positions"):
         state_from_obs(cart.make_env(), cart.obs)
+
+
+@pytest.mark.parametrize("env_id", ["HalfCheetah-v5", "Hopper-v5", "InvertedPendulum-v5"])
+def test_the_rule_of_the_task_ends_what_the_task_ended(env_id: str) -> None:
+    data = collect(env_id, 300, 0, unclipped=env_id == "Hopper-v5")
+    ends = task_ends(data.meta)
+    assert (ends(data.next_obs) == data.terminated).all()
+    assert ends(data.next_obs[:4].reshape(2, 2, -1)).shape == (2, 2)
+    assert data.terminated.any() or env_id == "HalfCheetah-v5"
