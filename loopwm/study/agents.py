@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from loopwm.study.cells import run_cells
 from loopwm.study.comparison import spread
 from loopwm.study.curves import curve_of, plot_returns
 from loopwm.study.recipe import Computed, Options
+from loopwm.study.recipe import Recipe as Table
 from loopwm.study.results import Column, Sheet
 
 SEEDS = (0, 1, 2)
@@ -217,3 +219,24 @@ def _draw(
                 for episode, value in enumerate(record.get("returns", [])):
                     text.write(f"{variant},{seed},{record['step']},{episode},{value!r}\n")
     write_file(folder / f"agents-{env_id.lower()}.csv", text.getvalue().encode())
+
+
+AGENT_STUDIES = {
+    f"agents-{short}": Table(
+        f"{task}: learning in imagination",
+        "What return do how many real steps buy, and what part has the model in it?",
+        place,
+        partial(agents, task, variants),
+    )
+    for place, (short, task, variants) in enumerate(
+        (
+            ("pendulum", "Pendulum-v1", ("looped", "mlp", "real", "sac")),
+            ("inverted-pendulum", "InvertedPendulum-v5", ("looped", "mlp", "real", "sac")),
+            ("cartpole", "CartPole-v1", ("looped", "mlp")),
+            ("reacher", "Reacher-v5", ("looped", "mlp", "real", "sac")),
+            ("halfcheetah", "HalfCheetah-v5", ("looped", "mlp", "real", "sac")),
+            ("hopper", "Hopper-v5", ("looped", "mlp", "real", "sac")),
+        ),
+        start=50,
+    )
+}

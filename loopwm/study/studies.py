@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from loopwm.files import write_file
-from loopwm.study.agents import agents
+from loopwm.study.agents import AGENT_STUDIES
 from loopwm.study.certificates import certificate
 from loopwm.study.comparison import (
     Group,
@@ -255,14 +255,6 @@ _OF_A_TASK = (
         planning,
     ),
 )
-_AGENTS = (
-    ("pendulum", "Pendulum-v1", ("looped", "mlp", "real", "sac")),
-    ("inverted-pendulum", "InvertedPendulum-v5", ("looped", "mlp", "real", "sac")),
-    ("cartpole", "CartPole-v1", ("looped", "mlp")),
-    ("reacher", "Reacher-v5", ("looped", "mlp", "real", "sac")),
-    ("halfcheetah", "HalfCheetah-v5", ("looped", "mlp", "real", "sac")),
-    ("hopper", "Hopper-v5", ("looped", "mlp", "real", "sac")),
-)
 RECIPES = (
     {
         f"{name}-{short}": Recipe(
@@ -290,13 +282,5 @@ RECIPES = (
             partial(certificate, "Hopper-v5"),
         ),
     }
-    | {
-        f"agents-{short}": Recipe(
-            f"{task}: learning in imagination",
-            "What return do how many real steps buy, and what part has the model in it?",
-            place,
-            partial(agents, task, variants),
-        )
-        for place, (short, task, variants) in enumerate(_AGENTS, 50)
-    }
+    | AGENT_STUDIES
 )
