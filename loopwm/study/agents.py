@@ -221,6 +221,8 @@ def _draw(
     write_file(folder / f"agents-{env_id.lower()}.csv", text.getvalue().encode())
 
 
+_DYNA: tuple[Variant, ...] = ("looped", "mlp", "real", "sac")
+_MPC: tuple[Variant, ...] = ("looped", "mlp")
 AGENT_STUDIES = {
     f"agents-{short}": Table(
         f"{task}: learning in imagination",
@@ -230,12 +232,12 @@ AGENT_STUDIES = {
     )
     for place, (short, task, variants) in enumerate(
         (
-            ("pendulum", "Pendulum-v1", ("looped", "mlp", "real", "sac")),
-            ("inverted-pendulum", "InvertedPendulum-v5", ("looped", "mlp", "real", "sac")),
-            ("cartpole", "CartPole-v1", ("looped", "mlp")),
-            ("reacher", "Reacher-v5", ("looped", "mlp", "real", "sac")),
-            ("halfcheetah", "HalfCheetah-v5", ("looped", "mlp", "real", "sac")),
-            ("hopper", "Hopper-v5", ("looped", "mlp", "real", "sac")),
+            ("pendulum", "Pendulum-v1", _DYNA),
+            ("inverted-pendulum", "InvertedPendulum-v5", _DYNA),
+            ("cartpole", "CartPole-v1", _MPC),
+            ("reacher", "Reacher-v5", _DYNA),
+            ("halfcheetah", "HalfCheetah-v5", _DYNA),
+            ("hopper", "Hopper-v5", _DYNA),
         ),
         start=50,
     )

@@ -73,6 +73,7 @@ def test_gymnasiums_own_vector_wrappers_go_around_it():
 
     envs = RecordEpisodeStatistics(points(4, horizon=3))
     envs.reset(seed=0)
+    info: dict[str, Any] = {}
     for _ in range(3):
         *_, info = envs.step(np.zeros((4, 1), np.float32))
     assert info["episode"]["l"].tolist() == [3, 3, 3, 3]

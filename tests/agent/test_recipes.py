@@ -1,5 +1,6 @@
 """Recipes, what stands beside them, and settings given as JSON."""
 
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -73,7 +74,9 @@ def test_settings_replace_what_they_name_and_nothing_else():
     assert changed.refit.first == MPC().refit.first
     assert changed.planning == MPC().planning
     deep = with_settings(MPC(), {"refit": {"model": {"width": 8}}})
-    assert deep.refit.model == WorldConfig(width=8, depth=MPC().refit.model.depth)  # pyright: ignore[reportAttributeAccessIssue]
+    usual = MPC().refit.model
+    assert isinstance(usual, WorldConfig)
+    assert deep.refit.model == replace(usual, width=8)
     assert with_settings(Dyna(), {"learner": {"actor": [4, 4]}}).learner.actor == (4, 4)
 
 
