@@ -82,7 +82,9 @@ def stopping(step: int) -> type[PointEnv]:
 
 
 @BOTH
-@pytest.mark.parametrize("step", [33, *(pytest.param(n, marks=pytest.mark.slow) for n in (10, 95))])
+@pytest.mark.parametrize(
+    "step", [75, *(pytest.param(n, marks=pytest.mark.slow) for n in (10, 33, 95))]
+)
 def test_a_run_that_was_killed_ends_as_if_it_had_not_been(
     algorithm: Algorithm, step: int, tmp_path: Path
 ):
