@@ -22,6 +22,7 @@ class SequenceBatch:
         action: Actions in environment units, or int64 indices for a discrete action space.
         reward: Reward of each step.
         terminated: Whether the step ended in a terminal state (truncation does not count).
+        can_end: Whether the environment would have ended the episode in a terminal state here.
         valid: Whether the step is real rather than padding.
     """
 
@@ -30,6 +31,7 @@ class SequenceBatch:
     obs: Float[Tensor, "B K+1 O"]
     action: Float[Tensor, "B K A"] | Int[Tensor, "B K"]
     terminated: Bool[Tensor, "B K"]
+    can_end: Bool[Tensor, "B K"]
     valid: Bool[Tensor, "B K"]
 
     def __len__(self) -> int:
@@ -43,6 +45,7 @@ class SequenceBatch:
             action=self.action[:, :count],
             reward=self.reward[:, :count],
             terminated=self.terminated[:, :count],
+            can_end=self.can_end[:, :count],
             valid=self.valid[:, :count],
         )
 
@@ -53,5 +56,6 @@ class SequenceBatch:
             action=self.action.to(device),
             reward=self.reward.to(device),
             terminated=self.terminated.to(device),
+            can_end=self.can_end.to(device),
             valid=self.valid.to(device),
         )

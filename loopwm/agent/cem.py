@@ -9,8 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from loopwm.agent.lookahead import Options
-from loopwm.agent.planner import SequencePlanner, Warm, best_of, shifted
+from loopwm.agent.planner import PlannerOptions, SequencePlanner, Warm, best_of, shifted
 from loopwm.agent.problem import Problem
 from loopwm.agent.search import check_search
 from loopwm.world.protocol import WorldModelLike
@@ -47,7 +46,7 @@ class CEM(SequencePlanner):
         std: float = 0.5,
         momentum: float = 0.1,
         action_space: gym.Space[Any] | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[PlannerOptions],
     ) -> None:
         super().__init__(model, action_space=action_space, **options)
         check_search(candidates, iterations, elites, std, momentum)

@@ -9,8 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from loopwm.agent.lookahead import Options
-from loopwm.agent.planner import SequencePlanner, Warm, best_of, continuous_only, shifted
+from loopwm.agent.planner import (
+    PlannerOptions,
+    SequencePlanner,
+    Warm,
+    best_of,
+    continuous_only,
+    shifted,
+)
 from loopwm.agent.problem import Problem
 from loopwm.agent.search import check_search
 from loopwm.errors import ConfigError
@@ -52,7 +58,7 @@ class ICEM(SequencePlanner):
         momentum: float = 0.1,
         colour: float = 2.0,
         action_space: gym.Space[Any] | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[PlannerOptions],
     ) -> None:
         super().__init__(model, action_space=action_space, **options)
         continuous_only(self)

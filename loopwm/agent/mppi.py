@@ -7,8 +7,14 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
-from loopwm.agent.lookahead import Options
-from loopwm.agent.planner import SequencePlanner, Warm, best_of, continuous_only, shifted
+from loopwm.agent.planner import (
+    PlannerOptions,
+    SequencePlanner,
+    Warm,
+    best_of,
+    continuous_only,
+    shifted,
+)
 from loopwm.agent.problem import Problem
 from loopwm.agent.search import check_search
 from loopwm.errors import ConfigError
@@ -27,10 +33,8 @@ class MPPI(SequencePlanner):
         candidates: Sequences N scored in each iteration.
         iterations: Times the distribution is refitted.
         elites: How many of the best weigh in, at most `candidates`.
-        temperature: Return for which a weight falls by a factor e, in standard deviations of the
-            elites' returns, above 0.
-        std: Standard deviation in half the range of the actions, at first and at least afterwards;
-            both above 0.
+        temperature: Return for which a weight falls by a factor e, in the elites' spread, above 0.
+        std: Standard deviation at first, and at least later, in half the range of actions, above 0.
         action_space: The space of one action, a Box, where the model does not tell it.
         options: Seed, horizon, discount, value, policy, proposals, halt and feedback; see
             `SequencePlanner` and `Lookahead`.
@@ -46,7 +50,7 @@ class MPPI(SequencePlanner):
         temperature: float = 0.5,
         std: tuple[float, float] = (0.5, 0.05),
         action_space: gym.Space[Any] | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[PlannerOptions],
     ) -> None:
         super().__init__(model, action_space=action_space, **options)
         continuous_only(self)
@@ -65,8 +69,7 @@ class MPPI(SequencePlanner):
         mean, std = warm[0], torch.full_like(warm[0], self.std[0])
         for _ in range(self.iterations):
             noise = problem.normal(self.candidates, *mean.shape[1:])
-            drawn = (mean[:, None] + std[:, None] * noise).clamp(-1, 1)
-            drawn = problem.with_proposals(drawn)
+            drawn = problem.with_proposals((mean[:, None] + std[:, None] * noise).clamp(-1, 1))
             best, returns = best_of(drawn, problem.score(drawn), self.elites)
             spread = returns.std(1, correction=0, keepdim=True)
             # Candidates that are all alike weigh alike.

@@ -25,6 +25,13 @@ from loopwm.seed import torch_rng
 from loopwm.world.arrays import Edge, to_tensor
 from loopwm.world.protocol import State, WorldModelLike
 
+
+class PlannerOptions(Options, total=False):
+    """List what every planner takes by name beside its own settings; see `SequencePlanner`."""
+
+    seed: int
+
+
 # What a search leaves for the next step; each tensor has the leading axis B.
 Warm = tuple[Tensor, ...]
 

@@ -7,8 +7,15 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
-from loopwm.agent.lookahead import Options, Quantile
-from loopwm.agent.planner import SequencePlanner, Warm, best_of, continuous_only, shifted
+from loopwm.agent.lookahead import Quantile
+from loopwm.agent.planner import (
+    PlannerOptions,
+    SequencePlanner,
+    Warm,
+    best_of,
+    continuous_only,
+    shifted,
+)
 from loopwm.agent.problem import Problem
 from loopwm.agent.search import check_search
 from loopwm.core.halt import Fixed
@@ -43,7 +50,7 @@ class Shooting(SequencePlanner):
         lr: float = 0.1,
         std: float = 0.5,
         action_space: gym.Space[Any] | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[PlannerOptions],
     ) -> None:
         super().__init__(model, action_space=action_space, **options)
         continuous_only(self)

@@ -82,8 +82,8 @@ class BoundedCell(nn.Module):
         hidden = max(1, round(config.expand * width))
         self.width = width
         self.gain = config.gain
-        self._min_rate = -math.log(config.max_retention)
-        rate = -math.log(config.retention) - self._min_rate
+        self.min_rate = -math.log(config.max_retention)
+        rate = -math.log(config.retention) - self.min_rate
         self.log_rate = nn.Parameter(torch.full((width,), math.log(rate)))
         self.from_state = nn.Parameter(torch.empty(2 * hidden, width))
         self.from_injection = nn.Linear(width, 2 * hidden)
@@ -103,7 +103,7 @@ class BoundedCell(nn.Module):
 
     def constrain(self) -> Weights:
         """Return the retention and its complement, 1 - abar."""
-        rate = self.log_rate.exp() + self._min_rate
+        rate = self.log_rate.exp() + self.min_rate
         return torch.exp(-rate), -torch.expm1(-rate)
 
     @property

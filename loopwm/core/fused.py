@@ -6,7 +6,6 @@ copies what rows have left. Weight gradients are one matrix product over all ite
 cell is the oracle.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,28 +52,33 @@ class BoundedLoop(torch.autograd.Function):
             The last state of each row, the one before it (without gradient), and the tapped one;
             rows that are not tapped hold zeros.
         """
-        total, width, half = sum(active), h.shape[1], leave.shape[1]
-        normed, scale = h.new_empty(total, width), h.new_empty(total, 1)
-        pre, hidden = h.new_empty(total, 2 * half), h.new_empty(total, half)
-        last, previous = torch.empty_like(h), torch.empty_like(h)
+        width, smallest = h.shape[1], h.new_full((), RMS_EPS)
+        normed, scales, pres, last, previous = [], [], [], [], []
         tapped = torch.zeros_like(h) if taps else h.new_empty(0, width)
-        for t, (rows, part) in enumerate(_parts(active)):
-            torch.linalg.vector_norm(h, dim=1, keepdim=True, out=scale[part])
-            scale[part].square_().add_(width * RMS_EPS).rsqrt_().mul_(math.sqrt(width))
-            torch.mul(h, scale[part], out=normed[part])
-            torch.addmm(bias[:rows], normed[part], enter.T, out=pre[part])
-            gate, value = pre[part].chunk(2, dim=1)
-            torch.mul(F.silu(gate), value, out=hidden[part])
-            out = torch.addmm(injected[:rows], hidden[part], leave.T).addcmul_(retention, h)
+        # What each iteration keeps are small tensors of its own: writes into large buffers for all
+        # of them miss the cache.
+        for t, (rows, stay) in enumerate(zip(active, (*active[1:], 0), strict=True)):
+            scale = torch.linalg.vector_norm(h, dim=1, keepdim=True)
+            torch.addcmul(smallest, scale, scale, value=1 / width, out=scale).rsqrt_()
+            normed.append(h * scale)
+            pre = torch.addmm(bias, normed[t], enter.T)
+            gate, value = pre.chunk(2, dim=1)
+            out = torch.addmm(injected, F.silu(gate).mul_(value), leave.T)
+            out.addcmul_(retention, h)
+            scales.append(scale)
+            pres.append(pre)
             if taps:
                 tapped.index_copy_(0, taps[t], out.index_select(0, taps[t]))
-            stay = active[t + 1] if t + 1 < len(active) else 0
-            last[stay:rows], previous[stay:rows] = out[stay:], h[stay:]
-            h = out[:stay]
+            if stay < rows or not rows:
+                last.append(out[stay:])
+                previous.append(h[stay:])
+                out, injected, bias = out[:stay], injected[:stay], bias[:stay]
+            h = out
         ctx.active, ctx.taps = active, taps
-        ctx.save_for_backward(normed, scale, pre, hidden, retention, enter, leave)
-        ctx.mark_non_differentiable(previous)
-        return last, previous, tapped
+        ctx.save_for_backward(retention, enter, leave, *normed, *scales, *pres)
+        one_before = torch.cat(previous[::-1])
+        ctx.mark_non_differentiable(one_before)
+        return torch.cat(last[::-1]), one_before, tapped
 
     @staticmethod
     @once_differentiable
@@ -82,40 +86,33 @@ class BoundedLoop(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         """Return the gradients of the six tensors."""
         d_last, _, d_tapped = grads
-        normed, scale, pre, hidden, retention, enter, leave = ctx.saved_tensors
-        active, taps = ctx.active, ctx.taps
-        half = hidden.shape[1]
-        d_out, d_pre = torch.empty_like(normed), torch.empty_like(pre)
+        retention, enter, leave, *saved = ctx.saved_tensors
+        active, taps, steps = ctx.active, ctx.taps, len(ctx.active)
+        normed, scales, pres = saved[:steps], saved[steps : 2 * steps], saved[2 * steps :]
+        all_normed, pre = torch.cat(normed), torch.cat(pres)
+        gate, value = pre.chunk(2, dim=1)
+        # The derivatives of hidden = silu(gate) * value, for all iterations at once.
+        by_value, by_gate = F.silu(gate), torch.ops.aten.silu_backward(value, gate)
+        d_out, d_pre = torch.empty_like(all_normed), torch.empty_like(pre)
         d_injected = torch.zeros_like(d_last)
-        d_bias = d_last.new_zeros(len(d_last), 2 * half)
-        stay, d_h = 0, d_last[:0]
-        for t, (rows, part) in reversed(list(enumerate(_parts(active)))):
-            grad, into = d_out[part], d_pre[part]
-            grad[:stay], grad[stay:] = d_h, d_last[stay:rows]
+        d_bias = d_last.new_zeros(len(d_last), pre.shape[1])
+        buffers = (d_out, d_pre, *d_pre.chunk(2, dim=1), by_gate, by_value)
+        parts = list(zip(*(buffer.split(active) for buffer in buffers), strict=True))
+        d_h = d_last[:0]
+        for t in reversed(range(steps)):
+            grad, into, d_gate, d_value, by_gate_t, by_value_t = parts[t]
+            torch.cat((d_h, d_last[len(d_h) : active[t]]), out=grad)
             if taps:
                 grad.index_add_(0, taps[t], d_tapped.index_select(0, taps[t]))
-            gate, value = pre[part].chunk(2, dim=1)
             d_hidden = grad @ leave
-            torch.mul(F.silu(gate), d_hidden, out=into[:, half:])
-            torch.ops.aten.silu_backward.grad_input(
-                d_hidden.mul_(value), gate, grad_input=into[:, :half]
-            )
+            torch.mul(by_gate_t, d_hidden, out=d_gate)
+            torch.mul(by_value_t, d_hidden, out=d_value)
             d_normed = into @ enter
-            along = torch.linalg.vecdot(normed[part], d_normed).unsqueeze(1) / normed.shape[1]
-            d_h = d_normed.addcmul_(normed[part], along, value=-1).mul_(scale[part])
-            d_h.addcmul_(retention, grad)
-            d_injected[:rows] += grad
-            d_bias[:rows] += into
-            stay = rows
-        d_retention = torch.linalg.vecdot(d_out / scale, normed, dim=0)
-        d_enter, d_leave = d_pre.T @ normed, d_out.T @ hidden
+            along = torch.linalg.vecdot(normed[t], d_normed).unsqueeze_(1)
+            d_h = d_normed.addcmul_(normed[t], along, value=-1 / normed[t].shape[1])
+            d_h.mul_(scales[t]).addcmul_(retention, grad)
+            d_injected[: active[t]] += grad
+            d_bias[: active[t]] += into
+        d_retention = (d_out * all_normed).div_(torch.cat(scales)).sum(0)
+        d_enter, d_leave = d_pre.T @ all_normed, d_out.T @ by_value.mul_(value)
         return d_h, d_injected, d_bias, d_retention, d_enter, d_leave, None, None
-
-
-def _parts(active: Sequence[int]) -> list[tuple[int, slice]]:
-    """Return how many rows each iteration refines, and where they lie among all of them."""
-    parts, start = [], 0
-    for rows in active:
-        parts.append((rows, slice(start, start + rows)))
-        start += rows
-    return parts

@@ -17,7 +17,7 @@ from loopwm.core.grad import FixedPointMode, Full, GradientMode, LastK
 from loopwm.core.halt import Readout, StopRule
 from loopwm.core.program import LOOPWM, Program, State
 from loopwm.core.rows import Iterate, LoopOutput, Unroll, run_all, run_depths
-from loopwm.core.until import run_until
+from loopwm.core.until import run_together, run_until
 from loopwm.errors import ConfigError
 
 
@@ -32,6 +32,7 @@ class LoopedCore(nn.Module):
     Attributes:
         solver: Extrapolates between iterations where no gradient is wanted; None for the plain
             loop, which it is unless set.
+        members: Number of models whose cells the cell stands for (see `core.stack`), mostly 1.
     """
 
     def __init__(self, cell: Cell, program: Program = LOOPWM, flow: Flow | None = None) -> None:
@@ -42,6 +43,7 @@ class LoopedCore(nn.Module):
         self.program = program
         self.flow = flow
         self.solver: Anderson | None = None
+        self.members = 1
         # Asked once: to look a protocol up takes as long as a small refinement.
         self._unrolls = program == LOOPWM and isinstance(cell, Unrolls)
 
@@ -103,7 +105,8 @@ class LoopedCore(nn.Module):
             once = partial(_evaluate, grad, iterate)
             out = run_flow(once, z, fixed, depth, tap, chosen, self.flow, self.parameters())
         elif stop is not None:
-            out = run_until(iterate, z, fixed, depth, stop, readout, grad, chosen)
+            until = run_until if self.members == 1 else partial(run_together, self.members)
+            out = until(iterate, z, fixed, depth, stop, readout, grad, chosen)
         elif isinstance(depth, int) and tap is None and unroll is None:
             out = run_all(iterate, z, fixed, depth, grad, chosen)
         else:

@@ -68,6 +68,63 @@ def run_until(
     return left.assemble(chosen)
 
 
+def run_together(  # noqa: PLR0913 - as `run_until`, and of how many members the rows are
+    members: int,
+    iterate: Iterate,
+    z: State,
+    fixed: Conditioning,
+    depth: int | Int[Tensor, " B"],
+    stop: StopRule,
+    readout: Readout | None,
+    grad: GradientMode,
+    chosen: int,
+) -> LoopOutput:
+    """Run the rows of several members as `run_until`, each member with as many rows at all times.
+
+    A row leaves the batch with the same row of the other members, when the last of them settles;
+    what it returns is from when it settled itself.
+
+    Args:
+        members: Number of members; they have the same number of rows.
+        iterate: One iteration: from the conditioning and the states to the states.
+        z: Initial states, member after member.
+        fixed: What conditions every iteration, member after member.
+        depth: Most iterations of all rows, at least 1; not of each.
+        stop: Decides after each iteration which rows are settled.
+        readout: Decodes the chosen state for stop rules that look at the prediction.
+        grad: How gradients flow through the iterations.
+        chosen: Index of the state that the stop rule and the residual look at.
+    """
+    assert isinstance(depth, int), "members are stacked for inference, which has one depth"
+    if not len(z[0]):
+        return run_all(iterate, z, fixed, 1, grad, chosen)
+    rows = torch.arange(len(z[0]), device=z[0].device)
+    left, calm = _Left(), torch.zeros_like(rows)
+    waiting = torch.ones_like(rows, dtype=torch.bool)
+    signal = stop.signal(z[chosen], readout)
+    for t in range(1, depth + 1):
+        before = z[chosen]
+        z = grad.step(partial(iterate, fixed), z, depth - t + 1)
+        now = stop.signal(z[chosen], readout)
+        settled = stop.met(now, signal)
+        if stop.patience > 1:
+            calm = torch.where(settled, calm + 1, 0)
+            settled = calm >= stop.patience
+        done = (waiting if t == depth else waiting & settled).nonzero().squeeze(1)
+        signal = now
+        if not len(done) and t < depth:
+            continue
+        left.add(rows[done], _select(z, done), before[done], settled[done], t)
+        waiting = waiting.index_fill(0, done, False)
+        stay = waiting.view(members, -1).any(0).repeat(members).nonzero().squeeze(1)
+        if not len(stay):
+            break
+        if len(stay) < len(rows):
+            z, fixed = _select(z, stay), _select(fixed, stay)
+            rows, signal, calm, waiting = _select((rows, signal, calm, waiting), stay)
+    return left.assemble(chosen)
+
+
 @dataclass(slots=True)
 class _Left:
     """Collect the rows that have left, until all have."""

@@ -6,6 +6,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from loopwm.batch import SequenceBatch
+from loopwm.data.ending import can_terminate
 from loopwm.data.store import RolloutDataset
 from loopwm.errors import ConfigError
 
@@ -48,9 +49,14 @@ class Windows:
         reward[slot] = dataset.reward
         terminated = np.zeros(len(obs), bool)
         terminated[slot] = dataset.terminated
-        self._obs, self._action, self._reward, self._terminated, self._slot, self._last = (
+        able = np.zeros(len(obs), bool)
+        able[slot] = can_terminate(dataset)
+        self._obs, self._action, self._reward, self._terminated, self._able = (
             torch.from_numpy(np.ascontiguousarray(column)).to(device)
-            for column in (obs, action, reward, terminated, slot, last[dataset.episode])
+            for column in (obs, action, reward, terminated, able)
+        )
+        self._slot, self._last = (
+            torch.from_numpy(column).to(device) for column in (slot, last[dataset.episode])
         )
         self._offsets = torch.arange(length + 1, device=device)
 
@@ -85,6 +91,7 @@ class Windows:
             action=_gather(self._action, steps),
             reward=_gather(self._reward, steps),
             terminated=_gather(self._terminated, steps),
+            can_end=_gather(self._able, steps),
             valid=steps < last,
         )
 

@@ -8,13 +8,14 @@ import numpy as np
 from jaxtyping import Int
 from numpy import ndarray
 
+from loopwm.data.ending import can_terminate
 from loopwm.data.normalise import Statistics
 from loopwm.data.store import RolloutDataset
 from loopwm.errors import ConfigError, DataError, LoopwmError
 from loopwm.study.accuracy import PredictionReport
 from loopwm.study.ceiling import ceiling_windows
 from loopwm.study.openloop import Imagination, imagine_windows
-from loopwm.study.reference import CopyLast, can_terminate, fit_linear
+from loopwm.study.reference import CopyLast, fit_linear
 from loopwm.study.score import TerminationScore, score_termination
 from loopwm.study.summary import DIVERGED, Scale, WindowErrors, summarise
 from loopwm.study.windows import Sampling, change_std, window_rows

@@ -2,8 +2,7 @@
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Shaped
-from numpy import ndarray
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from loopwm.data.normalise import Statistics
@@ -147,16 +146,3 @@ def _forecast(
         residual=torch.zeros_like(reward),
         settled=torch.ones(len(obs), dtype=torch.bool, device=obs.device),
     )
-
-
-def can_terminate(dataset: RolloutDataset) -> Bool[ndarray, " N"]:
-    """Say in which rows a terminal step could have happened, by how the environment was made."""
-    if "can_terminate" in dataset.info:
-        return dataset.info["can_terminate"].astype(bool)
-    variants = max(1, len(dataset.meta.variants))
-    able = [
-        dataset.meta.settings(each).get("terminate_when_unhealthy", True) is not False
-        for each in range(variants)
-    ]
-    variant = dataset.info.get("variant", np.zeros(len(dataset), np.int64))
-    return np.asarray(able)[variant.astype(np.int64)]

@@ -1,5 +1,6 @@
 """The edge between the user's arrays and the model: numpy or torch in, the same out."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,11 @@ class Edge:
     dtype: torch.dtype
     device: torch.device
     lead: tuple[int, ...]
+
+    @property
+    def rows(self) -> int:
+        """Return the number of rows, all leading axes together."""
+        return math.prod(self.lead)
 
     @classmethod
     def of(cls, array: Any, name: str, last: tuple[int, ...]) -> "Edge":

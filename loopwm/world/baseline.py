@@ -11,6 +11,7 @@ from loopwm.core.block import init_linear, rms_norm
 from loopwm.core.cell import BoundedCell
 from loopwm.core.contractive import ContractiveCell
 from loopwm.core.make import make_cell
+from loopwm.core.stack import StackedBounded, per_row
 from loopwm.world.config import GRU, MLP, Untied
 from loopwm.world.dynamics import Advance, Carry, Run
 
@@ -71,16 +72,16 @@ class UntiedDynamics(nn.Module):
 
     def initial(self, batch: int) -> Carry:
         """Return the learned starting state for `batch` rows, if the state is carried."""
-        return (self.origin.expand(batch, self.width),) if self.carries else ()
+        return (per_row(self.origin, batch),) if self.carries else ()
 
     def forward(self, carry: Carry, x: Float[Tensor, "B X"], run: Run) -> Advance:
         """Refine the carried state once by each block."""
-        h = carry[0] if self.carries else self.origin.expand(x.shape[0], self.width)
+        h = carry[0] if self.carries else per_row(self.origin, x.shape[0])
         e = self.enter(x)
         if self.recall is not None:
             e = e + self.recall(rms_norm(h))
         for cell in self.cells:
-            assert isinstance(cell, BoundedCell | ContractiveCell)
+            assert isinstance(cell, BoundedCell | ContractiveCell | StackedBounded)
             h = cell(h, cell.condition(e))
         return Advance.single((h,) if self.carries else (), h, len(self.cells))
 

@@ -5,15 +5,20 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from loopwm.errors import ConfigError
 from loopwm.world import rollout
 from loopwm.world.arrays import Edge, to_tensor
-from loopwm.world.model import WorldModel
+from loopwm.world.members import OneByOne
+from loopwm.world.model import WorldModel, check_rows
 from loopwm.world.prediction import Prediction, Trajectory
 from loopwm.world.protocol import State
+from loopwm.world.stack import Stack
+
+# With more rows arithmetic takes the time, not the number of operations, and what is computed for
+# all members at once no longer fits the cache.
+_MOST_ROWS = 512
 
 
 class Ensemble(nn.Module):
@@ -21,6 +26,10 @@ class Ensemble(nn.Module):
 
     Each member imagines from its own predictions; means and disagreement are taken over members
     at every step. The reported spread, where members have one, is that of their mixture.
+
+    Small batches go through all members at once, in batched products, if the members are bounded
+    loops, untied bounded cells or perceptrons in evaluation mode and without modules of your own:
+    their weights then lie in one memory. Otherwise the members take turns.
 
     Args:
         members: Models of the same configuration, at least two.
@@ -38,7 +47,8 @@ class Ensemble(nn.Module):
             first.discrete,
             first.normaliser,
         )
-        self._widths = [len(m.start(torch.zeros(1, m.obs_dim))) for m in members]
+        self._one_by_one = OneByOne(members)
+        self._stack = Stack.of(members)
 
     @property
     def members(self) -> list[WorldModel]:
@@ -62,33 +72,30 @@ class Ensemble(nn.Module):
 
     def start(self, obs: Any) -> State:
         """Return the members' states, one after the other (see `WorldModel.start`)."""
-        return tuple(tensor for member in self.members for tensor in member.start(obs))
+        edge = Edge.of(obs, "obs", (self.obs_dim,))
+        return self._panel(edge.rows).start(to_tensor(obs))
 
     def observe(self, state: State, action: Any, obs: Any, **options: Any) -> State:
         """Let every member take in a real step (see `WorldModel.observe`)."""
-        parts = [
-            member.observe(own, action, obs, **options)
-            for member, own in zip(self.members, self._split(state), strict=True)
-        ]
-        return tuple(tensor for part in parts for tensor in part)
+        edge = Edge.of(action, "action", self._action_axes)
+        check_rows("action", edge.rows, len(state[0]))
+        check_rows("obs", Edge.of(obs, "obs", (self.obs_dim,)).rows, len(state[0]))
+        panel = self._panel(edge.rows)
+        return panel.observe(state, to_tensor(action), to_tensor(obs), options)
 
     def step(self, state: State, action: Any, **options: Any) -> tuple[State, Prediction]:
         """Imagine one step with every member (see `WorldModel.step`)."""
-        edge = Edge.of(action, "action", self.members[0].action_axes)
-        tensor = to_tensor(action)
-        results = [
-            member.step(own, tensor, **options)
-            for member, own in zip(self.members, self._split(state), strict=True)
-        ]
-        mean = _mean([prediction for _, prediction in results], "next_obs")
-        return tuple(t for own, _ in results for t in own), _leave(mean, edge)
+        edge = Edge.of(action, "action", self._action_axes)
+        check_rows("action", edge.rows, len(state[0]))
+        state, each = self._panel(edge.rows).step(state, to_tensor(action), options)
+        return state, _leave(_mean(each, "next_obs"), edge)
 
     def predict(self, obs: Any, action: Any, **options: Any) -> Prediction:
         """Predict one step from an observation alone (see `WorldModel.predict`)."""
         edge = Edge.of(obs, "obs", (self.obs_dim,))
-        inputs = to_tensor(obs), to_tensor(action)
-        results = [member.predict(*inputs, **options) for member in self.members]
-        return _leave(_mean(results, "next_obs"), edge)
+        check_rows("action", Edge.of(action, "action", self._action_axes).rows, edge.rows)
+        each = self._panel(edge.rows).predict(to_tensor(obs), to_tensor(action), options)
+        return _leave(_mean(each, "next_obs"), edge)
 
     def imagine(
         self, obs: Any = None, actions: Any = None, *, state: State | None = None, **options: Any
@@ -101,18 +108,20 @@ class Ensemble(nn.Module):
                     "imagine with policy= needs obs and horizon=, no actions and no decode="
                 )
             return rollout.with_policy(self, obs, policy, horizon, options)
+        if (obs is None) == (state is None):
+            raise ConfigError("imagine needs obs or state, exactly one of them")
         if actions is None:
             raise ConfigError("imagine needs actions, or policy= and horizon=")
-        edge = Edge.of_actions(actions, self.members[0].action_axes)
-        if obs is not None:
+        edge = Edge.of_actions(actions, self._action_axes)
+        rows = edge.rows
+        if state is not None:
+            check_rows("actions", rows, len(state[0]))
+        else:
             edge = Edge.of(obs, "obs", (self.obs_dim,))
+            check_rows("actions", rows, edge.rows)
             obs = to_tensor(obs)
-        states = [None] * len(self.members) if state is None else self._split(state)
-        results = [
-            member.imagine(obs, to_tensor(actions), state=own, **options)
-            for member, own in zip(self.members, states, strict=True)
-        ]
-        return _leave(_mean(results, "obs"), edge)
+        each = self._panel(rows).imagine(obs, state, to_tensor(actions), options)
+        return _leave(_mean(each, "obs"), edge)
 
     def save(self, path: str | Path) -> None:
         """Write all members to a directory; `lw.load` reads it."""
@@ -120,12 +129,20 @@ class Ensemble(nn.Module):
 
         save(self, Path(path))
 
-    def _split(self, state: State) -> list[State]:
-        parts, begin = [], 0
-        for width in self._widths:
-            parts.append(tuple(state[begin : begin + width]))
-            begin += width
-        return parts
+    @property
+    def _action_axes(self) -> tuple[int, ...]:
+        return self.members[0].action_axes
+
+    def _panel(self, rows: int) -> OneByOne | Stack:
+        """Return what applies all members to that many rows."""
+        if rows > _MOST_ROWS or self._stack is None:
+            return self._one_by_one
+        if not self._stack.whole:
+            # The members have moved, to another device or type, say.
+            self._stack = Stack.of(self.members)
+        if self._stack is None or not self._stack.ready():
+            return self._one_by_one
+        return self._stack
 
 
 def _leave(result: Any, edge: Edge) -> Any:
@@ -137,22 +154,21 @@ def _leave(result: Any, edge: Edge) -> Any:
     return type(result)(**arrays)
 
 
-def _mean(results: list[Any], observed: str) -> Any:
-    """Average members' results: counts are rounded up, and settled means all are."""
-    stacked = {
-        f.name: torch.stack([getattr(result, f.name) for result in results])
-        for f in fields(results[0])
-        if getattr(results[0], f.name) is not None
-    }
+def _mean(each: Any, observed: str) -> Any:
+    """Average over the leading axis, the members: counts are rounded up, settled means all are."""
+    stacked = {f.name: getattr(each, f.name) for f in fields(each)}
+    stacked = {name: values for name, values in stacked.items() if values is not None}
     averaged: dict[str, Tensor | None] = {
         name: values.mean(0) for name, values in stacked.items() if values.is_floating_point()
     }
     averaged["n_iters"] = stacked["n_iters"].double().mean(0).ceil().long()
     averaged["settled"] = stacked["settled"].all(0)
     averaged.setdefault(observed, None)
-    if observed in stacked:
+    if observed in stacked and not stacked[observed].numel():
+        averaged["disagreement"] = averaged[observed]
+    elif observed in stacked:
         averaged["disagreement"] = stacked[observed].std(0)
         if "std" in stacked:
             spread = stacked["std"].square().mean(0) + stacked[observed].var(0, correction=0)
             averaged["std"] = spread.sqrt()
-    return type(results[0])(**averaged)
+    return type(each)(**averaged)

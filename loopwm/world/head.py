@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from loopwm.core.stack import per_row
 from loopwm.world.config import Gaussian, Head, ModuleFactory
 
 _HIDDEN = 32
@@ -53,4 +54,9 @@ class Heads(nn.Module):
         """Return the predicted spread of the change, in its standard deviations, or None."""
         if self.spread is None or self.floor is None:
             return None
-        return (F.softplus(self.spread(feature)) + self.floor) * self.spread_scale
+        std = F.softplus(self.spread(feature)) + self.floor
+        if self.spread_scale.ndim == 1:
+            return std * self.spread_scale
+        # Several members as one: each member's rows have their own scale.
+        scale = per_row(self.spread_scale, len(std))
+        return std * scale.view(len(std), *(1,) * (std.ndim - 2), std.shape[-1])

@@ -8,6 +8,7 @@ from loopwm.core.block import init_linear, rms_norm
 from loopwm.core.depth import Flow
 from loopwm.core.loop import LoopedCore
 from loopwm.core.make import make_cell
+from loopwm.core.stack import per_row
 from loopwm.world.config import WorldConfig
 from loopwm.world.dynamics import Advance, Carry, Run
 
@@ -44,7 +45,7 @@ class LoopedDynamics(nn.Module):
         return (self._origin(batch),) if self.carries else ()
 
     def _origin(self, batch: int) -> Float[Tensor, "B 1 D"]:
-        return self.origin.expand(batch, 1, self.width)
+        return per_row(self.origin, batch).unsqueeze(1)
 
     def injection(self, carry: Carry, x: Float[Tensor, "B X"]) -> Float[Tensor, "B 1 D"]:
         """Return what conditions the refinement of this step."""

@@ -65,7 +65,7 @@ class WorldModel(LatentModel):
         act, _ = self._action(action, state)
         out = self.advance(state, act, self.plan(halt, max_iters))
         fresh = self.start(obs)
-        _check_rows("obs", fresh[0], state)
+        check_rows("obs", len(fresh[0]), len(state[0]))
         return (fresh[0], fresh[1], self.next_history(state), *out.carry)
 
     def step(
@@ -182,7 +182,7 @@ class WorldModel(LatentModel):
             edge = Edge.of(obs, "obs", (self.obs_dim,))
         first = self.start(obs) if state is None else state
         tensor = self._enter(actions, "actions", 1 + len(self.action_axes))
-        _check_rows("actions", tensor, first)
+        check_rows("actions", len(tensor), len(first[0]))
         scaled = self.normaliser.action(tensor)
         trajectory, _ = rollout.unroll(
             self, first, scaled, self.plan(halt, max_iters), feedback, decode
@@ -238,7 +238,7 @@ class WorldModel(LatentModel):
         """Check and scale one action per row of a state."""
         edge = self._edge(Edge.of(action, "action", self.action_axes))
         tensor = self._enter(action, "action", len(self.action_axes))
-        _check_rows("action", tensor, state)
+        check_rows("action", len(tensor), len(state[0]))
         return self.normaliser.action(tensor), edge
 
     def _edge(self, edge: Edge) -> Edge:
@@ -250,9 +250,10 @@ class WorldModel(LatentModel):
         return enter(action, name, axes, self.normaliser.obs_mean, choices)
 
 
-def _check_rows(name: str, tensor: Tensor, state: State) -> None:
-    if tensor.shape[0] != state[0].shape[0]:
+def check_rows(name: str, rows: int, expected: int) -> None:
+    """Raise DataError if an argument has another number of rows than the state."""
+    if rows != expected:
         raise DataError(
-            f"{name} has {tensor.shape[0]} rows but the state has {state[0].shape[0]}; "
+            f"{name} has {rows} rows but the state has {expected}; "
             "one row of the state belongs to each"
         )

@@ -65,7 +65,7 @@ def sequence_loss(
         loss = loss + weights.settle * drift
     features = torch.stack(unrolled.features, dim=1)
     reward = mean(_reward_error(model, features, batch))
-    alive = mean(_termination_error(model, features, batch))
+    alive = _ending_error(model, features, batch)
     loss = loss + weights.reward * reward + weights.termination * alive
     std = model.heads.std(features[:, 0])
     if std is not None:
@@ -177,8 +177,11 @@ def _reward_error(model: WorldModel, features: Tensor, batch: SequenceBatch) -> 
     return (predicted - model.normaliser.reward(batch.reward)).square()
 
 
-def _termination_error(model: WorldModel, features: Tensor, batch: SequenceBatch) -> Tensor:
+def _ending_error(model: WorldModel, features: Tensor, batch: SequenceBatch) -> Tensor:
+    """Return the cross-entropy of termination, mean over the steps that could have ended."""
     logits = model.heads.termination(features).squeeze(-1)
-    return F.binary_cross_entropy_with_logits(
+    errors = F.binary_cross_entropy_with_logits(
         logits, batch.terminated.to(logits.dtype), reduction="none"
     )
+    asked = (batch.valid & batch.can_end).to(logits.dtype)
+    return (errors * asked).sum() / asked.sum().clamp_min(1)

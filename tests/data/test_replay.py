@@ -27,12 +27,14 @@ def rollouts(lengths: list[int], discrete: bool = False) -> RolloutDataset:
         terminated=terminated,
         truncated=np.isin(np.arange(rows), ends) & ~terminated,
         episode=episode,
+        info={"can_terminate": np.arange(rows) % 3 > 0},
     )
 
 
 def window_by_hand(data: RolloutDataset, row: int, length: int) -> dict[str, list]:
     """Walk from `row` step by step, and stand still once the episode is over."""
     obs, action, reward, terminated, valid = [data.obs[row].tolist()], [], [], [], []
+    can_end: list[bool] = []
     here, over = row, False
     for _ in range(length):
         if over:
@@ -40,19 +42,22 @@ def window_by_hand(data: RolloutDataset, row: int, length: int) -> dict[str, lis
             action.append(0 if data.discrete else [0.0])
             reward.append(0.0)
             terminated.append(False)
+            can_end.append(False)
         else:
             obs.append(data.next_obs[here].tolist())
             action.append(data.action[here].tolist())
             reward.append(data.reward[here].item())
             terminated.append(data.terminated[here].item())
+            can_end.append(here % 3 > 0)
         valid.append(not over)
         over = over or bool(data.terminated[here] or data.truncated[here])
         here += 1
-    return dict(obs=obs, action=action, reward=reward, terminated=terminated, valid=valid)
+    columns = dict(obs=obs, action=action, reward=reward, terminated=terminated, valid=valid)
+    return columns | {"can_end": can_end}
 
 
 def as_lists(batch: SequenceBatch, index: int) -> dict[str, list]:
-    names = ("obs", "action", "reward", "terminated", "valid")
+    names = ("obs", "action", "reward", "terminated", "valid", "can_end")
     return {name: getattr(batch, name)[index].tolist() for name in names}
 
 

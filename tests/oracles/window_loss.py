@@ -60,11 +60,12 @@ def sequence_loss(
             miss = (float(out.reward[0]) - float(batch.reward[row, k])) / float(stats.reward_std)
             rewards.append(miss**2)
             p = float(out.terminated[0])
-            endings.append(-np.log(p if bool(batch.terminated[row, k]) else 1 - p))
+            if bool(batch.can_end[row, k]):
+                endings.append(-np.log(p if bool(batch.terminated[row, k]) else 1 - p))
             if k == 0 and out.std is not None:
                 spreads.append(likelihood(out.next_obs[0], real, out.std[0], stats))
     total = np.average(errors, weights=sizes) + weights.reward * np.mean(rewards)
-    total += weights.termination * np.mean(endings)
+    total += weights.termination * np.mean(endings) if endings else 0.0
     total += weights.intermediate * np.mean(early) if early else 0.0
     total += weights.settle * np.mean(drifts) if drifts else 0.0
     total += 0.1 * np.mean(spreads) if spreads else 0.0

@@ -10,8 +10,9 @@ import torch
 
 import loopwm as lw
 from loopwm.data.meta import DatasetMeta
-from loopwm.data.simulator import play
+from loopwm.data.simulator import Played, play
 from loopwm.errors import ConfigError, DataError, EnvironmentUnsupported
+from loopwm.study import candidates
 from loopwm.study.bench import fresh_model
 from loopwm.study.bench_plan import PlanBench, bench_plan
 from loopwm.study.candidates import Trial, simulated_candidates
@@ -93,6 +94,20 @@ def test_rewards_after_the_end_do_not_count(unclipped):
     last = int(seen.terminated[0].argmax())
     expected = sum(0.9**k * seen.reward[0, k] for k in range(last + 1))
     assert given.returns[row, column] == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_simulation_may_diverge_after_the_end_but_not_before(unclipped, monkeypatch):
+    def diverging(meta: Any, obs: np.ndarray, actions: np.ndarray) -> Played:
+        reward, ends = np.ones(actions.shape[:2]), np.zeros(actions.shape[:2], bool)
+        reward[:, 2:], ends[1::2, 1] = np.nan, True
+        return Played(np.zeros((*reward.shape, 11)), reward, ends)
+
+    monkeypatch.setattr(candidates, "play", diverging)
+    given = simulated_candidates(unclipped, TRIAL)
+    assert np.isnan(given.returns[:, ::2]).all()
+    assert given.returns[:, 1::2] == pytest.approx(1.9)
+    report = evaluate_planning(fresh_model(lw.MLP(width=8), unclipped), given)
+    assert report.diverged == 0.5
 
 
 def test_what_is_not_finite_is_ranked_last(unclipped):

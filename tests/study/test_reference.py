@@ -10,7 +10,7 @@ import torch
 from loopwm.data.collect import collect
 from loopwm.data.store import RolloutDataset
 from loopwm.study.prediction import evaluate
-from loopwm.study.reference import CopyLast, can_terminate, fit_linear
+from loopwm.study.reference import CopyLast, fit_linear
 from loopwm.study.windows import Sampling
 from loopwm.world.protocol import WorldModelLike
 
@@ -63,18 +63,6 @@ def test_copy_last_repeats_what_it_saw_last_and_the_mean_reward(world: Any) -> N
     _, out = model.step(state, torch.zeros(2, 2))
     assert torch.equal(out.next_obs, torch.ones(2, 3))
     np.testing.assert_allclose(out.reward, world.train.reward.mean(), rtol=1e-6)
-
-
-def test_rows_that_cannot_end_are_known_from_how_the_environment_was_made(world: Any) -> None:
-    ways = ({"terminate_when_unhealthy": True}, {"terminate_when_unhealthy": False})
-    variant = (world.test.episode % 2).astype(np.int8)
-    test = replace(
-        world.test,
-        info={"variant": variant},
-        meta=replace(world.test.meta, variants=ways, parts=()),
-    )
-    np.testing.assert_array_equal(can_terminate(test), variant == 0)
-    assert can_terminate(world.test).all()
 
 
 @pytest.fixture(scope="module")

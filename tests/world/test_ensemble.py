@@ -59,7 +59,7 @@ def test_members_observe_each_for_itself(ensemble, members, inputs, data):
     state = ensemble.observe(ensemble.start(obs), actions[:, 0], data.obs[1:5])
     alone = [m.observe(m.start(obs), actions[:, 0], data.obs[1:5]) for m in members]
     for ours, theirs in zip(state, [t for own in alone for t in own], strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
 
 
 def test_equal_members_never_disagree(make, kinds, data, inputs):

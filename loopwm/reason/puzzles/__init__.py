@@ -1,0 +1,1 @@
+"""Puzzles of known difficulty, made on the fly: sudoku, mazes, enclosed regions."""
