@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from loopwm.agent.config import Refit
+from loopwm.data.ending import can_terminate
 from loopwm.data.store import RolloutDataset
 from loopwm.world.build import load
 from loopwm.world.ensemble import Ensemble
@@ -44,6 +45,7 @@ class Refits:
         self.count = 0
         self._rows = 0
         self._trained_anew = 0
+        self._endless = False
 
     def fit(self, data: RolloutDataset) -> dict[str, float | None]:
         """Fit the model to all data so far.
@@ -72,6 +74,7 @@ class Refits:
             updates = self.config.updates
             how = replace(how, updates=updates, horizon_warmup=0.0, validate_every=updates)
             model, init = None, self.model
+        self._endless = not can_terminate(data).any()
         self.model = self._told(
             fit(data, model, how, members=self.config.members, init=init, valid=newest)
         )
@@ -83,20 +86,34 @@ class Refits:
         """Write the model; return what `restore` needs beside it."""
         if self.model is not None:
             self.model.save(path)
-        return {"count": self.count, "rows": self._rows, "anew": self._trained_anew}
+        return {
+            "count": self.count,
+            "rows": self._rows,
+            "anew": self._trained_anew,
+            "endless": int(self._endless),
+        }
 
     def restore(self, path: Path, counters: dict[str, int]) -> None:
         """Continue from what `save` wrote."""
         self.count, self._rows = counters["count"], counters["rows"]
-        self._trained_anew = counters["anew"]
+        self._trained_anew, self._endless = counters["anew"], bool(counters["endless"])
         if self.count:
             self.model = self._told(load(path, config=self.config.model))
 
     def _told(self, model: WorldModel | Ensemble) -> WorldModel | Ensemble:
-        if any(self.functions.values()):
+        functions = dict(self.functions)
+        if self._endless and functions["termination_fn"] is None:
+            functions["termination_fn"] = _never
+        if any(functions.values()):
             for member in model.members if isinstance(model, Ensemble) else [model]:
-                member.use(**self.functions)
+                member.use(**functions)
         return model
+
+
+def _never(obs: Any, action: Any, next_obs: Any) -> Any:
+    """Tell what no data of an environment that ends no episode could teach."""
+    del obs, action
+    return next_obs.new_zeros(next_obs.shape[:-1])
 
 
 def one_step_error(model: WorldModel | Ensemble, data: RolloutDataset, first: int) -> float:

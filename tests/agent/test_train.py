@@ -158,6 +158,15 @@ def test_known_reward_and_termination_take_the_place_of_learned_ones():
     assert said.terminated[0] == 0
 
 
+def test_where_no_episode_is_ended_none_is_imagined_to_end(tmp_path: Path):
+    how = {"env_kwargs": {"terminate_when_unhealthy": False}, "run_dir": tmp_path, **QUIET}
+    train_agent("Hopper-v5", PLANS, 20, **how)
+    for agent in (load_agent(tmp_path), train_agent("Hopper-v5", PLANS, 35, **how)):
+        assert agent.model is not None
+        said = agent.model.predict(agent.data.obs, agent.data.action)
+        assert (said.terminated == 0).all()
+
+
 @pytest.mark.slow
 def test_the_planner_learns_the_point_in_sixty_steps():
     refit = replace(TINY, fit=replace(TINY.fit, updates=300), updates=100, first=30)
