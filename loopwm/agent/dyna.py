@@ -144,11 +144,9 @@ class DynaLearner:
                 action = self.act(obs)
                 following, reward, terminated, truncated, info = envs.step(action)
                 over = terminated | truncated
-                after = (
-                    np.where(over[:, None], info["final_obs"], following)
-                    if over.any()
-                    else (following)
-                )
+                after = following.copy()
+                if over.any():
+                    after[over] = info["final_obs"][over]
                 self._add(self.imagined, obs, action, reward, after, terminated)
                 rewards.append(reward)
                 ends.append(terminated)

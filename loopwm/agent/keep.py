@@ -73,13 +73,15 @@ class Keeper:
         self._stack = ExitStack()
         if self.run_dir is None:
             return
-        self._stack.enter_context(exclusive(self.run_dir))
-        size = 0
-        if checkpoints(self.run_dir):
-            self._found = latest(self.run_dir)
-            refuse_other_run(self.run_dir, self._found.identity, self.identity)
-            size = self._found.run["log_size"]
-        self.log = Log(self.run_dir, size, [])
+        with ExitStack() as stack:
+            stack.enter_context(exclusive(self.run_dir))
+            size = 0
+            if checkpoints(self.run_dir):
+                self._found = latest(self.run_dir)
+                refuse_other_run(self.run_dir, self._found.identity, self.identity)
+                size = self._found.run["log_size"]
+            self.log = Log(self.run_dir, size, [])
+            self._stack = stack.pop_all()
 
     def resume(self, life: Life, learner: Learner) -> None:
         """Bring a life and a learner to where the last checkpoint left them, if there is one."""

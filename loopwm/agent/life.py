@@ -51,6 +51,7 @@ class Life:
         steps: Real steps made, those that a diverged simulation spoilt included.
         obs: The present observation [O].
         fresh: Whether an episode has just begun.
+        returns: Sum of rewards of each episode that has ended.
     """
 
     def __init__(
@@ -81,14 +82,14 @@ class Life:
         Returns:
             The step, or None where it was spoilt and is not kept.
         """
-        before = self.obs
+        before, action = self.obs, np.asarray(action, self.space.dtype)
         obs, reward, terminated, truncated, _ = self.env.step(action)
         self.steps += 1
         self.fresh = False
         fault = step_fault(self._watch, bool(np.isfinite(obs).all()), math.isfinite(reward))
         step = None
         if fault is None:
-            step = Step(before, np.array(action), float(reward), np.array(obs), bool(terminated))
+            step = Step(before, action.copy(), float(reward), np.array(obs), bool(terminated))
             self._rows.append(step)
             self.obs = step.next_obs
         length = len(self._rows) - self._begins[-1]

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Literal
 
-from loopwm.agent.config import MPC, Algorithm, Dyna, Planning, SoftActorCritic
+from loopwm.agent.config import MPC, Algorithm, Dyna, Planning, Refit, SoftActorCritic
+from loopwm.core.depth import Poisson
 from loopwm.errors import ConfigError
-from loopwm.world.config import MLP
+from loopwm.train.config import FitConfig
+from loopwm.world.config import MLP, WorldConfig
 
 Name = Literal["mpc", "dyna"]
 Variant = Literal["looped", "mlp", "real", "sac"]
@@ -31,8 +33,15 @@ class Recipe:
     unclipped: bool = False
 
 
-_LOCOMOTION = SoftActorCritic(
-    updates=10, lr=3e-4, entropy_weight=0.1, actor=(128, 128), critic=(256, 256)
+_LOCOMOTION = Dyna(
+    refit=Refit(
+        model=WorldConfig(width=64, depth=Poisson(4)),
+        fit=FitConfig(updates=2_000, horizon=3, progress=False),
+        updates=500,
+        first=1_000,
+        every=250,
+    ),
+    learner=SoftActorCritic(updates=10, lr=3e-4, actor=(128, 128), critic=(256, 256)),
 )
 
 RECIPES: Mapping[str, Recipe] = {
@@ -45,8 +54,8 @@ RECIPES: Mapping[str, Recipe] = {
     "Pendulum-v1": Recipe(Dyna(), steps=2_000, target=-200, episodes=50),
     "CartPole-v1": Recipe(MPC(planning=Planning(horizon=25)), steps=3_000, target=475),
     "Reacher-v5": Recipe(Dyna(learner=SoftActorCritic(updates=5)), 5_000, target=-6, episodes=50),
-    "HalfCheetah-v5": Recipe(Dyna(learner=_LOCOMOTION), steps=20_000, target=2_000),
-    "Hopper-v5": Recipe(Dyna(learner=_LOCOMOTION), steps=20_000, target=1_000, unclipped=True),
+    "HalfCheetah-v5": Recipe(_LOCOMOTION, steps=20_000, target=2_000),
+    "Hopper-v5": Recipe(_LOCOMOTION, steps=20_000, target=1_000, unclipped=True),
 }
 
 
@@ -80,7 +89,7 @@ def variant_of(algorithm: Algorithm, variant: Variant) -> Algorithm:
         return algorithm
     if variant == "mlp":
         model = MLP(width=128, depth=3, objective=algorithm.refit.model.objective)
-        return replace(algorithm, refit=replace(algorithm.refit, model=model, members=3))
+        return replace(algorithm, refit=replace(algorithm.refit, model=model, members=4))
     if variant not in ("real", "sac") or isinstance(algorithm, MPC):
         raise ConfigError(f"{type(algorithm).__name__} has no variant {variant!r}")
     if variant == "real":

@@ -71,12 +71,19 @@ def train_agent(  # noqa: PLR0913 - the front door; all but the first three have
         raise ConfigError(f"steps must be at least 1, seed not negative, got {steps} and {seed}")
     if not isinstance(algorithm, MPC | Dyna):
         raise ConfigError(f"algorithm must be lw.MPC(...) or lw.Dyna(...), got {algorithm!r}")
+    if steps < algorithm.refit.first:
+        raise ConfigError(
+            f"steps must be at least refit.first={algorithm.refit.first}, the steps before the "
+            f"first model, got {steps}; raise steps or lower refit.first"
+        )
+    functions = {"reward_fn": reward_fn, "termination_fn": termination_fn}
     identity = {
         "env": source_name(env),
         "env_kwargs": dict(env_kwargs or {}),
         "unclipped": unclipped,
         "seed": seed,
         "algorithm": encode(algorithm),
+        "functions": {name: encode(each) for name, each in functions.items()},
     }
 
     def played(policy: Any, model: Any) -> dict[str, Any]:
@@ -87,27 +94,45 @@ def train_agent(  # noqa: PLR0913 - the front door; all but the first three have
         stack.enter_context(_own_randomness(seed))
         keeper = stack.enter_context(closing(Keeper(run_dir, identity)))
         life = stack.enter_context(closing(Life(env, seed, env_kwargs, unclipped)))
-        learner = make_learner(algorithm, life.meta, life.obs.size, seed, reward_fn, termination_fn)
+        learner = make_learner(algorithm, life.meta, life.obs.size, seed, **functions)
         keeper.resume(life, learner)
         show = stack.enter_context(_display(progress, life.meta.env_id, steps))
         _Run(algorithm, life, learner, keeper, scoring, played, show).run(steps)
         return Agent(algorithm, learner.policy(), learner.model, life.dataset(), keeper.log.records)
 
 
-def load_agent(run_dir: str | Path) -> Agent:
+def load_agent(
+    run_dir: str | Path,
+    *,
+    algorithm: Algorithm | None = None,
+    reward_fn: TransitionFn | None = None,
+    termination_fn: TransitionFn | None = None,
+) -> Agent:
     """Read the agent of a run directory as it was at the last checkpoint.
 
     Args:
         run_dir: What `train_agent` was given.
+        algorithm: What it was given too, needed only if that held code of your own.
+        reward_fn: The same.
+        termination_fn: The same.
 
     Raises:
+        ConfigError: If the agent was trained with a function that is not given.
         StoreError: If there is no agent, or a file is damaged.
         MissingExtra: If it is a `Dyna` and Stable-Baselines3 is not installed.
     """
     found = latest(Path(run_dir))
-    algorithm = decode(found.identity["algorithm"], str(run_dir))
+    functions = {"reward_fn": reward_fn, "termination_fn": termination_fn}
+    for name, written in found.identity["functions"].items():
+        if (written is None) != (functions[name] is None):
+            raise ConfigError(
+                f"the agent in {run_dir} was trained with {name}={written and written['custom']}: "
+                f"pass the same as load_agent(run_dir, {name}=...)"
+            )
+    algorithm = algorithm or decode(found.identity["algorithm"], str(run_dir))
+    data, seed = found.data, found.seed
     with torch.random.fork_rng(devices=[]):
-        learner = make_learner(algorithm, found.data.meta, found.data.obs_dim, found.seed)
+        learner = make_learner(algorithm, data.meta, data.obs_dim, seed, **functions)
         learner.restore(found.folder, found.tensors, found.learner, found.data)
     return Agent(algorithm, learner.policy(), learner.model, found.data, found.records)
 

@@ -144,18 +144,25 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path):
     assert len(again.data) == 50
 
 
-def test_known_reward_and_termination_take_the_place_of_learned_ones():
+def test_known_reward_and_termination_take_the_place_of_learned_ones(tmp_path: Path):
     def reward(obs: Any, action: Any, next_obs: Any) -> Any:
         return -next_obs[..., 0].abs()
 
     def never(obs: Any, action: Any, next_obs: Any) -> Any:
         return next_obs[..., 0] > 1e9
 
-    agent = train_agent(PointEnv, PLANS, 20, reward_fn=reward, termination_fn=never, **QUIET)
+    known: Any = {"reward_fn": reward, "termination_fn": never}
+    agent = train_agent(PointEnv, PLANS, 20, run_dir=tmp_path, **known, **QUIET)
     assert agent.model is not None
     said = agent.model.predict(np.zeros((1, 1), np.float32), np.ones((1, 1), np.float32))
     assert said.reward[0] == pytest.approx(-abs(said.next_obs[0, 0]), rel=1e-5)
     assert said.terminated[0] == 0
+    obs = np.full(1, 0.3, np.float32)
+    np.testing.assert_array_equal(load_agent(tmp_path, **known).plan(obs), agent.plan(obs))
+    with pytest.raises(ConfigError, match=r"trained with reward_fn=.*reward"):
+        load_agent(tmp_path)
+    with pytest.raises(CheckpointError, match=r"functions\.reward_fn"):
+        train_agent(PointEnv, PLANS, 20, run_dir=tmp_path, **QUIET)
 
 
 def test_where_no_episode_is_ended_none_is_imagined_to_end(tmp_path: Path):
@@ -205,6 +212,8 @@ def test_what_is_no_agent_is_refused(tmp_path: Path):
 def test_mistakes_are_named():
     with pytest.raises(ConfigError, match="steps must be at least 1"):
         train_agent(PointEnv, PLANS, 0)
+    with pytest.raises(ConfigError, match=r"at least refit\.first=20"):
+        train_agent(PointEnv, PLANS, 19)
     with pytest.raises(ConfigError, match=r"lw\.MPC"):
         train_agent(PointEnv, "mpc", 10)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match=r"Scoring\.every"):
