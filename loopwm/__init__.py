@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from loopwm.agent.cem import CEM
+    from loopwm.agent.config import MPC, Dyna
+    from loopwm.agent.evaluate import evaluate_agent
     from loopwm.agent.icem import ICEM
     from loopwm.agent.imagination import Caution, ImaginationVectorEnv
     from loopwm.agent.mppi import MPPI
     from loopwm.agent.single import ImaginationEnv
+    from loopwm.agent.train import load_agent, train_agent
     from loopwm.core import depth, grad
     from loopwm.core.certificate import Certificate
     from loopwm.core.config import Bounded, Contractive
@@ -49,6 +52,7 @@ __all__ = [
     "GRU",
     "ICEM",
     "MLP",
+    "MPC",
     "MPPI",
     "RSSM",
     "AdamW",
@@ -58,6 +62,7 @@ __all__ = [
     "Certificate",
     "Certified",
     "Contractive",
+    "Dyna",
     "Ensemble",
     "FitConfig",
     "Fixed",
@@ -84,12 +89,15 @@ __all__ = [
     "compare",
     "depth",
     "evaluate",
+    "evaluate_agent",
     "evaluate_planning",
     "export_trm",
     "fit",
     "grad",
     "import_trm",
     "load",
+    "load_agent",
+    "train_agent",
 ]
 
 # Where each name lives; a name is imported when it is first used, so that neither `import loopwm`
@@ -99,7 +107,10 @@ _HOMES = {
     "agent.icem": ("ICEM",),
     "agent.imagination": ("Caution", "ImaginationVectorEnv"),
     "agent.mppi": ("MPPI",),
+    "agent.config": ("MPC", "Dyna"),
+    "agent.evaluate": ("evaluate_agent",),
     "agent.single": ("ImaginationEnv",),
+    "agent.train": ("load_agent", "train_agent"),
     "core.certificate": ("Certificate",),
     "core.config": ("Bounded", "Contractive"),
     "core.halt": ("Certified", "Fixed", "OutputDelta", "Residual"),

@@ -18,13 +18,14 @@ NAMES = {
     *("Calibration", "calibrate"),
     *("CEM", "ICEM", "MPPI", "evaluate_planning"),
     *("Caution", "ImaginationEnv", "ImaginationVectorEnv"),
+    *("Dyna", "MPC", "evaluate_agent", "load_agent", "train_agent"),
     *("Reasoner", "export_trm", "import_trm"),
     *("collect", "collect_standard", "depth", "evaluate", "fit", "grad", "load"),
 }
 TORCH_FREE = {
     *("AdamW", "Bounded", "FitConfig", "Fixed", "GRU", "Gaussian", "MLP", "Mean", "Muon"),
     *("Objective", "OutputDelta", "Residual", "Untied", "WorldConfig", "depth", "grad"),
-    *("Certified", "Contractive", "RSSM"),
+    *("Certified", "Contractive", "Dyna", "MPC", "RSSM"),
 }
 
 

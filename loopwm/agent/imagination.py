@@ -127,6 +127,11 @@ class ImaginationVectorEnv(VectorEnv):
         self._over = np.ones(num_envs, bool)
         self._state: tuple[torch.Tensor, ...] | None = None
 
+    @property
+    def autoreset_mode(self) -> AutoresetMode:
+        """Return how ended episodes begin anew; under this name, too, some clients look for it."""
+        return self.metadata["autoreset_mode"]
+
     def reset(
         self, *, seed: int | list[int] | None = None, options: Mapping[str, Any] | None = None
     ) -> tuple[ndarray, dict[str, Any]]:

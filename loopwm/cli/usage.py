@@ -11,6 +11,7 @@ from typing import Annotated, Any, Protocol, Union, runtime_checkable
 import tyro
 
 import loopwm
+from loopwm.cli.agent import AgentEvaluate, AgentTrain
 from loopwm.cli.arc import ExportArc, ImportArc, ListArc, TrainArc
 from loopwm.cli.certify import Certify
 from loopwm.cli.collect import Collect
@@ -36,6 +37,8 @@ COMMANDS: dict[str, type[Any]] = {
     "bench plan": BenchPlan,
     "bench arc": BenchArc,
     "results": Results,
+    "agent train": AgentTrain,
+    "agent evaluate": AgentEvaluate,
     "policies train": TrainPolicies,
     "policies list": ListPolicies,
     "arc train": TrainArc,
@@ -47,6 +50,7 @@ COMMANDS: dict[str, type[Any]] = {
     "arc export": ExportArc,
 }
 _GROUPS = {
+    "agent": "Train an agent in a real environment by imagining it, or evaluate trained ones.",
     "policies": "Train the policies of the standard mixture, or list those that ship.",
     "arc": "Teach reasoners puzzles and ARC; evaluate, ask, show, import and export them.",
 }

@@ -23,8 +23,8 @@ BAR = 32
 FASTEST = 30
 _LIBRARIES = {"egl": "EGL", "osmesa": "OSMesa"}
 # What the failures of a missing or unusable graphics library have in common.
-_GRAPHICS = ("OpenGL", "EGL", "OSMesa", "FatalError", "GLFW", "MUJOCO_GL")
-_ADVICE = (
+GRAPHICS = ("OpenGL", "EGL", "OSMesa", "FatalError", "GLFW", "MUJOCO_GL")
+ADVICE = (
     "no graphics library can draw MuJoCo here, so there is no video; on Debian or Ubuntu: "
     "apt-get install libosmesa6, then run this again"
 )
@@ -109,9 +109,9 @@ def draw_frames(
             )
             if (folder / "frames.npy").exists():
                 return np.load(folder / "frames.npy")
-        if done.returncode > 0 and not any(sign in done.stderr for sign in _GRAPHICS):
+        if done.returncode > 0 and not any(sign in done.stderr for sign in GRAPHICS):
             raise LoopwmError(f"drawing failed: {done.stderr.strip().splitlines()[-1]}")
-    raise MissingExtra(_ADVICE)
+    raise MissingExtra(ADVICE)
 
 
 def backends() -> list[str]:

@@ -103,7 +103,7 @@ def resume(run_dir: Path, training: Training, identity: dict[str, Any]) -> int:
         except StoreError as error:
             warnings.warn(f"skipping a damaged checkpoint: {error}", stacklevel=2)
             continue
-        _refuse_other_run(run_dir, tree.documents.get("identity", {}), identity)
+        refuse_other_run(run_dir, tree.documents.get("identity", {}), identity)
         try:
             return _load(tree, training)
         except (RuntimeError, KeyError, ValueError) as error:
@@ -168,7 +168,12 @@ def _refuse_nonfinite(training: Training, tensors: dict[str, dict[str, Tensor]])
                 )
 
 
-def _refuse_other_run(run_dir: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+def refuse_other_run(run_dir: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+    """Keep a run from going on with another one's files.
+
+    Raises:
+        CheckpointError: If what the two say of themselves differs, naming each difference.
+    """
     before, now = _flat(theirs), _flat(ours)
     different = [
         f"{name} was {before.get(name)!r} and is now {now.get(name)!r}"

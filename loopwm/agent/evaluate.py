@@ -1,0 +1,212 @@
+"""How well an agent does in the real environment: returns over episodes and training seeds."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from loopwm.data.engine import quiet_mujoco
+from loopwm.data.environment import Source, make, source_name, time_limit
+from loopwm.data.episode import Episode
+from loopwm.data.guard import Watch, step_fault
+from loopwm.data.policy import as_policy
+from loopwm.errors import ConfigError
+from loopwm.seed import key, numpy_rng
+from loopwm.stats import bootstrap, iqm
+
+# One action for each of several observations [B, O].
+Chooser = Callable[[ndarray], Sequence[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class AgentReport:
+    """Hold the returns of an agent, or of the same kind of agent from several training seeds.
+
+    Attributes:
+        env_id: The environment.
+        seed: Seed of the episodes.
+        returns: Sum of rewards of each episode; one row for each agent where several were given.
+        lengths: Steps of each episode, of the same shape.
+    """
+
+    env_id: str
+    seed: int
+    returns: Float[ndarray, "*S E"]
+    lengths: Int[ndarray, "*S E"]
+
+    @property
+    def mean(self) -> float:
+        """Return the mean return."""
+        return float(self.returns.mean())
+
+    @property
+    def iqm(self) -> float:
+        """Return the interquartile mean over all episodes of all agents (arXiv 2108.13264)."""
+        return iqm(self.returns.reshape(-1))
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Return the ends of the mean's 95% interval, by the percentile bootstrap.
+
+        Resampled are the independent units: agents where there are several, else episodes.
+        """
+        units = self.returns if self.returns.ndim == 1 else self.returns.mean(axis=1)
+        ends = bootstrap(units)
+        return float(ends.low), float(ends.high)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        return {
+            "env_id": self.env_id,
+            "seed": self.seed,
+            "mean": self.mean,
+            "iqm": self.iqm,
+            "interval": list(self.interval),
+            "returns": self.returns.tolist(),
+            "lengths": self.lengths.tolist(),
+        }
+
+
+def evaluate_agent(
+    agent: Any,
+    env: Source,
+    episodes: int = 10,
+    seed: int = 0,
+    *,
+    env_kwargs: Mapping[str, Any] | None = None,
+    unclipped: bool = False,
+) -> AgentReport:
+    """Play episodes in the real environment; the same seed gives the same beginnings to all agents.
+
+    Args:
+        agent: What acts: a planner (`plan`), anything with `act(obs)`, a policy of
+            Stable-Baselines3 (`predict`, deterministic), a policy or a function from observation
+            to action (see `loopwm.data.policy`); or several of one kind, from several seeds.
+        env: A Gymnasium id, or a function that makes an environment.
+        episodes: Episodes of each agent, at least 1, played side by side.
+        seed: Non-negative integer; episode i begins as the seed and i say.
+        env_kwargs: Arguments for the environment.
+        unclipped: Observe velocities as simulated, where Hopper-v5 and Walker2d-v5 clip them.
+
+    Returns:
+        Returns and lengths [episodes], or [agents, episodes] for several agents, with mean,
+        interquartile mean and interval. A step in which the simulation diverged, or after which a
+        number is not finite, ends its episode and counts for nothing.
+
+    Raises:
+        ConfigError: If an argument is out of range or the agent can not act.
+    """
+    several = isinstance(agent, list | tuple)
+    if several and not agent:
+        raise ConfigError("agent must be at least one agent, got an empty sequence")
+    played = [
+        play(each, env, episodes, seed, env_kwargs=env_kwargs, unclipped=unclipped)
+        for each in (agent if several else [agent])
+    ]
+    returns = np.array([[each.reward.sum() for each in row] for row in played])
+    lengths = np.array([[len(each) for each in row] for row in played], np.int64)
+    if not several:
+        returns, lengths = returns[0], lengths[0]
+    return AgentReport(source_name(env), seed, returns, lengths)
+
+
+def play(
+    agent: Any,
+    env: Source,
+    episodes: int,
+    seed: int,
+    *,
+    env_kwargs: Mapping[str, Any] | None = None,
+    unclipped: bool = False,
+) -> list[Episode]:
+    """Play episodes side by side, and return them whole (see `evaluate_agent`).
+
+    Args:
+        agent: What acts.
+        env: A Gymnasium id, or a function that makes an environment.
+        episodes: Number of episodes, at least 1.
+        seed: Seed of the episodes.
+        env_kwargs: Arguments for the environment.
+        unclipped: Observe velocities as simulated.
+    """
+    if episodes < 1 or seed < 0:
+        raise ConfigError(
+            f"episodes must be at least 1 and seed not negative, got {episodes} and {seed}"
+        )
+    with quiet_mujoco():
+        first = make(env, env_kwargs, unclipped)
+        choose = _chooser(agent, first, seed, episodes)
+        rows = [
+            _Row(made, evaluation_seed(seed, index))
+            for index, made in enumerate(
+                [first, *(make(env, env_kwargs, unclipped) for _ in range(episodes - 1))]
+            )
+        ]
+        while not all(row.over for row in rows):
+            # Episodes that are over are shown still, so that rows keep their places.
+            actions = choose(np.stack([row.obs[-1] for row in rows]))
+            for row, action in zip(rows, actions, strict=True):
+                if not row.over:
+                    row.step(action)
+    return [row.close() for row in rows]
+
+
+def evaluation_seed(seed: int, episode: int) -> int:
+    """Return the seed with which the environment of an evaluated episode is reset."""
+    return int(key(seed, "evaluate", episode).generate_state(1, np.uint32)[0])
+
+
+class _Row:
+    """One episode, played in an environment of its own."""
+
+    def __init__(self, env: gym.Env[Any, Any], seed: int) -> None:
+        self.env, self.limit = env, time_limit(env)
+        obs, _ = env.reset(seed=seed)
+        self.watch = Watch(env)
+        self.obs, self.action, self.reward = [np.array(obs)], [], []
+        self.terminated, self.over, self.fault = False, False, None
+
+    def step(self, action: Any) -> None:
+        obs, reward, terminated, truncated, _ = self.env.step(action)
+        self.fault = step_fault(self.watch, bool(np.isfinite(obs).all()), math.isfinite(reward))
+        if self.fault is None:
+            self.obs.append(np.array(obs))
+            self.action.append(np.array(action))
+            self.reward.append(float(reward))
+            self.terminated = bool(terminated)
+        full = len(self.reward) >= self.limit
+        self.over = bool(self.fault or terminated or truncated or full)
+
+    def close(self) -> Episode:
+        self.env.close()
+        space = self.env.action_space
+        discrete = isinstance(space, gym.spaces.Discrete)
+        action = np.array(self.action, np.int64 if discrete else space.dtype)
+        return Episode(
+            obs=np.stack(self.obs),
+            action=action.reshape(len(self.reward), *(space.shape or ())),
+            reward=np.array(self.reward, np.float64),
+            terminated=self.terminated,
+            truncated=not self.terminated,
+            fault=self.fault,
+        )
+
+
+def _chooser(agent: Any, env: gym.Env[Any, Any], seed: int, episodes: int) -> Chooser:
+    """Return what gives an action to each of the observations of all episodes."""
+    if callable(getattr(agent, "plan", None)) and not isinstance(agent, type):
+        if callable(getattr(agent, "reset", None)):
+            agent.reset()
+        return agent.plan
+    act = getattr(agent, "act", None)
+    policy = as_policy(act if callable(act) and not isinstance(agent, type) else agent)
+    controllers = [
+        policy.begin(numpy_rng(seed, "act", index), env.action_space, time_limit(env))
+        for index in range(episodes)
+    ]
+    return lambda obs: [control(each) for control, each in zip(controllers, obs, strict=True)]

@@ -1,0 +1,141 @@
+"""Model-predictive control: plan at every step in a model that is learned meanwhile."""
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.spaces import Discrete
+
+from loopwm.agent.cem import CEM
+from loopwm.agent.config import MPC, Planning
+from loopwm.agent.icem import ICEM
+from loopwm.agent.imagination import action_space_of
+from loopwm.agent.life import Step
+from loopwm.agent.mppi import MPPI
+from loopwm.agent.planner import Planner
+from loopwm.agent.refits import Refits
+from loopwm.core.halt import Fixed
+from loopwm.data.meta import DatasetMeta
+from loopwm.data.store import RolloutDataset
+from loopwm.seed import key, numpy_rng
+from loopwm.world.ensemble import Ensemble
+from loopwm.world.model import WorldModel
+from loopwm.world.protocol import WorldModelLike
+
+_KINDS: dict[str, Any] = {"cem": CEM, "icem": ICEM, "mppi": MPPI}
+
+
+class MPCLearner:
+    """Act by planning, with noise while learning, in a model that is fitted again and again.
+
+    Args:
+        config: How to learn.
+        meta: Description of the environment.
+        refits: The model.
+        seed: Seed of plans and noise.
+    """
+
+    def __init__(self, config: MPC, meta: DatasetMeta, refits: Refits, seed: int) -> None:
+        self.config, self.refits, self.seed = config, refits, seed
+        self.space: Any = action_space_of(meta)
+        self._planner: Planner | None = None
+        self._noise = numpy_rng(seed, "mpc", "noise")
+
+    @property
+    def ready(self) -> bool:
+        """Say whether there is a model to plan in."""
+        return self._planner is not None
+
+    @property
+    def model(self) -> WorldModel | Ensemble | None:
+        """Return the present model."""
+        return self.refits.model
+
+    def refit(self, data: RolloutDataset) -> dict[str, float | None]:
+        """Fit the model, and plan in it from now on.
+
+        The planner begins anew, its generator seeded by the number of the fit: so a run that is
+        resumed at a refit plans like one that was never stopped.
+        """
+        record = self.refits.fit(data)
+        self._renew()
+        return record
+
+    def begin(self) -> None:
+        """Forget the last episode's plan."""
+        if self._planner is not None:
+            self._planner.reset()
+
+    def act(self, obs: np.ndarray) -> Any:
+        """Plan an action and add noise to it."""
+        assert self._planner is not None
+        action = np.asarray(self._planner.plan(obs))
+        if not self.config.noise:
+            return action
+        if isinstance(self.space, Discrete):
+            random = self._noise.random() < self.config.noise
+            return self._noise.integers(self.space.n) if random else action
+        half = (self.space.high - self.space.low) / 2
+        noise = self.config.noise * half * self._noise.standard_normal(action.shape)
+        return np.clip(action + noise, self.space.low, self.space.high).astype(self.space.dtype)
+
+    def learn(self, step: Step | None) -> None:
+        """Make nothing of a single step: the model learns at the refits."""
+
+    def policy(self) -> Planner:
+        """Return a planner without noise, for episodes outside of learning."""
+        return self._make(_word(self.seed, "policy"))
+
+    def save(self, folder: Path) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any]]:
+        """Return JSON values of everything that changes; write the model."""
+        return {}, {"refits": self.refits.save(folder / "model")}
+
+    def restore(
+        self,
+        folder: Path,
+        tensors: dict[str, dict[str, np.ndarray]],
+        document: dict[str, Any],
+        data: RolloutDataset,
+    ) -> None:
+        """Continue from what `save` returned and wrote."""
+        del tensors, data
+        self.refits.restore(folder / "model", document["refits"])
+        self._renew()
+
+    def _renew(self) -> None:
+        self._planner = self._make(_word(self.seed, "plan", self.refits.count))
+        self._noise = numpy_rng(self.seed, "mpc", "noise", self.refits.count)
+
+    def _make(self, seed: int) -> Planner:
+        assert self.refits.model is not None
+        return make_planner(self.config.planning, self.refits.model, self.space, seed)
+
+
+def make_planner(
+    planning: Planning, model: WorldModelLike, action_space: gym.Space[Any], seed: int
+) -> Planner:
+    """Make the planner that a configuration asks for.
+
+    Args:
+        planning: Which planner, and how far it looks.
+        model: What it looks ahead in.
+        action_space: The space of one action.
+        seed: Seed of its candidates.
+    """
+    kind = _KINDS[planning.method or ("cem" if isinstance(action_space, Discrete) else "icem")]
+    return kind(
+        model,
+        horizon=planning.horizon,
+        discount=planning.discount,
+        candidates=planning.candidates,
+        elites=max(1, planning.candidates // 8),
+        iterations=planning.iterations,
+        halt=None if planning.depth is None else Fixed(planning.depth),
+        action_space=action_space,
+        seed=seed,
+    )
+
+
+def _word(seed: int, *path: int | str) -> int:
+    return int(key(seed, "mpc", *path).generate_state(1, np.uint32)[0])

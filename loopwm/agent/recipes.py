@@ -1,0 +1,134 @@
+"""Settings that were found to work, by environment."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Literal
+
+from loopwm.agent.config import MPC, Algorithm, Dyna, Planning, Refit, SoftActorCritic
+from loopwm.core.depth import Poisson
+from loopwm.errors import ConfigError
+from loopwm.train.config import FitConfig
+from loopwm.world.config import MLP, WorldConfig
+
+Name = Literal["mpc", "dyna"]
+Variant = Literal["looped", "mlp", "real", "sac"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Say how an environment is learned.
+
+    Attributes:
+        algorithm: With its settings.
+        steps: Real steps that it takes.
+        target: Mean return that it is to reach.
+        episodes: Episodes of each evaluation.
+        unclipped: Whether velocities are observed as simulated.
+    """
+
+    algorithm: Algorithm
+    steps: int
+    target: float
+    episodes: int = 10
+    unclipped: bool = False
+
+
+_LOCOMOTION = Dyna(
+    refit=Refit(
+        model=WorldConfig(width=64, depth=Poisson(4)),
+        fit=FitConfig(updates=2_000, horizon=3, progress=False),
+        updates=500,
+        first=1_000,
+        every=250,
+    ),
+    learner=SoftActorCritic(updates=10, lr=3e-4, actor=(128, 128), critic=(256, 256)),
+)
+
+RECIPES: Mapping[str, Recipe] = {
+    "InvertedPendulum-v5": Recipe(
+        # A balance is worth a long life; its value has to be known soon.
+        Dyna(learner=SoftActorCritic(updates=20, batch_size=128, target_rate=0.01)),
+        steps=2_000,
+        target=950,
+    ),
+    "Pendulum-v1": Recipe(Dyna(), steps=2_000, target=-200, episodes=50),
+    "CartPole-v1": Recipe(MPC(planning=Planning(horizon=25)), steps=3_000, target=475),
+    "Reacher-v5": Recipe(Dyna(learner=SoftActorCritic(updates=5)), 5_000, target=-6, episodes=50),
+    "HalfCheetah-v5": Recipe(_LOCOMOTION, steps=20_000, target=2_000),
+    "Hopper-v5": Recipe(_LOCOMOTION, steps=20_000, target=1_000, unclipped=True),
+}
+
+
+def algorithm_for(env_id: str, name: Name | None = None) -> Algorithm:
+    """Return the settings for an environment, or the defaults where none were sought.
+
+    Args:
+        env_id: Gymnasium id.
+        name: "mpc" or "dyna"; None takes what the environment's recipe has, or planning.
+    """
+    recipe = RECIPES.get(env_id)
+    kind: Any = {"mpc": MPC, "dyna": Dyna, None: None}[name]
+    if recipe is not None and (kind is None or isinstance(recipe.algorithm, kind)):
+        return recipe.algorithm
+    return MPC() if kind is None else kind()
+
+
+def variant_of(algorithm: Algorithm, variant: Variant) -> Algorithm:
+    """Return what an agent is held against.
+
+    Args:
+        algorithm: The agent.
+        variant: "looped" is the agent itself; "mlp" has an ensemble of perceptrons of several times
+            the parameters for a model; "real" imagines nothing and makes as many updates; "sac" is
+            Stable-Baselines3's soft actor-critic as it comes, one update for each step.
+
+    Raises:
+        ConfigError: If the agent has no such variant.
+    """
+    if variant == "looped":
+        return algorithm
+    if variant == "mlp":
+        model = MLP(width=128, depth=3, objective=algorithm.refit.model.objective)
+        return replace(algorithm, refit=replace(algorithm.refit, model=model, members=4))
+    if variant not in ("real", "sac") or isinstance(algorithm, MPC):
+        raise ConfigError(f"{type(algorithm).__name__} has no variant {variant!r}")
+    if variant == "real":
+        return replace(algorithm, real_share=1.0)
+    usual = SoftActorCritic(
+        updates=1, lr=3e-4, entropy_weight=1.0, actor=(256, 256), critic=(256, 256)
+    )
+    return replace(algorithm, real_share=1.0, learner=usual)
+
+
+def with_settings(config: Any, settings: Mapping[str, Any], place: str = "") -> Any:
+    """Return a configuration with some settings replaced.
+
+    Args:
+        config: A frozen dataclass.
+        settings: Values by name; a mapping replaces settings of the configuration under that name.
+        place: Where the configuration stands in a larger one.
+
+    Raises:
+        ConfigError: If there is no setting of that name, or a value is out of range.
+    """
+    known = {each.name for each in fields(config)}
+    values = {}
+    for name, value in settings.items():
+        where = f"{place}.{name}" if place else name
+        if name not in known:
+            raise ConfigError(
+                f"there is no setting {where!r}; settings of {type(config).__name__}: "
+                f"{', '.join(sorted(known))}"
+            )
+        inner = getattr(config, name)
+        if isinstance(value, Mapping) and is_dataclass(inner):
+            value = with_settings(inner, value, where)
+        elif is_dataclass(inner):
+            raise ConfigError(f"{where!r} is a group of settings: give it as an object")
+        values[name] = tuple(value) if isinstance(value, list) else value
+    try:
+        return replace(config, **values)
+    except TypeError as error:
+        raise ConfigError(
+            f"{place or type(config).__name__} does not take {values}: {error}"
+        ) from error

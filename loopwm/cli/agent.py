@@ -1,0 +1,171 @@
+"""`loopwm agent`: agents that learn in a real environment by imagining it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tyro.conf import arg
+
+from loopwm.cli.screen import say
+from loopwm.errors import ConfigError, LoopwmError
+
+if TYPE_CHECKING:
+    from loopwm.agent.agent import Agent
+
+_SEED = 1_000
+
+
+@dataclass(frozen=True)
+class AgentTrain:
+    """Train an agent in a real environment, every step of which is counted.
+
+    "mpc" plans in a model that is refitted on the way; "dyna" lets a soft actor-critic practise in
+    imagined rollouts (needs Stable-Baselines3: pip install "loopwm[agent]"). Writes checkpoints,
+    metrics.jsonl, a plot of return against real steps and, where it can be drawn, a video.
+    Repeating the command after a stop goes on where the run was.
+
+    Examples:
+      loopwm agent train --env InvertedPendulum-v5 --out runs/pole
+      loopwm agent train --algo mpc --env CartPole-v1 --steps 3000 --out runs/cartpole
+      loopwm agent train --algo dyna --env Pendulum-v1 --steps 2000 --seed 1 --out runs/swing
+      loopwm agent train --algo mpc --env Reacher-v5 --out runs/reach \
+--settings '{"planning": {"horizon": 12}, "noise": 0.2}'
+
+    Args:
+        env: Gymnasium id.
+        out: Directory of the run.
+        algo: How it learns; by default as found to work for the environment, else "mpc".
+        steps: Real steps.
+        seed: Seed of everything.
+        every: Real steps between evaluations.
+        episodes: Episodes of each evaluation.
+        env_kwargs: Arguments for the environment, a JSON object.
+        unclipped: Observe velocities as simulated, where Hopper-v5 and Walker2d-v5 clip them.
+        settings: Settings of the algorithm that differ, a JSON object.
+        video: Film an episode at the end.
+    """
+
+    env: str
+    out: Path
+    algo: Annotated[Literal["mpc", "dyna"] | None, arg(metavar="{mpc,dyna}")] = None
+    steps: int = 2_000
+    seed: int = 0
+    every: int = 500
+    episodes: int = 10
+    env_kwargs: Annotated[str, arg(metavar="JSON")] = "{}"
+    unclipped: bool = False
+    settings: Annotated[str, arg(metavar="JSON")] = "{}"
+    video: bool = True
+
+    def run(self) -> None:
+        """Train, evaluate, draw."""
+        from loopwm.agent.recipes import algorithm_for, with_settings
+        from loopwm.agent.score import Scoring
+        from loopwm.agent.train import train_agent
+        from loopwm.cli.collect import read_object
+
+        settings = read_object(self.settings, "--settings")
+        agent = train_agent(
+            self.env,
+            with_settings(algorithm_for(self.env, self.algo), settings),
+            self.steps,
+            seed=self.seed,
+            run_dir=self.out,
+            env_kwargs=read_object(self.env_kwargs, "--env-kwargs"),
+            unclipped=self.unclipped,
+            scoring=Scoring(every=self.every, episodes=self.episodes, seed=_SEED),
+        )
+        self._say(agent)
+        self._draw(agent)
+        if self.video:
+            film(agent, self.out / "video.mp4")
+
+    def _say(self, agent: "Agent") -> None:
+        last = agent.history[-1]
+        real = last.get("real_return")
+        score = "" if real is None else f": mean return {real:.5g} in {self.episodes} episodes"
+        kind = type(agent.algorithm).__name__
+        say(f"{kind}, {last['step']:,} real steps, {last['seconds']:.0f} s of one core{score}")
+        say(f"saved in {self.out}")
+
+    def _draw(self, agent: "Agent") -> None:
+        if not any("real_return" in record for record in agent.history):
+            return
+        from loopwm.files import write_file
+        from loopwm.study.canvas import png
+        from loopwm.study.curves import plot_returns
+
+        figure = plot_returns({f"seed {self.seed}": [agent.history]}, title=self.env)
+        write_file(self.out / "returns.png", png(figure))
+        say(f"wrote {self.out / 'returns.png'}")
+
+
+@dataclass(frozen=True)
+class AgentEvaluate:
+    """Evaluate trained agents in their real environment: mean, interquartile mean, interval.
+
+    Of several runs, which should differ in their seed alone, the interval is over runs.
+
+    Examples:
+      loopwm agent evaluate --run runs/pole
+      loopwm agent evaluate --run runs/seed0 runs/seed1 runs/seed2 --episodes 50
+      loopwm agent evaluate --run runs/pole --episodes 1 --video pole.mp4
+
+    Args:
+        run_dir: Directories of runs.
+        episodes: Episodes of each agent.
+        seed: Seed of the episodes.
+        json: File for everything that was found.
+        video: Film an episode of the first agent into this file.
+    """
+
+    run_dir: Annotated[tuple[Path, ...], arg(name="run", metavar="DIR [DIR ...]")]
+    episodes: int = 10
+    seed: int = 0
+    json: Annotated[Path | None, arg(metavar="FILE")] = None
+    video: Annotated[Path | None, arg(metavar="FILE")] = None
+
+    def run(self) -> None:
+        """Evaluate and print."""
+        if not self.run_dir:
+            raise ConfigError("--run needs at least one directory")
+        from loopwm.agent.evaluate import evaluate_agent
+        from loopwm.agent.train import load_agent
+
+        agents = [load_agent(path) for path in self.run_dir]
+        meta = agents[0].data.meta
+        report = evaluate_agent(
+            agents if len(agents) > 1 else agents[0],
+            meta.env_id,
+            self.episodes,
+            self.seed,
+            env_kwargs=meta.env_kwargs,
+            unclipped=meta.unclipped,
+        )
+        low, high = report.interval
+        say(
+            f"{meta.env_id}, {len(agents)} agents, {self.episodes} episodes each: mean return "
+            f"{report.mean:.5g} [{low:.5g}, {high:.5g}], interquartile mean {report.iqm:.5g}"
+        )
+        if self.json is not None:
+            from loopwm.files import write_json
+
+            write_json(self.json, report.to_json())
+            say(f"wrote {self.json}")
+        if self.video is not None:
+            film(agents[0], self.video)
+
+
+def film(agent: "Agent", path: Path) -> None:
+    """Film an episode of an agent, or say in a line why there is no film."""
+    from loopwm.agent.evaluate import evaluation_seed, play
+    from loopwm.study.film import film_episode
+
+    meta = agent.data.meta
+    where = {"env_kwargs": meta.env_kwargs, "unclipped": meta.unclipped}
+    (episode,) = play(agent, meta.env_id, 1, _SEED, **where)
+    try:
+        film_episode(path, episode, meta, evaluation_seed(_SEED, 0))
+        say(f"wrote {path}")
+    except LoopwmError as error:
+        say(str(error))

@@ -1,0 +1,244 @@
+"""Tables of agents that learn: return against real steps, seed by seed, and what it cost."""
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from loopwm.agent.config import Algorithm, Dyna
+from loopwm.agent.recipes import RECIPES, Recipe, Variant, variant_of
+from loopwm.agent.score import Scoring
+from loopwm.agent.train import train_agent
+from loopwm.errors import ConfigError
+from loopwm.files import write_file
+from loopwm.stats import bootstrap, iqm
+from loopwm.study.cells import run_cells
+from loopwm.study.comparison import spread
+from loopwm.study.curves import curve_of, plot_returns
+from loopwm.study.recipe import Computed, Options
+from loopwm.study.recipe import Recipe as Table
+from loopwm.study.results import Column, Sheet
+
+SEEDS = (0, 1, 2)
+POINTS = 8
+_WORDS: dict[Variant, str] = {
+    "looped": "looped model",
+    "mlp": "ensemble of MLPs",
+    "real": "imagination off",
+    "sac": "SAC as it comes",
+}
+
+
+@dataclass(frozen=True)
+class AgentCell:
+    """Name one run: an environment, a variant of its recipe, a seed.
+
+    Attributes:
+        env_id: Gymnasium id with a recipe.
+        variant: See `variant_of`.
+        seed: Seed of the run.
+    """
+
+    env_id: str
+    variant: Variant
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Return the name of the run's directory and of its result."""
+        return f"{self.env_id.lower()}-{self.variant}-seed{self.seed}"
+
+    @property
+    def recipe(self) -> Recipe:
+        """Return the recipe that is followed."""
+        return RECIPES[self.env_id]
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """Return the settings of this variant."""
+        return variant_of(self.recipe.algorithm, self.variant)
+
+
+def agents(env_id: str, variants: Sequence[Variant], options: Options) -> Computed:
+    """Run the recipe of an environment and its variants, three seeds each, and tabulate them.
+
+    Args:
+        env_id: Gymnasium id with a recipe.
+        variants: Which agents stand side by side, the recipe's own first.
+        options: Where and how.
+    """
+    cells = [AgentCell(env_id, variant, seed) for seed in SEEDS for variant in variants]
+    done = run_cells(cells, options.work / "agent-cells", _computing(options.work), options.report)
+    found: dict[Variant, list[dict[str, Any]]] = {
+        variant: [done[cell.name] for cell in cells if cell.variant == variant]
+        for variant in variants
+        if all(cell.name in done for cell in cells if cell.variant == variant)
+    }
+    if not found:
+        raise ConfigError("other processes work on the runs; repeat this when they are done")
+    recipe = RECIPES[env_id]
+    if options.figures is not None:
+        _draw(env_id, found, recipe, options.figures)
+    return SEEDS, _method(recipe), (_summary(found, recipe), _curves(found))
+
+
+def run_cell(cell: AgentCell, work: Path, progress: bool | None = None) -> dict[str, Any]:
+    """Run one cell, or go on with it.
+
+    Args:
+        cell: What to run.
+        work: Where runs are kept.
+        progress: Show a progress bar; by default on a terminal.
+
+    Returns:
+        Evaluations, what ended episodes while learning, parameters and CPU seconds.
+    """
+    recipe = cell.recipe
+    agent = train_agent(
+        cell.env_id,
+        cell.algorithm,
+        recipe.steps,
+        seed=cell.seed,
+        run_dir=work / "agents" / cell.name,
+        unclipped=recipe.unclipped,
+        scoring=Scoring(every=max(1, recipe.steps // POINTS), episodes=recipe.episodes),
+        progress=progress,
+    )
+    return {
+        "history": agent.history,
+        "parameters": None if agent.model is None else agent.model.num_parameters,
+        "seconds": agent.history[-1]["seconds"],
+    }
+
+
+def first_reached(curve: Sequence[tuple[int, float]], target: float) -> int | None:
+    """Return the first real step from which on every evaluation is at the target or above.
+
+    Args:
+        curve: Points (real steps, return) in order.
+        target: The return.
+    """
+    reached = None
+    for step, value in curve:
+        if value < target:
+            reached = None
+        elif reached is None:
+            reached = step
+    return reached
+
+
+def _computing(work: Path) -> Callable[[AgentCell], dict[str, Any]]:
+    return lambda cell: run_cell(cell, work)
+
+
+def _last(results: Sequence[dict[str, Any]]) -> Float[ndarray, "S E"]:
+    """Return the returns of the last evaluation of each seed."""
+    return np.array([result["history"][-1]["returns"] for result in results])
+
+
+def _summary(found: dict[Variant, list[dict[str, Any]]], recipe: Recipe) -> Sheet:
+    rows = []
+    for variant, results in found.items():
+        returns = _last(results)
+        means = returns.mean(axis=1)
+        ends = bootstrap(means)
+        curves = [curve_of(result["history"]) for result in results]
+        firsts = [first_reached(curve, recipe.target) for curve in curves]
+        algorithm = variant_of(recipe.algorithm, variant)
+        row: dict[str, Any] = {
+            "agent": _WORDS[variant],
+            "mean": [float(means.mean()), float(ends.low), float(ends.high)],
+            "iqm": iqm(returns.reshape(-1)),
+            "seeds": ", ".join(f"{mean:.5g}" for mean in means),
+            "first": ", ".join("never" if first is None else f"{first:,}" for first in firsts),
+            "updates": algorithm.learner.updates if isinstance(algorithm, Dyna) else None,
+            "parameters": results[0]["parameters"],
+            "hours": spread([result["seconds"] / 3600 for result in results]),
+        }
+        rows.append(row)
+    columns = (
+        Column("agent"),
+        Column("mean", f"return after {recipe.steps:,} steps [95%]", 4),
+        Column("iqm", "interquartile mean", 4),
+        Column("seeds", "seeds"),
+        Column("first", f"steps from which on {recipe.target:g} holds"),
+        Column("updates", "policy updates per step"),
+        Column("parameters", "parameters of the model"),
+        Column("hours", "CPU hours [range]"),
+    )
+    return Sheet("what is reached, and at what cost", columns, tuple(rows))
+
+
+def _curves(found: dict[Variant, list[dict[str, Any]]]) -> Sheet:
+    rows = [
+        {
+            "agent": _WORDS[variant],
+            "seed": str(seed),
+            **{str(step): value for step, value in curve_of(result["history"])},
+        }
+        for variant, results in found.items()
+        for seed, result in zip(SEEDS, results, strict=True)
+    ]
+    steps = sorted({int(key) for row in rows for key in row if key.isdigit()})
+    columns = (Column("agent"), Column("seed"), *(Column(str(k), f"{k:,}", 4) for k in steps))
+    return Sheet("mean return of an evaluation, by real steps", columns, tuple(rows))
+
+
+def _method(recipe: Recipe) -> tuple[str, ...]:
+    return (
+        f"{type(recipe.algorithm).__name__}, settings in `loopwm/agent/recipes.py`, chosen on the "
+        "first seed. Every step of the learning environment counts as a real step, the first "
+        "random ones too; evaluations are episodes of their own, without exploration, which teach "
+        f"nothing: {recipe.episodes} fixed beginnings, the same for all agents and steps. "
+        "Intervals resample seeds. CPU hours are those of one thread, evaluations included.",
+        "Imagination off: the same policy with as many updates, all from real steps. SAC as it "
+        "comes: Stable-Baselines3's own settings, one update for each step.",
+    )
+
+
+def _draw(
+    env_id: str, found: dict[Variant, list[dict[str, Any]]], recipe: Recipe, folder: Path
+) -> None:
+    """Write the figure, and every evaluated episode as CSV."""
+    from loopwm.study.canvas import png
+
+    runs = {_WORDS[variant]: [r["history"] for r in results] for variant, results in found.items()}
+    figure = plot_returns(runs, target=recipe.target, title=f"{env_id}: return against real steps")
+    write_file(folder / f"agents-{env_id.lower()}.png", png(figure))
+    text = io.StringIO()
+    text.write("agent,seed,step,episode,return\n")
+    for variant, results in found.items():
+        for seed, result in zip(SEEDS, results, strict=True):
+            for record in result["history"]:
+                for episode, value in enumerate(record.get("returns", [])):
+                    text.write(f"{variant},{seed},{record['step']},{episode},{value!r}\n")
+    write_file(folder / f"agents-{env_id.lower()}.csv", text.getvalue().encode())
+
+
+_DYNA: tuple[Variant, ...] = ("looped", "mlp", "real", "sac")
+_MPC: tuple[Variant, ...] = ("looped", "mlp")
+AGENT_STUDIES = {
+    f"agents-{short}": Table(
+        f"{task}: learning in imagination",
+        "What return do how many real steps buy, and what part has the model in it?",
+        place,
+        partial(agents, task, variants),
+    )
+    for place, (short, task, variants) in enumerate(
+        (
+            ("pendulum", "Pendulum-v1", _DYNA),
+            ("inverted-pendulum", "InvertedPendulum-v5", _DYNA),
+            ("cartpole", "CartPole-v1", _MPC),
+            ("reacher", "Reacher-v5", _DYNA),
+            ("halfcheetah", "HalfCheetah-v5", _DYNA),
+            ("hopper", "Hopper-v5", _DYNA),
+        ),
+        start=50,
+    )
+}

@@ -1,0 +1,165 @@
+"""Agents of every kind are evaluated alike, and the numbers are those of a plain loop."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.spaces import Box
+
+from loopwm.agent.evaluate import AgentReport, evaluate_agent, evaluation_seed, play
+from loopwm.data.actor import shipped_actors
+from loopwm.data.excitation import Uniform
+from loopwm.errors import ConfigError
+from tests.agent.worlds import Levers, PointEnv
+
+
+class Pays(gym.Env):
+    """Pays the action, for as many steps as the seed says."""
+
+    observation_space = Box(-1.0, 1.0, (1,), np.float32)
+    action_space = Box(-10.0, 10.0, (1,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: Any = None):
+        super().reset(seed=seed)
+        self.left = self.length = int(self.np_random.integers(1, 9))
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any):
+        self.left -= 1
+        obs = np.array([self.length], np.float32)
+        return obs, float(action[0]), self.left == 0, False, {}
+
+
+class Broken(PointEnv):
+    def step(self, action: Any):
+        obs, reward, terminated, truncated, info = super().step(action)
+        return obs, np.nan if self.steps == 4 else reward, terminated, truncated, info
+
+
+def lengths(seed: int, episodes: int) -> list[int]:
+    rngs = [np.random.default_rng(evaluation_seed(seed, index)) for index in range(episodes)]
+    return [int(rng.integers(1, 9)) for rng in rngs]
+
+
+def pay(amount: float) -> Any:
+    return lambda obs: np.array([amount], np.float32)
+
+
+def test_returns_are_those_of_each_episode_played_alone():
+    report = evaluate_agent(pay(2.0), Pays, episodes=12, seed=3)
+    expected = lengths(3, 12)
+    assert len(set(expected)) > 3
+    assert report.lengths.tolist() == expected
+    assert report.returns.tolist() == [2.0 * length for length in expected]
+
+
+def test_mean_interquartile_mean_and_interval_are_those_computed_by_hand():
+    returns = np.array([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 100.0])
+    report = AgentReport("x", 0, returns, np.ones(8, np.int64))
+    assert report.mean == 15.125
+    assert report.iqm == np.mean([2, 3, 4, 5])
+    rng = np.random.default_rng(7)
+    means = rng.choice(returns, (20_000, 8)).mean(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    # 2,000 resamples on our side leave a standard error of the ends of about 1.5.
+    assert report.interval == pytest.approx((low, high), abs=5)
+    document = report.to_json()
+    assert document["returns"] == returns.tolist()
+    assert document["interval"] == list(report.interval)
+
+
+def test_over_several_agents_the_interval_resamples_agents_not_episodes():
+    report = evaluate_agent([pay(1.0), pay(3.0)], Pays, episodes=6)
+    assert report.returns.shape == report.lengths.shape == (2, 6)
+    means = report.returns.mean(axis=1)
+    assert means[1] == pytest.approx(3 * means[0])
+    # Of two agents, a quarter of the samples draws the first twice, and a quarter the second.
+    assert report.interval == pytest.approx(tuple(means))
+    assert report.mean == pytest.approx(means.mean())
+
+
+class Planned:
+    def __init__(self) -> None:
+        self.resets, self.rows = 0, set()
+        self.model = None
+
+    def plan(self, obs: np.ndarray) -> np.ndarray:
+        self.rows.add(len(obs))
+        return -np.clip(4 * obs, -1, 1)
+
+    def reset(self, mask: Any = None) -> None:
+        self.resets += 1
+
+
+class Acting:
+    def act(self, obs: np.ndarray) -> np.ndarray:
+        assert obs.shape == (1,)
+        return -np.clip(4 * obs, -1, 1)
+
+
+class Predicting:
+    def predict(self, observation: np.ndarray, *, deterministic: bool) -> tuple[np.ndarray, None]:
+        assert deterministic
+        return -np.clip(4 * observation, -1, 1), None
+
+
+def test_planners_act_predict_and_functions_are_asked_alike():
+    planner = Planned()
+    reports = [
+        evaluate_agent(agent, PointEnv, episodes=4, seed=1)
+        for agent in (planner, Acting(), Predicting(), Acting().act)
+    ]
+    for report in reports[1:]:
+        np.testing.assert_array_equal(report.returns, reports[0].returns)
+    assert planner.rows == {4}
+    assert planner.resets == 1
+
+
+def test_policies_and_shipped_actors_act_too():
+    actor = shipped_actors("Hopper-v5", "test")[-1]
+    report = evaluate_agent(actor, "Hopper-v5", episodes=2, unclipped=True)
+    assert report.mean > 300
+    random = evaluate_agent(Uniform(), "Hopper-v5", episodes=2, seed=4)
+    again = evaluate_agent(Uniform(), "Hopper-v5", episodes=2, seed=4)
+    np.testing.assert_array_equal(random.returns, again.returns)
+
+
+def test_the_same_seed_begins_alike_and_another_elsewhere():
+    def starts(seed: int) -> list[float]:
+        return [float(each.obs[0, 0]) for each in play(Acting(), PointEnv, 3, seed)]
+
+    assert starts(5) == starts(5)
+    assert len({*starts(5), *starts(6)}) == 6
+
+
+def test_discrete_actions_of_planners_and_functions():
+    class Second:
+        model = None
+
+        def plan(self, obs: np.ndarray) -> np.ndarray:
+            return np.ones(len(obs), np.int64)
+
+        def reset(self, mask: Any = None) -> None: ...
+
+    assert evaluate_agent(Second(), Levers, episodes=2).returns.tolist() == [5, 5]
+    report = evaluate_agent(lambda obs: 0, Levers, episodes=2)
+    assert report.lengths.tolist() == [1, 1]
+
+
+def test_a_spoilt_step_ends_its_episode_and_counts_for_nothing():
+    (episode,) = play(Acting(), Broken, 1, 0)
+    assert len(episode) == 3
+    assert episode.fault == "reward not finite"
+    assert np.isfinite(evaluate_agent(Acting(), Broken, episodes=1).mean)
+
+
+def test_mistakes_are_named():
+    with pytest.raises(ConfigError, match="episodes must be at least 1"):
+        evaluate_agent(Acting(), PointEnv, episodes=0)
+    with pytest.raises(ConfigError, match="empty sequence"):
+        evaluate_agent([], PointEnv)
+    with pytest.raises(ConfigError, match="policy must"):
+        evaluate_agent(3, PointEnv)
+    with pytest.raises(ConfigError, match="class Acting"):
+        evaluate_agent(Acting, PointEnv)
