@@ -35,7 +35,6 @@ if TYPE_CHECKING:
         RSSM,
         Gaussian,
         Mean,
-        Objective,
         Untied,
         WorldConfig,
     )
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
     from loopwm.world.model import WorldModel
     from loopwm.world.prediction import Prediction, Trajectory
     from loopwm.world.protocol import WorldModelLike
+    from loopwm.world.terms import Objective
 
 __version__ = "0.1.0"
 
@@ -126,13 +126,12 @@ _HOMES = {
     "study.prediction": ("evaluate",),
     "train.config": ("AdamW", "FitConfig", "Muon"),
     "world.build": ("load",),
-    "world.config": (
-        *("GRU", "MLP", "RSSM", "Gaussian", "Mean", "Objective", "Untied", "WorldConfig"),
-    ),
+    "world.config": (*("GRU", "MLP", "RSSM", "Gaussian", "Mean", "Untied", "WorldConfig"),),
     "world.ensemble": ("Ensemble",),
     "world.fit": ("fit",),
     "world.model": ("WorldModel",),
     "world.protocol": ("WorldModelLike",),
+    "world.terms": ("Objective",),
     "world.prediction": ("Prediction", "Trajectory"),
 }
 _MODULES = {"depth": "loopwm.core.depth", "grad": "loopwm.core.grad"}

@@ -7,8 +7,9 @@ from loopwm.core.depth import Fixed, Uniform
 from loopwm.data.normalise import Statistics
 from loopwm.data.store import RolloutDataset
 from loopwm.world.build import build
-from loopwm.world.config import Objective, Untied, WorldConfig
+from loopwm.world.config import Untied, WorldConfig
 from loopwm.world.model import WorldModel
+from loopwm.world.terms import Objective
 from loopwm_envs.neighbours import NeighbourCell, build_local
 
 OBJECTIVE = Objective(reward=0.0, termination=0.0)

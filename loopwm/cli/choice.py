@@ -10,7 +10,8 @@ from loopwm.core.depth import Fixed, Poisson
 from loopwm.core.halt import Fixed as FixedHalt
 from loopwm.core.halt import OutputDelta
 from loopwm.errors import ConfigError
-from loopwm.world.config import GRU, MLP, RSSM, Gaussian, Mean, Objective, Untied, WorldConfig
+from loopwm.world.config import GRU, MLP, RSSM, Gaussian, Mean, Untied, WorldConfig
+from loopwm.world.terms import Objective
 
 if TYPE_CHECKING:
     from loopwm.world.config import ModelConfig

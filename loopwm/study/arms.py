@@ -6,7 +6,8 @@ from loopwm.core.config import Bounded, CellConfig, Contractive
 from loopwm.core.depth import Fixed, Flow
 from loopwm.core.grad import Full, GradientMode, Implicit, LastK, Phantom
 from loopwm.errors import ConfigError
-from loopwm.world.config import GRU, MLP, Gaussian, ModelConfig, Objective, Untied, WorldConfig
+from loopwm.world.config import GRU, MLP, Gaussian, ModelConfig, Untied, WorldConfig
+from loopwm.world.terms import Objective
 
 
 @dataclass(frozen=True)

@@ -267,39 +267,32 @@ _OF_A_TASK = (
         planning,
     ),
 )
-RECIPES = (
-    {
-        f"{name}-{short}": Recipe(
-            f"{task}: {heading}", question, place + order, partial(make, task)
-        )
-        for order, (short, task) in enumerate(
-            (("hopper", "Hopper-v5"), ("halfcheetah", "HalfCheetah-v5"))
-        )
-        for name, heading, question, place, make in _OF_A_TASK
-    }
-    | {
-        "compare": Recipe(TITLE, QUESTION, 5, compared),
-        "bench": Recipe(
-            "Speed of imagination",
-            "How many transitions per second, and what limits them?",
-            40,
-            _speed,
-        ),
-        "collection": Recipe(
-            "Speed of collection", "How fast is real experience gathered?", 41, _collection
-        ),
-        "joint": Recipe(
-            "One core for both domains",
-            "Can a world model and a reasoner share a core, and what does either gain or lose by it?",
-            60,
-            partial(joint, "Hopper-v5"),
-        ),
-        "certificates": Recipe(
-            "What holds for any number of iterations",
-            "Is a retention below one enough for a loop to be stable, and what is proven of ours?",
-            42,
-            partial(certificate, "Hopper-v5"),
-        ),
-    }
-    | AGENT_STUDIES
-)
+RECIPES = {
+    f"{name}-{short}": Recipe(f"{task}: {heading}", question, place + order, partial(make, task))
+    for order, (short, task) in enumerate(
+        (("hopper", "Hopper-v5"), ("halfcheetah", "HalfCheetah-v5"))
+    )
+    for name, heading, question, place, make in _OF_A_TASK
+}
+RECIPES |= {
+    "compare": Recipe(TITLE, QUESTION, 5, compared),
+    "bench": Recipe(
+        "Speed of imagination", "How many transitions per second, and what limits them?", 40, _speed
+    ),
+    "collection": Recipe(
+        "Speed of collection", "How fast is real experience gathered?", 41, _collection
+    ),
+    "joint": Recipe(
+        "One core for both domains",
+        "Can a world model and a reasoner share a core, and what does either gain or lose?",
+        60,
+        partial(joint, "Hopper-v5"),
+    ),
+    "certificates": Recipe(
+        "What holds for any number of iterations",
+        "Is a retention below one enough for a loop to be stable, and what is proven of ours?",
+        42,
+        partial(certificate, "Hopper-v5"),
+    ),
+}
+RECIPES |= AGENT_STUDIES

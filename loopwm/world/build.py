@@ -23,6 +23,7 @@ from loopwm.world.latent import action_width
 from loopwm.world.looped import LoopedDynamics
 from loopwm.world.model import WorldModel
 from loopwm.world.rssm import RSSMDynamics
+from loopwm.world.terms import Objective
 
 SCHEMA = 3
 _DYNAMICS = {
@@ -38,7 +39,7 @@ _TYPES = {
     for module, kinds in {
         "world": (
             *(WorldConfig, MLP, Untied, GRU, RSSM),
-            *(configs.Mean, configs.Gaussian, configs.Objective),
+            *(configs.Mean, configs.Gaussian, Objective),
         ),
         "core": (Bounded, Contractive, PostNorm, Attend),
         "depth": (depth.Fixed, depth.Uniform, depth.Poisson, depth.Flow),

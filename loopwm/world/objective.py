@@ -9,10 +9,10 @@ from torch.nn import functional as F
 
 from loopwm.batch import SequenceBatch
 from loopwm.core.depth import Fixed
-from loopwm.world.config import Objective
 from loopwm.world.dynamics import Infers, Run
 from loopwm.world.model import WorldModel
 from loopwm.world.protocol import State
+from loopwm.world.terms import Objective
 
 Metrics = dict[str, float | Tensor]
 

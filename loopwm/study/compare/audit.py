@@ -10,7 +10,8 @@ import numpy as np
 
 from loopwm.data.store import RolloutDataset
 from loopwm.study.compare.terms import Terms, shared
-from loopwm.world.config import ModelConfig, Objective
+from loopwm.world.config import ModelConfig
+from loopwm.world.terms import Objective
 
 Record = Mapping[str, Any]
 

@@ -16,7 +16,7 @@ from loopwm.data.store import RolloutDataset
 from loopwm.errors import ConfigError
 from loopwm.train.config import FitConfig
 from loopwm.train.fit import device_of, run
-from loopwm.world.config import Objective
+from loopwm.world.terms import Objective
 
 _VALIDATION_WINDOWS = 2048
 

@@ -20,8 +20,9 @@ from loopwm.seed import torch_rng
 from loopwm.study.compare.own import Units, check_verbs, verbs_loss
 from loopwm.study.compare.terms import Shape, Terms
 from loopwm.world.build import build
-from loopwm.world.config import ModelConfig, Objective
+from loopwm.world.config import ModelConfig
 from loopwm.world.objective import sequence_loss
+from loopwm.world.terms import Objective
 
 _WIDEST = 4096
 _TIMED = 30

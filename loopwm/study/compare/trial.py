@@ -24,8 +24,9 @@ from loopwm.study.prediction import evaluate
 from loopwm.study.windows import Sampling
 from loopwm.train.config import FitConfig
 from loopwm.world.build import encode
-from loopwm.world.config import ModelConfig, Objective
+from loopwm.world.config import ModelConfig
 from loopwm.world.fit import fit
+from loopwm.world.terms import Objective
 
 Result = Mapping[str, Any]
 

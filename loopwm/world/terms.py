@@ -1,0 +1,45 @@
+"""What the training loss of a world model is made of. Torch-free."""
+
+from dataclasses import dataclass
+
+from loopwm.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Weigh the parts of the training loss; the multi-step error of observations has weight 1.
+
+    Args:
+        reward: Weight of the squared error of the standardised reward.
+        termination: Weight of the cross-entropy of termination.
+        intermediate: Weight of the first step's observation error, decoded at a random earlier
+            iteration.
+        settle: Weight of the squared relative change that one iteration more would make to the
+            first step's state: with it, loops learn to come to rest (arXiv 2608.18222).
+        mask: Probability that an imagined step of training hides the observation from the model,
+            so that it learns to go on from its latent state alone.
+        context: Real observations that a training window begins with, at least 1: from 2 on, the
+            model learns to gather in its latent state what one observation does not show.
+        decay: How the weight of an observation error falls with the number k of steps ahead, as
+            `k ** -decay`. Errors grow with k, so that with 0 the far ones rule a long horizon;
+            1 makes them weigh about the same.
+    """
+
+    reward: float = 0.1
+    termination: float = 0.1
+    intermediate: float = 0.3
+    settle: float = 0.0
+    mask: float = 0.0
+    context: int = 1
+    decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("reward", "termination", "intermediate", "settle", "decay"):
+            if getattr(self, name) < 0:
+                raise ConfigError(
+                    f"Objective.{name} must not be negative, got {getattr(self, name)}"
+                )
+        if not 0 <= self.mask <= 1:
+            raise ConfigError(f"Objective.mask must be a probability, got {self.mask}")
+        if self.context < 1:
+            raise ConfigError(f"Objective.context must be at least 1, got {self.context}")
