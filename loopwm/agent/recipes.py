@@ -5,10 +5,8 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Literal
 
 from loopwm.agent.config import MPC, Algorithm, Dyna, Planning, Refit, SoftActorCritic
-from loopwm.core.depth import Poisson
 from loopwm.errors import ConfigError
-from loopwm.train.config import FitConfig
-from loopwm.world.config import MLP, WorldConfig
+from loopwm.world.config import MLP
 
 Name = Literal["mpc", "dyna"]
 Variant = Literal["looped", "mlp", "real", "sac"]
@@ -34,13 +32,7 @@ class Recipe:
 
 
 _LOCOMOTION = Dyna(
-    refit=Refit(
-        model=WorldConfig(width=64, depth=Poisson(4)),
-        fit=FitConfig(updates=2_000, horizon=3, progress=False),
-        updates=500,
-        first=1_000,
-        every=250,
-    ),
+    refit=Refit(updates=300, first=1_000, every=250),
     learner=SoftActorCritic(updates=10, lr=3e-4, actor=(128, 128), critic=(256, 256)),
 )
 
