@@ -1,4 +1,4 @@
-"""Settings that were found to work, by environment."""
+"""Settings for some of the environments of Gymnasium, chosen on the first seed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -18,8 +18,8 @@ class Recipe:
 
     Attributes:
         algorithm: With its settings.
-        steps: Real steps that it takes.
-        target: Mean return that it is to reach.
+        steps: Real steps that it is given.
+        target: Mean return that it is held against.
         episodes: Episodes of each evaluation.
         unclipped: Whether velocities are observed as simulated.
     """
@@ -52,7 +52,7 @@ RECIPES: Mapping[str, Recipe] = {
 
 
 def algorithm_for(env_id: str, name: Name | None = None) -> Algorithm:
-    """Return the settings for an environment, or the defaults where none were sought.
+    """Return the settings for an environment, or the defaults where none were chosen.
 
     Args:
         env_id: Gymnasium id.
