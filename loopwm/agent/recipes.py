@@ -1,14 +1,12 @@
-"""Settings that were found to work, by environment."""
+"""Settings for some of the environments of Gymnasium, chosen on the first seed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Literal
 
 from loopwm.agent.config import MPC, Algorithm, Dyna, Planning, Refit, SoftActorCritic
-from loopwm.core.depth import Poisson
 from loopwm.errors import ConfigError
-from loopwm.train.config import FitConfig
-from loopwm.world.config import MLP, WorldConfig
+from loopwm.world.config import MLP
 
 Name = Literal["mpc", "dyna"]
 Variant = Literal["looped", "mlp", "real", "sac"]
@@ -20,8 +18,8 @@ class Recipe:
 
     Attributes:
         algorithm: With its settings.
-        steps: Real steps that it takes.
-        target: Mean return that it is to reach.
+        steps: Real steps that it is given.
+        target: Mean return that it is held against.
         episodes: Episodes of each evaluation.
         unclipped: Whether velocities are observed as simulated.
     """
@@ -34,13 +32,7 @@ class Recipe:
 
 
 _LOCOMOTION = Dyna(
-    refit=Refit(
-        model=WorldConfig(width=64, depth=Poisson(4)),
-        fit=FitConfig(updates=2_000, horizon=3, progress=False),
-        updates=500,
-        first=1_000,
-        every=250,
-    ),
+    refit=Refit(updates=300, first=1_000, every=250),
     learner=SoftActorCritic(updates=10, lr=3e-4, actor=(128, 128), critic=(256, 256)),
 )
 
@@ -60,7 +52,7 @@ RECIPES: Mapping[str, Recipe] = {
 
 
 def algorithm_for(env_id: str, name: Name | None = None) -> Algorithm:
-    """Return the settings for an environment, or the defaults where none were sought.
+    """Return the settings for an environment, or the defaults where none were chosen.
 
     Args:
         env_id: Gymnasium id.

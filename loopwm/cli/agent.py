@@ -34,7 +34,7 @@ class AgentTrain:
     Args:
         env: Gymnasium id.
         out: Directory of the run.
-        algo: How it learns; by default as found to work for the environment, else "mpc".
+        algo: How it learns; by default what was chosen for the environment, else "mpc".
         steps: Real steps.
         seed: Seed of everything.
         every: Real steps between evaluations.
