@@ -13,7 +13,7 @@ import loopwm as lw
 from loopwm.core.config import MixTokens, PostNorm
 from loopwm.errors import StoreError
 from loopwm.reason.layout import COMPILED
-from loopwm.reason.presets import PRESETS
+from loopwm.reason.presets import PUBLISHED
 from tests.reason.tiny import small
 
 
@@ -128,10 +128,10 @@ def is_mapped(tensor: Tensor, path: Path) -> bool:
     return False
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_the_preset_is_found_by_vocabulary_and_mixer(tmp_path: Path, name: str):
     # A narrow copy of the preset has the right names; only its shapes are then refused.
-    config = PRESETS[name]
+    config = PUBLISHED[name]
     kind = "perceptron" if isinstance(config.cell.mixer, MixTokens) else "attention"
     weights = weights_of(kind)
     weights[COMPILED + "embed_tokens.embedding_weight"] = torch.zeros(config.vocabulary, 8)
@@ -144,7 +144,7 @@ def test_published_shapes_are_read_without_a_configuration(tmp_path: Path):
     made = lw.Reasoner.from_preset("sudoku", num_puzzles=2)
     lw.export_trm(made, tmp_path / "x.pt")
     model = lw.import_trm(tmp_path / "x.pt")
-    assert model.config == replace(PRESETS["sudoku"], puzzles=2)
+    assert model.config == replace(PUBLISHED["sudoku"], puzzles=2)
     for name, tensor in model.state_dict().items():
         expected = made.state_dict()[name]
         # The starts are published in bfloat16.
