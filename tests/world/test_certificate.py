@@ -20,9 +20,8 @@ def wild(model: Any, scale: float) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "kind", ["looped", "looped, renewal", "looped, contractive", "looped, post-norm"]
-)
+# Not of post-norm cells, each of whose refinements ends within the bound, wherever it began.
+@pytest.mark.parametrize("kind", ["looped", "looped, renewal", "looped, contractive"])
 def test_ten_thousand_steps_of_latent_carry_stay_within_the_bound(make, kinds, data, kind):
     model = wild(make(kinds[kind], data), 30.0)
     proof = model.certificate()
