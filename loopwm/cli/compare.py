@@ -1,5 +1,6 @@
 """`loopwm compare`: looped against unlooped models, over tasks, sizes, seeds and budgets."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -36,7 +37,7 @@ class Compare:
             loopwm.study.compare.settings.Settings.
         folder: Directory of data, results and checkpoints.
         quick: Run a tiny comparison instead: ten minutes on two idle cores.
-        workers: Processes on this machine.
+        workers: Processes on this machine; by default one for each core.
         submit: Submit so many jobs to a cluster instead, through submitit.
         hours: Longest that a job may run.
         estimate: Only print what it will cost.
@@ -49,7 +50,7 @@ class Compare:
     settings: Annotated[Positional[Path | None], arg(metavar="FILE", help_behavior_hint="")] = None
     folder: Path = Path("runs/compare")
     quick: bool = False
-    workers: int = 1
+    workers: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None
     submit: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None
     hours: float = 24.0
     estimate: bool = False
@@ -72,7 +73,8 @@ class Compare:
         chosen = [name for name, on in modes.items() if on]
         if len(chosen) > 1:
             raise ConfigError(f"{' and '.join(chosen)} exclude each other: give one of them")
-        if self.workers < 1 or (self.submit is not None and self.submit < 1) or self.hours <= 0:
+        counts = [each for each in (self.workers, self.submit) if each is not None]
+        if min(counts, default=1) < 1 or self.hours <= 0:
             raise ConfigError("--workers, --submit and --hours must be above 0")
 
     def run(self) -> None:
@@ -87,7 +89,7 @@ class Compare:
             name=f"compare-{name}",
             folder=self.folder / "quick" if self.quick else self.folder,
             mode=self._mode(),
-            workers=self.workers,
+            workers=self.workers or os.cpu_count() or 1,
             jobs=self.submit or 0,
             hours=self.hours,
             only=self.only or "",
