@@ -41,7 +41,7 @@ def rotate(x: Float[Tensor, "B H L C"], rotation: Rotation) -> Float[Tensor, "B 
         turned = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
         return turned.to(x.dtype)
     if torch.is_grad_enabled() and x.requires_grad:
-        return _Turn.apply(x, cos, sin)  # type: ignore[no-any-return]
+        return _Turn.apply(x, cos, sin)
     return _turned(x, cos, sin)
 
 

@@ -25,7 +25,7 @@ def gated(both: Float[Tensor, "*B E"], once: bool = True) -> Float[Tensor, "*B F
     if torch.compiler.is_compiling():
         return F.silu(gate) * value
     if torch.is_grad_enabled() and both.requires_grad:
-        return _Gated.apply(both) if once else F.silu(gate) * value  # type: ignore[no-any-return]
+        return _Gated.apply(both) if once else F.silu(gate) * value
     return F.silu(gate).mul_(value)
 
 
@@ -45,7 +45,7 @@ def normed_sum(
     if torch.is_grad_enabled() and (x.requires_grad or y.requires_grad):
         if not once:
             return normed(x + y, eps)
-        return _NormedSum.apply(x, y, eps)[0]  # type: ignore[no-any-return]
+        return _NormedSum.apply(x, y, eps)[0]
     return _normed(x + y, eps)[0]
 
 
@@ -86,6 +86,7 @@ class _NormedSum(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    # As above.
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
         out, scale = ctx.saved_tensors
         wide, unit = grad.to(scale.dtype), out.to(scale.dtype)

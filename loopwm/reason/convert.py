@@ -126,7 +126,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Layout]:
             extra = dict(getattr(loaded, "__dict__", {}))
         elif head[8:] == b"{":
             with safe_open(path, framework="pt") as file:
-                loaded = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                loaded = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
                 extra = file.metadata() or {}
         else:
             raise StoreError(f"{path} is neither a file of torch.save nor of safetensors")

@@ -36,6 +36,6 @@ def _noted() -> Iterator[dict[int, int]]:
         sizes[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    same: Callable[[Tensor], Tensor] = lambda tensor: tensor  # noqa: E731
+    same: Callable[[Tensor], Tensor] = lambda tensor: tensor  # noqa: E731 - typed
     with torch.autograd.graph.saved_tensors_hooks(save, same):
         yield sizes

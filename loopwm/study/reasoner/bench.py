@@ -51,6 +51,7 @@ def bench_arc(name: str = "arc", batch: int = 1, repeats: int = 3, compiled: boo
         }
         if compiled:
             fast = Reasoner(preset(name)).train()
+            # The protocol of cells does not say that they are modules.
             fast.core.cell.compile(dynamic=False)  # type: ignore[attr-defined]
             losses["ours, compiled, fp32"] = partial(_ours, fast, puzzles, half=False)
             losses["ours, compiled, bf16"] = partial(_ours, fast, puzzles, half=True)

@@ -58,6 +58,7 @@ def _cycle(model: Reasoner, answer: Tensor, thought: Tensor, e: Tensor) -> _Late
 def _refined(model: Reasoner, h: Tensor, injected: Tensor) -> Tensor:
     cell = model.core.cell
     h = h + injected
+    # The protocol of cells does not say that this one is made of blocks.
     for block in cell.blocks:  # type: ignore[attr-defined]
         assert isinstance(block, Block)
         if isinstance(block.mix, Attention):
