@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from loopwm.errors import ConfigError
@@ -17,13 +18,16 @@ Readout = Callable[["Tensor"], "Tensor"]
 class StopRule(Protocol):
     """Judge after each iteration which rows have settled.
 
+    A rule may have `stages` too, the iterations after which it asks (see `OutputDelta`); without
+    them it asks after each.
+
     Attributes:
-        patience: Number of consecutive iterations for which `met` must hold before a row leaves.
+        patience: Number of consecutive tests that a row must pass before it leaves.
     """
 
     @property
     def patience(self) -> int:
-        """Return how many iterations in a row must pass the test."""
+        """Return how many tests in a row must be passed."""
         ...
 
     def signal(self, h: "Tensor", readout: Readout | None) -> "Tensor":
@@ -49,18 +53,34 @@ def _check_tolerance(name: str, tol: float) -> None:
 class Fixed:
     """Never stop early: run exactly this many iterations.
 
+    A row that goes on from the latent state of the step before has less to refine than one that
+    begins at the learned start: `Fixed(3, first=5)` asks for less of it, and costs no test.
+
     Args:
         iterations: Number of iterations, at least 1.
         tol: A row counts as settled if its last relative change of h is below this.
+        first: Iterations of rows that begin at the learned start, at least 1; None for as many as
+            the others. All rows of a model do whose loop goes on from nothing (`warm=False` or
+            `carry=False`).
     """
 
     iterations: int = 8
     tol: float = 0.05
+    first: int | None = None
 
     def __post_init__(self) -> None:
         if self.iterations < 1:
             raise ConfigError(f"Fixed.iterations must be at least 1, got {self.iterations}")
+        if self.first is not None and self.first < 1:
+            raise ConfigError(f"Fixed.first must be at least 1 or None, got {self.first}")
         _check_tolerance("Fixed.tol", self.tol)
+
+    def most(self, limit: int | None) -> "Fixed":
+        """Return the rule with no more than `limit` iterations, where there is a limit."""
+        if limit is None:
+            return self
+        first = None if self.first is None else min(self.first, limit)
+        return replace(self, iterations=min(self.iterations, limit), first=first)
 
 
 @dataclass(frozen=True)
@@ -73,16 +93,25 @@ class OutputDelta:
 
     Args:
         tol: Largest change, in standard deviations of the predicted quantity, above 0.
-        patience: Number of consecutive iterations below `tol`.
+        patience: Number of consecutive tests below `tol`.
+        stages: Iterations after which rows may leave, rising, each at least 1; empty for all. A
+            test costs about as much as a small cell does, and so does copying the rows that stay:
+            one or two stages save more seconds than many, if fewer iterations.
     """
 
     tol: float = 0.02
     patience: int = 1
+    stages: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         _check_tolerance("OutputDelta.tol", self.tol)
         if self.patience < 1:
             raise ConfigError(f"OutputDelta.patience must be at least 1, got {self.patience}")
+        if any(now <= before for before, now in pairwise((0, *self.stages))):
+            raise ConfigError(
+                f"OutputDelta.stages must rise and be at least 1, got {self.stages}; for instance "
+                "(2, 4)"
+            )
 
     def signal(self, h: "Tensor", readout: Readout | None) -> "Tensor":
         """Return the decoded prediction [B, M]."""

@@ -41,12 +41,15 @@ def run_until(
     rows = torch.arange(len(z[0]), device=z[0].device)
     limit = depth if isinstance(depth, int) else int(depth.max())
     left, calm = _Left(), torch.zeros_like(rows)
-    signal = stop.signal(z[chosen], readout)
+    signal = None
     for t in range(1, limit + 1):
         before = z[chosen]
         z = grad.step(partial(iterate, fixed), z, depth - t + 1)
+        if not _due(stop, t, depth):
+            signal = None
+            continue
         now = stop.signal(z[chosen], readout)
-        settled = stop.met(now, signal)
+        settled = stop.met(now, stop.signal(before, readout) if signal is None else signal)
         if stop.patience > 1:
             calm = torch.where(settled, calm + 1, 0)
             settled = calm >= stop.patience
@@ -101,12 +104,15 @@ def run_together(  # noqa: PLR0913 - as `run_until`, and of how many members the
     rows = torch.arange(len(z[0]), device=z[0].device)
     left, calm = _Left(), torch.zeros_like(rows)
     waiting = torch.ones_like(rows, dtype=torch.bool)
-    signal = stop.signal(z[chosen], readout)
+    signal = None
     for t in range(1, depth + 1):
         before = z[chosen]
         z = grad.step(partial(iterate, fixed), z, depth - t + 1)
+        if not _due(stop, t, depth):
+            signal = None
+            continue
         now = stop.signal(z[chosen], readout)
-        settled = stop.met(now, signal)
+        settled = stop.met(now, stop.signal(before, readout) if signal is None else signal)
         if stop.patience > 1:
             calm = torch.where(settled, calm + 1, 0)
             settled = calm >= stop.patience
@@ -123,6 +129,14 @@ def run_together(  # noqa: PLR0913 - as `run_until`, and of how many members the
             z, fixed = _select(z, stay), _select(fixed, stay)
             rows, signal, calm, waiting = _select((rows, signal, calm, waiting), stay)
     return left.assemble(chosen)
+
+
+def _due(stop: StopRule, t: int, depth: int | Tensor) -> bool:
+    """Say whether rows may leave after iteration t: at a stage of the rule, or at their depth."""
+    stages = getattr(stop, "stages", ())
+    if not stages or t in stages:
+        return True
+    return t == depth if isinstance(depth, int) else bool((depth <= t).any())
 
 
 @dataclass(slots=True)

@@ -1,7 +1,7 @@
-"""Choose the tolerance of a stop rule for a stated loss of accuracy: `lw.calibrate`."""
+"""Choose how far to refine for a stated loss of accuracy: `lw.calibrate`."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -30,17 +30,23 @@ SAMPLING = Sampling(max_windows=1000)
 
 @dataclass(frozen=True)
 class Tried:
-    """Hold what one tolerance gave.
+    """Hold what one tolerance gave, or one number of iterations.
 
     Attributes:
-        tol: The tolerance.
+        halt: The rule with it.
         iterations: Mean iterations per step, by horizon.
         ratio: RMSE over that of running all iterations, on the same windows, by horizon.
     """
 
-    tol: float
+    halt: Fixed | Rule
     iterations: dict[int, float]
     ratio: dict[int, float]
+
+    @property
+    def setting(self) -> str:
+        """Return what was tried of the rule: its tolerance, or the iterations of later steps."""
+        halt = self.halt
+        return f"then {halt.iterations}" if isinstance(halt, Fixed) else f"{halt.tol:.2g}"
 
 
 @dataclass(frozen=True)
@@ -48,14 +54,14 @@ class Calibration:
     """Hold a calibrated stop rule: `model.imagine(obs, actions, **calibration.options)`.
 
     Attributes:
-        halt: The rule with the chosen tolerance.
+        halt: The rule with the chosen tolerance or numbers of iterations.
         max_iters: Most iterations.
         reference: Iterations that accuracy is compared with.
         regret: Loss of accuracy that was allowed.
-        tried: What the tolerances gave, from loose to tight; the last one is chosen.
+        tried: What was tried, from loose to tight; the last one is chosen.
     """
 
-    halt: Rule
+    halt: Fixed | Rule
     max_iters: int
     reference: int
     regret: float
@@ -72,11 +78,14 @@ class Calibration:
         return 1 - float(np.mean(list(self.tried[-1].iterations.values()))) / self.reference
 
     def __str__(self) -> str:
-        """Return a table: iterations and loss of accuracy by tolerance."""
+        """Return a table: iterations and loss of accuracy by what was tried."""
         horizons = list(self.tried[0].ratio)
-        head = "tolerance" + "".join(f"  iterations, k={k}  loss, k={k}" for k in horizons)
+        steps = isinstance(self.halt, Fixed)
+        head = f"{f'first {self.max_iters}' if steps else 'tolerance':>9}" + "".join(
+            f"  iterations, k={k}  loss, k={k}" for k in horizons
+        )
         lines = [
-            f"{each.tol:9.2g}"
+            f"{each.setting:>9}"
             + "".join(
                 f"{each.iterations[k]:{15 + len(str(k))}.2f}"
                 f"{100 * (each.ratio[k] - 1):{9 + len(str(k))}.2f}%"
@@ -95,7 +104,7 @@ def calibrate(
     data: RolloutDataset,
     regret: float = 0.01,
     *,
-    rule: Rule = OutputDelta(),
+    rule: Fixed | Rule = OutputDelta(),
     horizons: Sequence[int] = (1, 15),
     max_iters: int | None = None,
     context: int = 1,
@@ -105,14 +114,16 @@ def calibrate(
 
     First the fewest iterations are found that, run by every row, lose at most half of the regret:
     no row needs more. Then tolerances are tried from loose to tight by a factor of the square root
-    of 2. Errors made by stopping early cross environment steps, which no certificate covers; so
+    of 2. With `rule=lw.Fixed()` there is no tolerance: rows that begin run those iterations, and
+    fewer are found for the steps that follow, which start from what the step before left. Errors
+    made by stopping early cross environment steps, which no certificate covers; so
     they are measured, on the same windows with and without the rule.
 
     Args:
         model: A looped model.
         data: Real experience that the model was not trained on.
         regret: Largest relative increase of RMSE allowed, above 0.
-        rule: The rule whose tolerance is chosen.
+        rule: The rule whose tolerance, or whose numbers of iterations, are chosen.
         horizons: Open-loop steps at which the loss is measured.
         max_iters: Iterations that accuracy is compared with; by default the model's typical depth.
         context: Real observations taken in before imagining.
@@ -148,17 +159,26 @@ def calibrate(
     while most < reference and max(loss(measure(Fixed(most), most)).values()) > 1 + regret / 2:
         most += 1
     tried: list[Tried] = []
-    tol = LOOSEST
-    while tol >= TIGHTEST:
-        now = measure(replace(rule, tol=tol), most)
-        tried.append(Tried(tol, {k: each[1] for k, each in now.items()}, loss(now)))
+    for halt in _from_loose_to_tight(rule, most):
+        now = measure(halt, most)
+        tried.append(Tried(halt, {k: each[1] for k, each in now.items()}, loss(now)))
         if max(tried[-1].ratio.values()) <= 1 + regret:
-            return Calibration(replace(rule, tol=tol), most, reference, regret, tuple(tried))
-        tol = float(f"{tol / math.sqrt(2):.3g}")
+            return Calibration(halt, most, reference, regret, tuple(tried))
     raise ConfigError(
         f"no tolerance down to {TIGHTEST:g} of {type(rule).__name__} keeps regret={regret}; "
         f"allow more, or raise max_iters={reference}"
     )
+
+
+def _from_loose_to_tight(rule: Fixed | Rule, most: int) -> Iterator[Fixed | Rule]:
+    """List what is tried of a rule, if no row needs more than `most` iterations."""
+    if isinstance(rule, Fixed):
+        yield from (replace(rule, iterations=count, first=most) for count in range(1, most + 1))
+        return
+    tol = LOOSEST
+    while tol >= TIGHTEST:
+        yield replace(rule, tol=tol)
+        tol = float(f"{tol / math.sqrt(2):.3g}")
 
 
 def _error(

@@ -1,8 +1,7 @@
-"""Does stopping early pay, and is it the stopping that pays? Rules, controls, and seconds."""
+"""Does stopping early pay, and is it the stopping that pays? Rules and controls."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from loopwm.study.calibrate import Calibration, calibrate
 from loopwm.study.gate import fit_gate
 from loopwm.study.openloop import Imagination, imagine_windows
 from loopwm.study.results import Column, Sheet
-from loopwm.study.timing import Contestant, race, single_thread
 from loopwm.study.trace import real_states, squared_errors, trace
 from loopwm.study.windows import Sampling, window_rows
 from loopwm.world.dynamics import Run
@@ -27,8 +25,11 @@ if TYPE_CHECKING:
     from loopwm.world.model import WorldModel
 
 HORIZONS = (1, 15)
-BATCHES = (1, 16, 64, 256, 1024, 4096)
 EQUAL = 1.01
+WORDS = {
+    "staged": "OutputDelta, tested once",
+    "first": "fixed, fewer after the first step",
+}
 
 
 @dataclass(frozen=True)
@@ -44,32 +45,52 @@ class Outcome:
     rmse: dict[int, float]
 
 
-def outcomes(model: "WorldModel", data: "Split", regret: float = 0.01) -> dict[str, Outcome]:
+def calibrated(model: "WorldModel", data: "Split", regret: float = 0.01) -> dict[str, Calibration]:
+    """Calibrate each way to stop early on the validation set.
+
+    Args:
+        model: A looped model.
+        data: Training set for the gate, validation set for tolerances.
+        regret: Loss of accuracy that calibration may allow.
+
+    Returns:
+        Calibrations by name: each rule; `staged`, OutputDelta that asks once, after half of the
+        iterations; `first`, as many iterations for the first step as any row needs, and for those
+        that follow as many as they all need.
+    """
+
+    def found(rule: Any) -> Calibration:
+        return calibrate(model, data.valid, regret, rule=rule, horizons=HORIZONS)
+
+    every = found(OutputDelta())
+    return {
+        "OutputDelta": every,
+        "staged": found(OutputDelta(stages=(max(1, every.max_iters // 2),))),
+        "Residual": found(Residual()),
+        "gate": found(fit_gate(model, data.train)),
+        "first": found(Fixed()),
+    }
+
+
+def outcomes(
+    model: "WorldModel", test: RolloutDataset, rules: Mapping[str, Calibration]
+) -> dict[str, Outcome]:
     """Measure fixed depths, calibrated rules, and what tells their merit from chance.
 
     Args:
         model: A looped model.
-        data: Training set for the gate, validation set for tolerances, test set for the numbers.
-        regret: Loss of accuracy that calibration may allow.
+        test: Real experience for the numbers.
+        rules: Calibrated rules by name; one is "OutputDelta".
 
     Returns:
         Outcomes by name: `fixed T`; each rule; `random`, the same numbers of iterations as
         OutputDelta's, dealt to other rows at each step; `oracle`, the least error at k = 1 that
         any choice of depths with OutputDelta's mean reaches, knowing the truth.
     """
-    test, typical = data.test, model.depth.typical
     rows = {k: window_rows(test, k, 0, Sampling()) for k in HORIZONS}
     found = {
         f"fixed {depth}": _imagined(model, test, rows, Fixed(depth), depth)
-        for depth in ladder(typical)
-    }
-    rules = {
-        name: calibrate(model, data.valid, regret, rule=rule, horizons=HORIZONS)
-        for name, rule in (
-            ("OutputDelta", OutputDelta()),
-            ("Residual", Residual()),
-            ("gate", fit_gate(model, data.train)),
-        )
+        for depth in ladder(model.depth.typical)
     }
     for name, chosen in rules.items():
         found[name] = _imagined(model, test, rows, chosen.halt, chosen.max_iters)
@@ -83,7 +104,7 @@ def ladder(typical: int) -> list[int]:
     return [*range(1, typical + 1), typical * 3 // 2, 2 * typical, 3 * typical]
 
 
-def equal_depth(found: Mapping[str, Outcome], typical: int, rule: str = "OutputDelta") -> int:
+def equal_depth(found: Mapping[str, Outcome], typical: int, rule: str) -> int:
     """Return the least fixed depth of equal error, up to the typical one.
 
     It errs at each horizon at most 1% more than the rule, or than the typical depth where that errs
@@ -105,7 +126,7 @@ def outcome_sheet(seeds: Sequence[Mapping[str, Outcome]]) -> Sheet:
     columns += [Column(f"rmse_{k}", f"RMSE, k={k}") for k in HORIZONS]
     rows = []
     for way in seeds[0]:
-        row: dict[str, Any] = {"way": way}
+        row: dict[str, Any] = {"way": WORDS.get(way, way)}
         for k in HORIZONS:
             for name in ("iterations", "rmse"):
                 values = [getattr(each[way], name).get(k) for each in seeds]
@@ -114,68 +135,6 @@ def outcome_sheet(seeds: Sequence[Mapping[str, Outcome]]) -> Sheet:
                 row[f"{name}_{k}"] = span
         rows.append(row)
     return Sheet("iterations and error", tuple(columns), tuple(rows))
-
-
-def speed_sheet(model: "WorldModel", data: RolloutDataset, rule: Calibration, equal: int) -> Sheet:
-    """Make the table of CPU seconds by batch size: imagining 15 steps on one thread.
-
-    Args:
-        model: A looped model.
-        data: Where rows start, and the actions that are taken.
-        rule: The calibrated rule.
-        equal: The fixed depth of equal error.
-    """
-    rows = []
-    with single_thread(), torch.no_grad():
-        for batch in BATCHES:
-            rows.append(_speed(model, data, rule, equal, batch))
-    labels = {
-        "batch": "batch",
-        "full": f"{rule.reference} iterations, transitions per CPU second",
-        "equal": f"{equal} iterations (equal error)",
-        "rule": "stopping early",
-        "iterations": "mean iterations",
-        "saved": "iterations saved",
-        "seconds": "seconds saved",
-        "share": "seconds over iterations saved",
-        "faster": "speed over equal error",
-    }
-    return Sheet("seconds", tuple(Column(*each) for each in labels.items()), tuple(rows))
-
-
-def _speed(
-    model: "WorldModel", data: RolloutDataset, rule: Calibration, equal: int, batch: int
-) -> dict[str, Any]:
-    starts = window_rows(data, HORIZONS[-1], 0, Sampling(max_windows=batch))
-    starts = np.resize(starts, batch)
-    obs = torch.as_tensor(data.obs[starts], dtype=torch.float32)
-    steps = starts[:, None] + np.arange(HORIZONS[-1])
-    actions = torch.as_tensor(data.action[steps])
-    actions = actions.float() if actions.is_floating_point() else actions
-
-    def contestant(name: str, **options: Any) -> Contestant:
-        return Contestant(name, partial(model.imagine, obs, actions, **options), steps.size)
-
-    full, fixed, early = race(
-        [
-            contestant("full", halt=Fixed(rule.reference)),
-            contestant("equal", halt=Fixed(equal)),
-            contestant("rule", **rule.options),
-        ],
-        repeats=max(5, min(50, 10_000 // batch)),
-    )
-    mean = float(model.imagine(obs, actions, **rule.options).n_iters.double().mean())
-    iterations = 1 - mean / rule.reference
-    seconds = 1 - full.cpu_rate[0] / early.cpu_rate[0]
-    return {
-        "batch": batch,
-        **{"full": full.cpu_rate, "equal": fixed.cpu_rate, "rule": early.cpu_rate},
-        "iterations": mean,
-        "saved": f"{iterations:.0%}",
-        "seconds": f"{seconds:.0%}",
-        "share": f"{seconds / iterations:.0%}" if iterations > 0 else None,
-        "faster": early.cpu_rate[0] / fixed.cpu_rate[0],
-    }
 
 
 def _imagined(

@@ -26,6 +26,7 @@ class Run:
             rule decides.
         drift: Whether `Advance.drift` is wanted.
         generator: Draws stochastic latents; None, as in inference, takes their means.
+        first: Iterations of rows that begin at the learned start, or None for `depth` as well.
     """
 
     depth: int | Tensor
@@ -35,6 +36,7 @@ class Run:
     settled_tol: float = 0.05
     drift: bool = False
     generator: torch.Generator | None = None
+    first: int | None = None
 
     @classmethod
     def of(
@@ -55,8 +57,8 @@ class Run:
         if halt is None:
             halt = Fixed(depth.typical)
         if isinstance(halt, Fixed):
-            count = halt.iterations if max_iters is None else min(halt.iterations, max_iters)
-            return cls(count, settled_tol=halt.tol)
+            halt = halt.most(max_iters)
+            return cls(halt.iterations, settled_tol=halt.tol, first=halt.first)
         return cls(2 * depth.typical if max_iters is None else max_iters, halt, readout)
 
     def for_rows(self, rows: Tensor) -> "Run":

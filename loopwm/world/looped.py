@@ -62,7 +62,7 @@ class LoopedDynamics(nn.Module):
         out = self.core(
             (h,),
             e,
-            run.depth,
+            run.depth if run.first is None else self._depth(h, run, run.first),
             stop=run.stop,
             readout=run.readout,
             grad=self.grad,
@@ -78,6 +78,19 @@ class LoopedDynamics(nn.Module):
             tapped=None if out.tapped is None else out.tapped.flatten(1),
             drift=self._drift(out.state[0], e) if run.drift else None,
         )
+
+    def _depth(self, h: Float[Tensor, "B 1 D"], run: Run, first: int) -> int | Tensor:
+        """Return how far to refine rows of which some may begin at the learned start."""
+        fresh = (h == self._origin(len(h))).flatten(1).all(1)
+        if not fresh.any():
+            return run.depth
+        if fresh.all():
+            return first
+        if self.core.members > 1:
+            # Rows of stacked members can only leave the batch together.
+            assert isinstance(run.depth, int)
+            return max(first, run.depth)
+        return torch.where(fresh, first, run.depth)
 
     def _drift(self, h: Float[Tensor, "B 1 D"], e: Float[Tensor, "B 1 D"]) -> Float[Tensor, " B"]:
         moved = (self.core.refine(h, e) - h).flatten(1).square().sum(1)

@@ -162,6 +162,44 @@ def test_a_rule_met_in_the_last_iteration_still_counts_as_settled():
     assert (out.n_iters.tolist(), out.settled.tolist()) == ([3], [True])
 
 
+@pytest.mark.parametrize("patience", [1, 2])
+def test_rows_leave_only_at_the_stages_of_a_rule(bounded, patience):
+    cell = bounded().requires_grad_(False)
+    z, e = starts(1, 1)
+    core = LoopedCore(cell)
+    rule = OutputDelta(0.2, patience=patience, stages=(4, 8))
+    out = core(z, e, 12, stop=rule, readout=readout)
+    states = [z[0]]
+    for _ in range(12):
+        states.append(core.refine(states[-1], e))
+    decoded = torch.stack([readout(h) for h in states])
+    calm = (decoded[1:] - decoded[:-1]).square().mean(-1).sqrt() < 0.2
+    for i in range(12):
+        passed, left = 0, 12
+        for t in (4, 8, 12):
+            passed = passed + 1 if calm[t - 1, i] else 0
+            if passed >= patience:
+                left = t
+                break
+        assert int(out.n_iters[i]) == left
+        assert bool(out.settled[i]) == (passed >= patience)
+        torch.testing.assert_close(out.state[0][i], states[left][i], rtol=1e-7, atol=1e-8)
+    assert len(set(out.n_iters.tolist())) > 1
+
+
+def test_a_rule_with_stages_decodes_before_and_at_each_stage_and_nowhere_else():
+    decoded: list[float] = []
+
+    def counted(h: Tensor) -> Tensor:
+        decoded.append(h.flatten()[0].item())
+        return h.flatten(1)
+
+    e = torch.zeros(2, 1, 1)
+    LoopedCore(Script())((e,), e, 9, stop=OutputDelta(1e-9, stages=(3, 4, 7)), readout=counted)
+    # Stage 4 reuses what 3 decoded; the last iteration is always a stage.
+    assert sorted(decoded) == [2.0, 3.0, 4.0, 6.0, 7.0, 8.0, 9.0]
+
+
 def test_rows_that_stopped_are_computed_no_more():
     _, rows = scripted(
         [[0.0, 0.0, 9.0, 9.0], [0.0, 1.0, 1.0, 9.0], [0.0, 1.0, 2.0, 3.0]],

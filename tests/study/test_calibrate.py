@@ -37,7 +37,7 @@ def test_the_loosest_tolerance_that_keeps_the_regret_is_chosen(
     assert [max(each.ratio.values()) > 1.05 for each in chosen.tried[:-1]] == (
         [True] * (len(chosen.tried) - 1)
     )
-    assert chosen.halt == replace(rule, tol=chosen.tried[-1].tol)
+    assert chosen.halt == chosen.tried[-1].halt == replace(rule, tol=chosen.halt.tol)
     assert 1 < chosen.max_iters <= chosen.reference == 8
     capped, less = (
         lw.evaluate(model, data, (1, 5), sampling=FEW, halt=lw.Fixed(depth))
@@ -47,6 +47,26 @@ def test_the_loosest_tolerance_that_keeps_the_regret_is_chosen(
     assert any(less.rmse[k] > 1.025 * full.rmse[k] for k in (1, 5))
     assert 0 < chosen.saved < 1
     assert str(chosen).count("\n") == len(chosen.tried) + 1
+
+
+def test_iterations_of_the_steps_that_follow_the_first_are_calibrated_too(
+    world: Any, untrained: Any, lived_by: Any
+) -> None:
+    model = untrained(lw.WorldConfig(width=16))
+    data = lived_by(model)
+    chosen = lw.calibrate(model, data, 0.05, rule=lw.Fixed(), horizons=(1, 5), sampling=FEW)
+    every = lw.calibrate(model, data, 0.05, horizons=(1, 5), sampling=FEW)
+    assert isinstance(chosen.halt, lw.Fixed)
+    assert chosen.halt.first == chosen.max_iters == every.max_iters
+    assert 1 <= chosen.halt.iterations < chosen.max_iters
+    full = lw.evaluate(model, data, (1, 5), sampling=FEW, halt=lw.Fixed(8))
+    few = lw.evaluate(model, data, (1, 5), sampling=FEW, **chosen.options)
+    assert all(few.rmse[k] <= 1.05 * full.rmse[k] for k in (1, 5))
+    assert few.iterations[5] == pytest.approx((chosen.max_iters + 4 * chosen.halt.iterations) / 5)
+    # One iteration less in the steps that follow would lose too much.
+    assert max(chosen.tried[-2].ratio.values()) > 1.05
+    assert "first" in str(chosen)
+    assert f"then {chosen.halt.iterations}" in str(chosen)
 
 
 def test_a_larger_regret_needs_fewer_iterations(world: Any, untrained: Any, lived_by: Any) -> None:

@@ -8,17 +8,19 @@ import pytest
 
 import loopwm as lw
 from loopwm.data.store import RolloutDataset
-from loopwm.study import halting
+from loopwm.study import halting, halting_time
+from loopwm.study.calibrate import Calibration
 from loopwm.study.datasets import Split
 from loopwm.study.halting import (
     Outcome,
+    calibrated,
     equal_depth,
     ladder,
     least_error,
     outcome_sheet,
     outcomes,
-    speed_sheet,
 )
+from loopwm.study.halting_time import speed_sheet
 
 HORIZONS = (1, 3)
 
@@ -28,6 +30,7 @@ def short() -> Iterator[None]:
     """Measure at horizons that are quick to imagine."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(halting, "HORIZONS", HORIZONS)
+        patch.setattr(halting_time, "HORIZONS", HORIZONS)
         yield
 
 
@@ -42,8 +45,13 @@ def data(model: Any, lived_by: Any) -> RolloutDataset:
 
 
 @pytest.fixture(scope="module")
-def found(model: Any, world: Any, data: RolloutDataset) -> dict[str, Outcome]:
-    return outcomes(model, Split(world.train, data, data, data), regret=0.05)
+def rules(model: Any, world: Any, data: RolloutDataset) -> dict[str, Calibration]:
+    return calibrated(model, Split(world.train, data, data, data), regret=0.05)
+
+
+@pytest.fixture(scope="module")
+def found(model: Any, data: RolloutDataset, rules: Any) -> dict[str, Outcome]:
+    return outcomes(model, data, rules)
 
 
 def test_every_way_is_measured_and_controls_use_the_rules_iterations(
@@ -82,22 +90,29 @@ def test_the_depth_of_equal_error_is_the_least_that_suffices() -> None:
         return Outcome({1: 1.0, 3: 1.0}, {1: rmse, 3: rmse})
 
     found = {f"fixed {t}": outcome(r) for t, r in ((1, 2.0), (2, 1.2), (3, 1.005), (4, 1.0))}
-    assert equal_depth(found | {"OutputDelta": outcome(1.0)}, 4) == 3
-    assert equal_depth(found | {"OutputDelta": outcome(1.19)}, 4) == 2
+    assert equal_depth(found | {"OutputDelta": outcome(1.0)}, 4, "OutputDelta") == 3
+    assert equal_depth(found | {"OutputDelta": outcome(1.19)}, 4, "OutputDelta") == 2
     # A rule that happens to err less than every depth is compared with the typical one.
-    assert equal_depth(found | {"OutputDelta": outcome(0.5)}, 4) == 3
+    assert equal_depth(found | {"OutputDelta": outcome(0.5)}, 4, "OutputDelta") == 3
 
 
 def test_tables_hold_what_was_measured(
-    found: dict[str, Outcome], model: Any, data: Any, monkeypatch: pytest.MonkeyPatch
+    found: dict[str, Outcome],
+    rules: dict[str, Calibration],
+    model: Any,
+    data: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sheet = outcome_sheet([found, found])
-    assert [row["way"] for row in sheet.rows] == list(found)
+    assert [row["way"] for row in sheet.rows][:7] == list(found)[:7]
+    assert len(sheet.rows) == len(found)
     assert sheet.rows[0]["rmse_1"] == [found["fixed 1"].rmse[1]] * 3
     assert sheet.rows[-1]["rmse_3"] is None
-    monkeypatch.setattr("loopwm.study.halting.BATCHES", (4, 8))
-    rule = lw.calibrate(model, data, 0.05, horizons=HORIZONS)
-    rows = speed_sheet(model, data, rule, 3).rows
-    assert [row["batch"] for row in rows] == [4, 8]
-    assert all(1 <= row["iterations"] <= rule.max_iters for row in rows)
-    assert rows[0]["saved"] == f"{1 - rows[0]['iterations'] / rule.reference:.0%}"
+    monkeypatch.setattr("loopwm.study.halting_time.BATCHES", (4, 8))
+    raced = {name: rules[name] for name in ("OutputDelta", "first")}
+    rows = speed_sheet(model, data, raced, {"OutputDelta": 3, "first": 2}).rows
+    assert [row["batch"] for row in rows] == [4, 8, 4, 8]
+    assert [row["equal"] for row in rows] == [3, 3, 2, 2]
+    assert all(1 <= row["iterations"] <= rules["OutputDelta"].max_iters for row in rows)
+    assert rows[0]["saved"] == f"{1 - rows[0]['iterations'] / 4:.0%}"
+    assert rows[0]["faster"] == rows[0]["early"][0] / rows[0]["fixed"][0]

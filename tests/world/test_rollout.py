@@ -119,6 +119,43 @@ def test_observing_carries_what_stepping_carries(given):
                 assert torch.equal(ours, theirs)
 
 
+def test_the_first_step_and_those_that_follow_have_their_own_iterations(make, kinds, data):
+    model = make(kinds["looped"], data)
+    obs, actions = horizon_of(data)
+    seen = model.imagine(obs, actions, halt=lw.Fixed(2, first=5))
+    np.testing.assert_array_equal(seen.n_iters, [[5, 2, 2, 2, 2]] * 4)
+    state, first = model.step(model.start(obs), actions[:, 0], halt=lw.Fixed(5))
+    following = model.imagine(state=state, actions=actions[:, 1:], halt=lw.Fixed(2))
+    np.testing.assert_array_equal(seen.obs[:, 0], first.next_obs)
+    np.testing.assert_array_equal(seen.obs[:, 1:], following.obs)
+    capped = model.imagine(obs, actions, halt=lw.Fixed(2, first=5), max_iters=3)
+    np.testing.assert_array_equal(capped.n_iters, [[3, 2, 2, 2, 2]] * 4)
+
+
+def test_rows_that_begin_among_others_that_go_on_get_their_own_iterations(make, kinds, data):
+    model, rule = make(kinds["looped"], data), lw.Fixed(2, first=5)
+    obs, actions = horizon_of(data)
+    old, _ = model.step(model.start(obs), actions[:, 0])
+    begins = torch.tensor([False, True, False, True])
+    mixed = tuple(
+        torch.where(begins.view(-1, *[1] * (a.ndim - 1)), a, b)
+        for a, b in zip(model.start(obs), old, strict=True)
+    )
+    _, out = model.step(mixed, actions[:, 1], halt=rule)
+    assert out.n_iters.tolist() == [2, 5, 2, 5]
+    _, fresh = model.step(model.start(obs), actions[:, 1], halt=rule)
+    _, later = model.step(old, actions[:, 1], halt=rule)
+    expected = np.where(begins[:, None], fresh.next_obs, later.next_obs)
+    np.testing.assert_allclose(out.next_obs, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["looped, no carry", "looped, cold"])
+def test_a_loop_that_goes_on_from_nothing_always_begins(make, kinds, data, kind):
+    obs, actions = horizon_of(data)
+    seen = make(kinds[kind], data).imagine(obs, actions, halt=lw.Fixed(2, first=5))
+    assert (seen.n_iters == 5).all()
+
+
 def test_frames_show_the_latest_observations_in_order(make, kinds, data):
     model = make(kinds["MLP, frames"], data)
     state = model.start(data.obs[:1])

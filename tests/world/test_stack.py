@@ -17,7 +17,9 @@ LOOPED = ("looped", "looped, no carry", "looped, cold", "looped, renewal", "loop
 UNHALTED = ("looped, frames", "looped, latent", "untied", "untied, no carry", "MLP", "MLP, frames")
 RULES = {
     "fixed": {},
+    "first": {"halt": lw.Fixed(2, first=5)},
     "settling": {"halt": lw.OutputDelta(0.05)},
+    "staged": {"halt": lw.OutputDelta(0.05, stages=(2, 5))},
     "patient": {"halt": lw.Residual(0.05, patience=2), "max_iters": 9},
 }
 
