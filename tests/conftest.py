@@ -30,6 +30,15 @@ jaxtyping.install_import_hook(
 )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put what takes long first: a process that meets it last keeps the others waiting."""
+
+    def short(item: pytest.Item) -> bool:
+        return item.get_closest_marker("slow") is None and item.path.name != "test_docs.py"
+
+    items.sort(key=short)
+
+
 @pytest.fixture
 def without_shape_checks() -> Iterator[None]:
     """Switch the shape checks off, which torch.compile cannot trace and so refuses falsely."""
