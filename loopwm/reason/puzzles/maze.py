@@ -12,9 +12,9 @@ from loopwm.errors import ConfigError, require
 from loopwm.reason.carry import PuzzleBatch
 from loopwm.reason.loss import IGNORED
 from loopwm.reason.puzzles.graded import Graded, accepted
+from loopwm.reason.puzzles.grid import GridSource
 from loopwm.reason.puzzles.solver import draw, shuffle
 from loopwm.reason.puzzles.split import held_out
-from loopwm.seed import torch_rng
 
 numba = require("numba", "arc")
 
@@ -25,7 +25,7 @@ _MOVES = np.array([[0, 1], [1, 0], [0, -1], [-1, 0]])
 
 
 @dataclass(frozen=True)
-class Mazes:
+class Mazes(GridSource):
     """Make mazes for every batch; a `PuzzleSource`. None has the walls of a test maze.
 
     Corridors are carved by a random depth-first walk until all are joined, in exactly one way: so
@@ -37,6 +37,9 @@ class Mazes:
         least: Fewest steps from start to goal, at least 2.
         most: Most steps; None sets no limit.
     """
+
+    tokens = PATH + 1
+    name = "maze"
 
     side: int = 30
     least: int = 2
@@ -52,43 +55,8 @@ class Mazes:
                 f"which is what side={self.side} has room for"
             )
 
-    @property
-    def vocabulary(self) -> int:
-        """Return the number V of different tokens."""
-        return PATH + 1
-
-    @property
-    def length(self) -> int:
-        """Return the number S of cells."""
-        return self.side**2
-
-    @property
-    def num_puzzles(self) -> int:
-        """Return 1: all mazes follow one rule."""
-        return 1
-
-    def sample(self, generator: torch.Generator, count: int) -> PuzzleBatch:
-        """Make mazes.
-
-        Args:
-            generator: Source of the draws, on the CPU.
-            count: Number of puzzles B.
-
-        Raises:
-            DataError: If paths of such lengths are not found.
-        """
-        return self._make(generator, count, test=False).batch
-
-    def test(self, count: int, seed: int = 0) -> Graded:
-        """Return mazes of the test part, always the same ones, and the steps of each path.
-
-        Args:
-            count: How many.
-            seed: Seed.
-        """
-        return self._make(torch_rng(seed, "maze", "test"), count, test=True)
-
-    def _make(self, generator: torch.Generator, count: int, test: bool) -> Graded:
+    def make(self, generator: torch.Generator, count: int, test: bool) -> Graded:
+        """Make mazes, as difficult as their paths are long (see `GridSource`)."""
         most = self.length if self.most is None else self.most
 
         def attempt(

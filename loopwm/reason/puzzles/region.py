@@ -11,8 +11,8 @@ from loopwm.errors import ConfigError
 from loopwm.reason.carry import PuzzleBatch
 from loopwm.reason.loss import IGNORED
 from loopwm.reason.puzzles.graded import Graded, accepted
+from loopwm.reason.puzzles.grid import GridSource
 from loopwm.reason.puzzles.split import held_out
-from loopwm.seed import torch_rng
 
 WALL, OPEN, FILLED = 1, 2, 3
 """Tokens; 0 is padding, which does not occur."""
@@ -22,7 +22,7 @@ _FEWEST_WALLS, _MOST_WALLS = 0.3, 0.5
 
 
 @dataclass(frozen=True)
-class Regions:
+class Regions(GridSource):
     """Make grids with enclosed regions for every batch; a `PuzzleSource`. None is a test grid.
 
     An open cell is outside if open cells, side by side, lead from it to the edge of the grid;
@@ -34,6 +34,9 @@ class Regions:
         least: Fewest steps, not negative.
         most: Most steps; None sets no limit.
     """
+
+    tokens = FILLED + 1
+    name = "region"
 
     side: int = 12
     least: int = 0
@@ -48,43 +51,8 @@ class Regions:
                 f"{self.least}"
             )
 
-    @property
-    def vocabulary(self) -> int:
-        """Return the number V of different tokens."""
-        return FILLED + 1
-
-    @property
-    def length(self) -> int:
-        """Return the number S of cells."""
-        return self.side**2
-
-    @property
-    def num_puzzles(self) -> int:
-        """Return 1: all grids follow one rule."""
-        return 1
-
-    def sample(self, generator: torch.Generator, count: int) -> PuzzleBatch:
-        """Make grids.
-
-        Args:
-            generator: Source of the draws, on the CPU.
-            count: Number of puzzles B.
-
-        Raises:
-            DataError: If grids of such difficulty are not found.
-        """
-        return self._make(generator, count, test=False).batch
-
-    def test(self, count: int, seed: int = 0) -> Graded:
-        """Return grids of the test part, always the same ones, and the steps that each takes.
-
-        Args:
-            count: How many.
-            seed: Seed.
-        """
-        return self._make(torch_rng(seed, "region", "test"), count, test=True)
-
-    def _make(self, generator: torch.Generator, count: int, test: bool) -> Graded:
+    def make(self, generator: torch.Generator, count: int, test: bool) -> Graded:
+        """Make grids, as difficult as outside spreads long (see `GridSource`)."""
         most = self.length if self.most is None else self.most
 
         def attempt(

@@ -1,0 +1,74 @@
+"""What puzzles on square grids have in common that are made anew for every batch."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+
+from loopwm.reason.carry import PuzzleBatch
+from loopwm.reason.puzzles.graded import Graded
+from loopwm.seed import torch_rng
+
+
+class GridSource(ABC):
+    """Make puzzles on square grids that follow one rule; a `PuzzleSource`.
+
+    Attributes:
+        side: Rows, and columns.
+        tokens: Number V of different tokens.
+        name: Names the random numbers of the test part.
+    """
+
+    side: int
+    tokens: ClassVar[int]
+    name: ClassVar[str]
+
+    @property
+    def vocabulary(self) -> int:
+        """Return the number V of different tokens."""
+        return self.tokens
+
+    @property
+    def length(self) -> int:
+        """Return the number S of cells."""
+        return self.side**2
+
+    @property
+    def num_puzzles(self) -> int:
+        """Return 1: all puzzles follow one rule."""
+        return 1
+
+    def sample(self, generator: torch.Generator, count: int) -> PuzzleBatch:
+        """Make puzzles of which none is in the test part.
+
+        Args:
+            generator: Source of the draws, on the CPU.
+            count: Number of puzzles B.
+
+        Raises:
+            DataError: If puzzles of the difficulty asked for are not found.
+        """
+        return self.make(generator, count, test=False).batch
+
+    def test(self, count: int, seed: int = 0) -> Graded:
+        """Return puzzles of the test part, always the same ones, and how difficult each is.
+
+        Args:
+            count: How many.
+            seed: Seed.
+        """
+        return self.make(torch_rng(seed, self.name, "test"), count, test=True)
+
+    @abstractmethod
+    def make(self, generator: torch.Generator, count: int, test: bool) -> Graded:
+        """Make puzzles.
+
+        Args:
+            generator: Source of the draws, on the CPU.
+            count: Number of puzzles B.
+            test: Whether they belong to the test part.
+
+        Raises:
+            DataError: If puzzles of the difficulty asked for are not found.
+        """
+        ...
