@@ -7,7 +7,6 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch
 
 from loopwm.core.halt import OutputDelta
 from loopwm.data.actor import shipped_actors
@@ -16,13 +15,14 @@ from loopwm.data.concat import concat
 from loopwm.data.policy import Excitation, PolicyLike
 from loopwm.data.store import RolloutDataset
 from loopwm.study.comparison import group_cells, spread
-from loopwm.study.depth import LABEL, DepthReport, depth_report
+from loopwm.study.depth import DepthReport, depth_report
 from loopwm.study.efficiency import Cell
 from loopwm.study.loops import models_of
 from loopwm.study.plan import Plan, run_plan
 from loopwm.study.recipe import Computed, Options, Recipe, training
 from loopwm.study.results import Column, Sheet
 from loopwm.study.windows import Sampling
+from loopwm.world.ensemble import Ensemble
 from loopwm.world.model import WorldModel
 from loopwm_envs.difficulty import TransitionDifficulty
 
@@ -87,23 +87,16 @@ def sheets(models: Sequence[WorldModel], data: RolloutDataset) -> tuple[Sheet, .
         models: Looped models of several seeds.
         data: Labelled steps.
     """
-    apart = {f"{LABEL}disagreement": disagreement(models, data)}
-    data = replace(data, info={**data.info, **apart})
     everything = Sampling(max_windows=len(data))
-    reports = [depth_report(model, data, RULE, sampling=everything) for model in models]
+    # Each seed's loop in turn, beside the disagreement of all.
+    turns = [[*models[place:], *models[:place]] for place in range(len(models))]
+    reports = [depth_report(Ensemble(turn), data, RULE, sampling=everything) for turn in turns]
     errors, _, first = reports[0].sheets()
     return (
         related(reports),
         replace(first, title=f"first seed: {first.title}"),
         replace(errors, title="error by iterations, first seed"),
     )
-
-
-def disagreement(models: Sequence[WorldModel], data: RolloutDataset) -> np.ndarray:
-    """Return how far the models' predictions lie apart [N], in deviations of the change."""
-    with torch.no_grad():
-        seen = np.stack([model.predict(data.obs, data.action).next_obs for model in models])
-    return np.sqrt(np.square(seen.std(axis=0) / models[0].stats.change_std).mean(axis=1))
 
 
 def related(reports: Sequence[DepthReport]) -> Sheet:

@@ -95,7 +95,8 @@ def depth_report(
     """Measure how iterations go with difficulty, one step ahead from real observations.
 
     Args:
-        model: A looped model.
+        model: A looped model; of an ensemble, the first member's loop is reported, beside what the
+            members disagree on.
         data: Real experience it was not trained on; columns `difficulty/...` are its labels (see
             `loopwm_envs.TransitionDifficulty`). Steps where a label is not finite are left out.
         halt: Stop rule; by default `OutputDelta()`.
@@ -108,7 +109,8 @@ def depth_report(
     """
     from loopwm.core.halt import OutputDelta
 
-    model = with_loop(model)
+    members = [*getattr(model, "members", [])]
+    model = with_loop(members[0] if members else model)
     labels = {name: column for name, column in data.info.items() if name.startswith(LABEL)}
     known = np.ones(len(data), bool)
     for column in labels.values():
@@ -127,6 +129,8 @@ def depth_report(
     error = squared_errors(model, data, rows, out.next_obs.numpy())
     iterations = out.n_iters.numpy()
     quantities, speed = _quantities(model, data, rows, error, out.next_obs.numpy(), labels)
+    if members:
+        quantities["disagreement"] = _disagreement(members, data.obs[rows], data.action[rows])
     episode = data.episode[rows]
 
     def related(quantity: ndarray, controls: Sequence[ndarray] = ()) -> Correlation:
@@ -171,6 +175,17 @@ def _quantities(
     }
     found = {name.removeprefix(LABEL): column[rows] for name, column in labels.items()}
     return quantities | {name: each.astype(np.float64) for name, each in found.items()}, speed
+
+
+def _disagreement(
+    members: "Sequence[WorldModel]",
+    obs: Shaped[ndarray, "W O"],
+    action: Shaped[ndarray, "W ..."],
+) -> Float[ndarray, " W"]:
+    """Return how far the members' predictions lie apart, in deviations of the change."""
+    with torch.no_grad():
+        seen = np.stack([member.predict(obs, action).next_obs for member in members])
+    return _size(seen.std(axis=0) / members[0].stats.change_std)
 
 
 def _velocities(data: RolloutDataset) -> Sequence[int]:

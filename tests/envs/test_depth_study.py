@@ -1,7 +1,5 @@
 """The study of depth labels steps of every part and correlates what the reports correlate."""
 
-import math
-
 import numpy as np
 import pytest
 
@@ -12,7 +10,7 @@ from loopwm.study.registry import find_recipe
 from loopwm.study.windows import Sampling
 from loopwm.world.build import build
 from loopwm_envs import depth_study
-from loopwm_envs.depth_study import disagreement, labelled, sheets
+from loopwm_envs.depth_study import labelled, sheets
 
 
 @pytest.fixture(scope="module")
@@ -45,18 +43,6 @@ def test_correlations_are_those_of_the_reports_of_each_seed(data: lw.RolloutData
     assert first.title.startswith("first seed")
     assert len(errors.rows) == 2 * models[0].depth.typical + 1
     assert rows["disagreement"]["raw"] is not None
-
-
-def test_disagreement_is_the_spread_of_the_predictions(data: lw.RolloutDataset) -> None:
-    models = [
-        build(lw.WorldConfig(width=8), data.meta, Statistics.of(data), seed).requires_grad_(False)
-        for seed in range(2)
-    ]
-    a, b = (model.predict(data.obs[5], data.action[5]).next_obs for model in models)
-    scale = models[0].stats.change_std
-    expected = math.sqrt(float((((a - b) / 2 / scale) ** 2).mean()))
-    assert disagreement(models, data)[5] == pytest.approx(expected, rel=1e-4)
-    assert not disagreement(models[:1] * 2, data).any()
 
 
 def test_both_tasks_are_declared() -> None:

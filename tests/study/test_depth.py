@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 import loopwm as lw
@@ -75,6 +76,24 @@ def test_tables_and_figure_show_the_report(report: DepthReport) -> None:
     assert rows["speed"]["matched"] is None
     assert rows["known"]["raw"][0] == report.raw["known"].value
     assert png(plot_depth(report, title="test"))[:4] == b"\x89PNG"
+
+
+def test_of_an_ensemble_it_is_the_first_loop_beside_the_disagreement_of_all(
+    model: Any, data: RolloutDataset, report: DepthReport, untrained: Any
+) -> None:
+    other = untrained(lw.WorldConfig(width=8, depth=lw.depth.Fixed(3), carry=False))
+    with torch.no_grad():
+        torch.nn.init.normal_(other.heads.change.weight, generator=torch.Generator().manual_seed(2))
+    both = depth_report(lw.Ensemble([model, other]), data, lw.OutputDelta(0.3), 6)
+    assert both.by_depth == report.by_depth
+    assert both.raw.keys() - report.raw.keys() == {"disagreement"}
+    used = slice(5, None)
+    a, b = (m.predict(data.obs[used], data.action[used]).next_obs for m in (model, other))
+    apart = (((a - b) / 2 / model.stats.change_std) ** 2).mean(axis=1)
+    out = model.predict(data.obs[used], data.action[used], halt=lw.OutputDelta(0.3), max_iters=6)
+    assert both.raw["disagreement"].value == pytest.approx(
+        stats.spearmanr(out.n_iters, apart)[0], abs=1e-3
+    )
 
 
 def test_what_cannot_be_reported_is_refused(
