@@ -1,5 +1,6 @@
 """What a comparison over tasks found, in a few tables and figures, and as a part of the record."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -187,4 +188,6 @@ def method(settings: Settings) -> tuple[str, ...]:
 
 
 def _missing(report: ComparisonReport, arm: str) -> int:
-    return sum(f"_{arm}-" in each or each.startswith(f"{arm}-") for each in report.missing)
+    # A name may begin with another's, as "mlp-ensemble" does.
+    trial = re.compile(rf"(^|_){re.escape(arm)}-\d+_w")
+    return sum(trial.search(each) is not None for each in report.missing)

@@ -12,6 +12,7 @@ from torch import nn
 
 import loopwm as lw
 from loopwm.core import count
+from loopwm.data.meta import DatasetMeta
 from loopwm.data.normalise import Statistics
 from loopwm.data.replay import Windows
 from loopwm.errors import ConfigError, DataError, NumericalError
@@ -166,6 +167,29 @@ def test_every_arm_comes_near_the_size_asked_for(name: str):
             assert made == pytest.approx(size, rel=0.15)
 
 
+def test_the_eightfold_arm_has_eight_times_the_parameters_of_the_others():
+    scene = Scene(families_of(["looped", "once", "eightfold"]), DATA, TERMS)
+    made: dict[str, list[int]] = {}
+    for each in first_round(scene):
+        model = make(scene.shape(each), each.width, TRAIN)
+        made.setdefault(each.arm, []).append(count.parameters(model))
+    assert made["once"] == made["looped"]
+    # Widths are whole numbers.
+    np.testing.assert_allclose(made["eightfold"], 8 * np.array(made["once"]), rtol=0.1)
+
+
+def test_the_largest_usual_size_of_the_mlp_ensemble_is_that_of_pets():
+    # Five networks of four hidden layers of 200 units (arXiv 1805.12114); obs and action of Hopper.
+    (shape,) = FAMILIES["mlp-ensemble"].shapes
+    rng = np.random.default_rng(0)
+    obs, action = rng.normal(size=(60, 11)), rng.uniform(-1, 1, (60, 3))
+    meta = DatasetMeta(action_low=(-1.0,) * 3, action_high=(1.0,) * 3)
+    ends = np.ones(60, bool)
+    data = lw.RolloutDataset.from_arrays(obs, action, obs[:, 0], ends, next_obs=obs, meta=meta)
+    assert FAMILIES["mlp-ensemble"].members == 5
+    assert width_for(shape, Terms().sizes[-1], data) == pytest.approx(200, rel=0.06)
+
+
 def test_a_size_that_no_width_has_is_refused():
     with pytest.raises(ConfigError, match="cannot have about 100 parameters"):
         width_for(lw.GRU(), 100, TRAIN, "gru")
@@ -257,6 +281,7 @@ def test_other_data_terms_or_shapes_make_other_trials():
         (lambda: families_of(["looped", "lstm"]), "arms must be among .*gru"),
         (lambda: Family("mine", (Mine,), members=3), "members=3"),
         (lambda: Family("none", ()), "has no shape"),
+        (lambda: Family("less", (lw.MLP(),), times=0), "times=0"),
         (lambda: Terms(sizes=()), "sizes must be"),
         (lambda: Terms(seeds=(0, 0)), "seeds must be"),
         (lambda: Terms(levels={7: (0.1,)}), "levels must be"),
