@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from loopwm.errors import MissingExtra
 from loopwm.files import write_file, write_json
+from loopwm.study.compare.excited import KINDS
 from loopwm.study.compare.law import Law
 from loopwm.study.compare.report import ComparisonReport
 from loopwm.study.compare.settings import Settings
-from loopwm.study.compare.study import Outcome, Stage
+from loopwm.study.compare.study import Outcome, Stage, stages_of
 from loopwm.study.compare.tables import csv_text
 from loopwm.study.results import Column, Sheet
 
@@ -47,6 +48,8 @@ def headline(outcome: Outcome) -> Sheet:
         ]
     rows += [{"place": each, "model": "-", "missing": "all"} for each in outcome.missing]
     title = "parameters at equal error over the looped model's, middle level of error"
+    if any("_excited" in str(row["place"]) for row in rows):
+        title += " (excited: excitations alone)"
     return Sheet(title, tuple(columns), tuple(rows))
 
 
@@ -175,6 +178,7 @@ def method(settings: Settings) -> tuple[str, ...]:
     updates = ", ".join(f"{each:,}" for each in settings.updates)
     clamp = "Nothing is clamped" if settings.margin is None else "What is fed back is held"
     return (
+        *_data(settings),
         f"Every arm at {len(settings.sizes)} sizes, on the same {settings.rows:,} transitions, by "
         f"{updates} updates of {settings.batch} windows of {settings.steps} steps; learning rates "
         f"{rates} tried for every arm and shape at every size, chosen on other episodes than those "
@@ -185,6 +189,21 @@ def method(settings: Settings) -> tuple[str, ...]:
         "of every model and then of the test episodes. A ratio stands where the validation errors "
         "of both arms fell by less than 1% in the last quarter of training.",
     )
+
+
+def _data(settings: Settings) -> tuple[str, ...]:
+    """Say where the data is not the standard mixture."""
+    places = [each.place for each in stages_of(settings)]
+    without = dict.fromkeys(
+        f"{each.task} at {each.skip} times its interval" if each.skip > 1 else each.task
+        for each in places
+        if not each.standard
+    )
+    if not without:
+        return ()
+    kinds = ", ".join(KINDS)
+    why = "no policies ship for them" if settings.mixture == "standard" else "as asked for"
+    return (f"Excitations alone, in equal parts {kinds}, {why}: {', '.join(without)}.",)
 
 
 def _missing(report: ComparisonReport, arm: str) -> int:

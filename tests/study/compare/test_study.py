@@ -16,7 +16,7 @@ from loopwm.errors import ConfigError, StoreError
 from loopwm.files import write_json
 from loopwm.study.compare import launch, study
 from loopwm.study.compare.conduct import Order, conduct
-from loopwm.study.compare.places import Place, experience
+from loopwm.study.compare.places import Place
 from loopwm.study.compare.settings import QUICK, Settings, read_settings
 from loopwm.study.compare.study import outcome, runs_of, stages_of
 from loopwm.study.compare.summary import headline
@@ -193,22 +193,6 @@ def test_a_file_that_is_not_there_or_not_toml_is_said(tmp_path: Path) -> None:
     (tmp_path / "b.toml").write_text("=")
     with pytest.raises(StoreError, match="cannot be read"):
         read_settings(tmp_path / "b.toml")
-
-
-def test_a_longer_control_interval_multiplies_the_tasks_own(tmp_path: Path) -> None:
-    place = Place("InvertedPendulum-v5", 2, 120, 60, 60, "standard")
-    assert not place.standard
-    split = experience(place, tmp_path)
-    assert split.train.make_env().unwrapped.frame_skip == 4  # pyright: ignore[reportAttributeAccessIssue]
-    assert len(split.train) + len(split.held) == 120
-    assert split.test.meta.dt == pytest.approx(0.08)
-    again = experience(place, tmp_path, pytest.fail)
-    np.testing.assert_array_equal(again.test.obs, split.test.obs)
-
-
-def test_a_task_without_simulator_steps_has_no_longer_interval(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="has no frame_skip"):
-        experience(Place("Pendulum-v1", 2, 100, 50, 50, "excitation"), tmp_path)
 
 
 def test_the_quick_form_has_five_sizes_and_says_what_it_is() -> None:
