@@ -10,6 +10,8 @@ from loopwm.data.standard import collect_standard
 from loopwm.data.store import RolloutDataset
 from loopwm.errors import ConfigError
 from loopwm.study.compare.excited import collect_excited
+from loopwm.study.compare.grid import collect_grid
+from loopwm.study.compare.shifts import SHIFTS, cut
 from loopwm.study.datasets import SEEDS, Split
 
 # The tasks whose policies ship.
@@ -28,8 +30,10 @@ class Place:
         rows: Transitions trained on; a twentieth of the episodes watches the training.
         valid_rows: Transitions that choices are made by.
         test_rows: Transitions that are reported.
-        mixture: "standard" for the standard mixture where policies ship, else and otherwise
-            excitations alone.
+        mixture: "standard" for the standard mixture where policies ship, "models" for excitation
+            of other models of the task (`loopwm.study.compare.grid`); else, and where no policies
+            ship, excitations alone.
+        shift: Name of what is kept from training (`loopwm.study.compare.shifts.SHIFTS`), or "".
     """
 
     task: str
@@ -38,18 +42,30 @@ class Place:
     valid_rows: int
     test_rows: int
     mixture: str
+    shift: str = ""
 
     @property
     def name(self) -> str:
         """Name the place for people and files."""
-        mixture = "standard" if self.standard else "excited"
+        return self.data_name + (f"_{self.shift}" if self.shift else "")
+
+    @property
+    def data_name(self) -> str:
+        """Name what is collected, the same for every shift of it."""
         task = self.task.replace("/", "-").replace(":", "-")
-        return f"{task}_skip{self.skip}_n{self.rows}_{mixture}"
+        return f"{task}_skip{self.skip}_n{self.rows}_{self.kind}"
 
     @property
     def source(self) -> str:
         """Return the id that Gymnasium makes the task by, even if nothing has registered it yet."""
         return f"loopwm_envs:{self.task}" if self.task.startswith("loopwm/") else self.task
+
+    @property
+    def kind(self) -> str:
+        """Name what is collected: "standard", "excited" or "models"."""
+        if self.mixture == "models":
+            return "models"
+        return "standard" if self.standard else "excited"
 
     @property
     def standard(self) -> bool:
@@ -70,15 +86,15 @@ def experience(
     sizes = {"train": place.rows, "valid": place.valid_rows, "test": place.test_rows}
     parts = {}
     for part, rows in sizes.items():
-        path = folder / f"{place.name}_{part}{rows}"
+        path = folder / f"{place.data_name}_{part}{rows}"
         if not path.exists():
-            what = "standard mixture" if place.standard else "excitations alone"
-            report(f"collecting {rows:,} transitions of {place.task} ({part}, {what})")
+            report(f"collecting {rows:,} transitions of {place.task} ({part}, {place.kind})")
             # Two processes may both collect it: the rows are the same, and saving is atomic.
             _collected(place, part, rows).save(path)
         parts[part] = RolloutDataset.load(path)
     train, held = parts["train"].split(0.95, seed=0)
-    return Split(train, held, parts["valid"], parts["test"])
+    split = Split(train, held, parts["valid"], parts["test"])
+    return cut(split, SHIFTS[place.shift]) if place.shift else split
 
 
 def _collected(place: Place, part: str, rows: int) -> RolloutDataset:
@@ -87,6 +103,8 @@ def _collected(place: Place, part: str, rows: int) -> RolloutDataset:
     kwargs = _KWARGS.get(place.task, {})
     if place.skip > 1:
         kwargs = {**kwargs, "frame_skip": place.skip * _frame_skip(place.source)}
+    if place.kind == "models":
+        return collect_grid(place.task, rows, SEEDS[part], kwargs)
     return collect_excited(place.source, rows, SEEDS[part], kwargs)
 
 

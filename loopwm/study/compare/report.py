@@ -44,6 +44,7 @@ class Point:
         rmse: Error by horizon: value and 95% interval over seeds and episodes.
         diverged: Largest share of diverged windows, by horizon.
         envelope: Whether the point is on the lower envelope, which the curve is drawn through.
+        shifted: The same as `rmse`, on experience unlike what was trained on, where there is any.
     """
 
     size: int
@@ -59,6 +60,22 @@ class Point:
     rmse: Mapping[int, tuple[float, float, float]]
     diverged: Mapping[int, float]
     envelope: bool
+    shifted: Mapping[int, tuple[float, float, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Beyond:
+    """Hold how an arm fares beyond what it was trained on, at one error within.
+
+    Attributes:
+        level: Error on experience as trained on.
+        growth: Error on shifted experience over it.
+        gap: Error on shifted experience over the reference's, both at the level within.
+    """
+
+    level: float
+    growth: Gap
+    gap: Gap
 
 
 @dataclass(frozen=True)
@@ -107,6 +124,7 @@ class ComparisonReport:
         quality: For each measure of size the ratio at equal error.
         matched: For each measure of size the ratio of errors at the size of the reference's middle
             model.
+        beyond: How arms fare on shifted experience, by arm and horizon, for each level of error.
         gate: Error of untied cells with the reference's FLOPs over that of one cell with its
             parameters, by horizon: where it is not below 1, depth itself buys nothing.
         differences: Arms that were not given what the others were given; they are in no ratio.
@@ -119,6 +137,7 @@ class ComparisonReport:
     levels: Mapping[int, tuple[float, ...]]
     quality: Mapping[str, BySize]
     matched: Mapping[str, ByError]
+    beyond: Mapping[str, Mapping[int, tuple[Beyond, ...]]] = field(default_factory=dict)
     gate: Mapping[int, Gap] = field(default_factory=dict)
     differences: tuple[Difference, ...] = ()
     missing: tuple[str, ...] = ()

@@ -10,6 +10,7 @@ from loopwm.study.compare.excited import KINDS
 from loopwm.study.compare.law import Law
 from loopwm.study.compare.report import ComparisonReport
 from loopwm.study.compare.settings import Settings
+from loopwm.study.compare.shifts import SHIFTS
 from loopwm.study.compare.study import Outcome, Stage, stages_of
 from loopwm.study.compare.tables import csv_text
 from loopwm.study.results import Column, Sheet
@@ -33,6 +34,9 @@ def headline(outcome: Outcome) -> Sheet:
     columns += [Column("stands"), Column("missing", "models missing")]
     rows: list[dict[str, Any]] = []
     for stage, report in outcome.reports:
+        # Of shifted places the question is another.
+        if stage.place.shift:
+            continue
         for arm in report.arms:
             if arm.name in report.ratio:
                 row: dict[str, Any] = {"place": stage.place.name, "model": arm.label}
@@ -50,6 +54,37 @@ def headline(outcome: Outcome) -> Sheet:
     title = "parameters at equal error over the looped model's, middle level of error"
     if any("_excited" in str(row["place"]) for row in rows):
         title += " (excited: excitations alone)"
+    return Sheet(title, tuple(columns), tuple(rows))
+
+
+def generalisation(outcome: Outcome) -> Sheet:
+    """Make the table of errors beyond what was trained on, at the middle level of error within.
+
+    Args:
+        outcome: What was found.
+
+    Returns:
+        A row for each shift, task and arm; empty where nothing was shifted.
+    """
+    shifted = [(stage, report) for stage, report in outcome.reports if stage.place.shift]
+    horizons = list(dict.fromkeys(k for _, report in shifted for k in report.horizons))
+    columns = [Column("shift"), Column("task"), Column("model")]
+    for k in horizons:
+        columns += [Column(f"growth_{k}", f"k={k}: beyond / within")]
+        columns += [Column(f"gap_{k}", f"k={k}: over looped")]
+    columns += [Column("stands"), Column("missing", "models missing")]
+    rows: list[dict[str, Any]] = []
+    for stage, report in shifted:
+        for arm in report.arms:
+            row: dict[str, Any] = {"shift": SHIFTS[stage.place.shift].label, "model": arm.label}
+            row |= {"task": stage.place.task, "missing": _missing(report, arm.name)}
+            row["stands"] = report.stands(arm.name) if arm.against else not arm.learning
+            for k, several in report.beyond.get(arm.name, {}).items():
+                at = several[len(several) // 2]
+                row |= {f"growth_{k}": str(at.growth)}
+                row |= {f"gap_{k}": str(at.gap)} if arm.against else {}
+            rows.append(row)
+    title = "error beyond what was trained on, at equal error within (middle level)"
     return Sheet(title, tuple(columns), tuple(rows))
 
 
@@ -71,8 +106,8 @@ def law_sheet(laws: dict[str, Law]) -> Sheet:
 
 
 def sheets_of_outcome(outcome: Outcome) -> list[Sheet]:
-    """Return the headline, the laws, and the tables of each place at its largest budget."""
-    sheets = [headline(outcome)]
+    """Return headline, generalisation, laws, and each place's tables at its largest budget."""
+    sheets = [each for each in (headline(outcome), generalisation(outcome)) if each.rows]
     if outcome.laws:
         sheets.append(law_sheet(dict(outcome.laws)))
     for stage, report in largest(outcome):
@@ -102,7 +137,11 @@ def save_outcome(outcome: Outcome, folder: Path) -> list[Path]:
         The files of the study as a whole.
     """
     written = []
-    tables = {"headline": headline(outcome), "law": law_sheet(dict(outcome.laws))}
+    tables = {
+        "headline": headline(outcome),
+        "generalisation": generalisation(outcome),
+        "law": law_sheet(dict(outcome.laws)),
+    }
     for name, sheet in tables.items():
         if sheet.rows:
             write_file(folder / f"{name}.csv", csv_text(sheet).encode())
@@ -148,7 +187,9 @@ def figures_of_outcome(outcome: Outcome) -> "dict[str, Figure]":
     figures: dict[str, Figure] = {}
     best = largest(outcome)
     for k in best[0][1].horizons if best else ():
-        named = [(f"{s.place.task}\nx{s.place.skip}", report) for s, report in best]
+        named = [
+            (f"{s.place.task}\nx{s.place.skip}", report) for s, report in best if not s.place.shift
+        ]
         if found := ratios_over(named, k):
             title = f"Parameters at equal error, k={k}"
             figures[f"ratio-by-task-k{k}"] = plot_ratios(found, across="task", title=title)
@@ -193,7 +234,7 @@ def method(settings: Settings) -> tuple[str, ...]:
 
 def _data(settings: Settings) -> tuple[str, ...]:
     """Say where the data is not the standard mixture."""
-    places = [each.place for each in stages_of(settings)]
+    places = [each.place for each in stages_of(settings) if not each.place.shift]
     without = dict.fromkeys(
         f"{each.task} at {each.skip} times its interval" if each.skip > 1 else each.task
         for each in places

@@ -20,10 +20,13 @@ def sheets_of(report: ComparisonReport) -> list[Sheet]:
         report: What was found.
 
     Returns:
-        Sizes at equal error, errors at equal size, curves with their costs, and, where there is
-        something to say, conditions on which all of it stands.
+        Sizes at equal error, errors at equal size, errors on shifted experience where there is any,
+        curves with their costs, and, where there is something to say, conditions on which all of it
+        stands.
     """
     sheets = [_quality(report), _matched(report), _curves(report), _costs(report)]
+    if report.beyond:
+        sheets.insert(2, _beyond(report))
     conditions = _conditions(report)
     return [*sheets, *([conditions] if conditions.rows else [])]
 
@@ -107,6 +110,33 @@ def _matched(report: ComparisonReport) -> Sheet:
     return Sheet("error over the looped model's at equal size", tuple(columns), tuple(rows))
 
 
+def _beyond(report: ComparisonReport) -> Sheet:
+    """How much more an arm errs on shifted experience, at equal error on experience as trained."""
+    columns = [Column("model"), Column("against"), Column("level", "level of error within")]
+    for k in report.horizons:
+        columns += [
+            Column(f"level_{k}", f"k={k}: within"),
+            Column(f"growth_{k}", "beyond / within"),
+        ]
+        columns += [Column(f"gap_{k}", "over looped"), Column(f"verdict_{k}", "looped is")]
+    columns += [Column("stands")]
+    rows = []
+    for arm in report.arms:
+        by_horizon = report.beyond.get(arm.name, {})
+        count = max((len(each) for each in by_horizon.values()), default=0)
+        for index in range(count):
+            row = _row(report, arm, "parameters") | {"level": f"{index + 1} of {count}"}
+            row["stands"] = report.stands(arm.name) if arm.against else not arm.learning
+            for k, several in by_horizon.items():
+                at = several[index]
+                row |= {f"level_{k}": at.level, f"growth_{k}": str(at.growth)}
+                if arm.against:
+                    row |= {f"gap_{k}": str(at.gap), f"verdict_{k}": inverse(at.gap).verdict}
+            rows.append(row)
+    title = "error on shifted experience at equal error on experience as trained on, seeds paired"
+    return Sheet(title, tuple(columns), tuple(rows))
+
+
 def inverse(gap: Gap) -> Gap:
     """Return the ratio the other way round."""
     if gap.bound == "?":
@@ -120,6 +150,11 @@ def _curves(report: ComparisonReport) -> Sheet:
     """List error and divergence of every arm at every size."""
     columns = [Column("model"), Column("parameters"), Column("seeds")]
     columns += [Column(f"rmse_{k}", f"RMSE, k={k}") for k in report.horizons]
+    columns += [
+        Column(f"shifted_{k}", f"shifted, k={k}")
+        for k in report.horizons
+        if any(k in point.shifted for arm in report.arms for point in arm.points)
+    ]
     columns += [Column("diverged"), Column("envelope")]
     columns += [Column("plateau", "gain in the last quarter")]
     rows = []
@@ -131,6 +166,7 @@ def _curves(report: ComparisonReport) -> Sheet:
                 "envelope": point.envelope,
                 "plateau": None if point.plateau is None else f"{100 * point.plateau:.2g}%",
             }
+            row |= {f"shifted_{k}": list(each) for k, each in point.shifted.items()}
             rows.append(row | {f"rmse_{k}": list(each) for k, each in point.rmse.items()})
     return Sheet("error by size, 95% over seeds and episodes", tuple(columns), tuple(rows))
 

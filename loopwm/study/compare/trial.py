@@ -88,7 +88,14 @@ class Scene:
 
 def identity_of(scene: Scene, shape: Shape, members: int) -> str:
     """Return the checksum of what a trial's result depends on beside the fields of its name."""
-    parts = (scene.data.train, scene.data.valid, scene.data.test)
+    data = scene.data
+    # What was measured before there were shifts keeps its name.
+    parts = [
+        data.train,
+        data.valid,
+        data.test,
+        *([data.shifted] if data.shifted is not None else []),
+    ]
     fit = {**scene.terms.fit.fingerprint(), "lr": None, "seed": None}
     terms = {**asdict(scene.terms), "fit": fit, "sizes": None, "rates": None, "seeds": None}
     known = [
@@ -136,6 +143,8 @@ def _trained(
     shape, data, terms = scene.shape(trial), scene.data, scene.terms
     settings = fit_of(terms, trial)
     tested = audit.evaluation(data.test, data.valid, terms)
+    if data.shifted is not None:
+        tested |= {"shifted": audit.digest(data.shifted)}
     if isinstance(shape, ModelConfig):
         config = configured(shape, trial.width, terms)
         members = scene.families[trial.arm].members
@@ -172,6 +181,11 @@ def _measured(model: Any, trial: Trial, scene: Scene) -> dict[str, Any]:
         "training_flops": one * len(members),
         "latency": latency(model, data.test),
         "report": report.to_dict(),
+        **(
+            {}
+            if data.shifted is None
+            else {"shifted": _report(model, data, terms, "shifted").to_dict()}
+        ),
     }
 
 

@@ -37,6 +37,7 @@ TINY = Settings(
     batch=8,
     horizons=(1, 3),
     windows=20,
+    shifts=(),
     loops=(),
 )
 
