@@ -99,9 +99,14 @@ class ArmReport:
     @property
     def learning(self) -> bool:
         """Say whether a point of the curve was still learning at the end of its training."""
-        return any(
-            each.plateau is None or each.plateau >= PLATEAU for each in self.points if each.envelope
-        )
+        return self.gain is None or self.gain >= PLATEAU
+
+    @property
+    def gain(self) -> float | None:
+        """The largest gain of a point of the curve in the last quarter; None where not known."""
+        gains = [each.plateau for each in self.points if each.envelope]
+        known = [each for each in gains if each is not None]
+        return max(known) if known and len(known) == len(gains) else None
 
 
 # Arm, then horizon, then one gap for each level of error.
@@ -168,6 +173,17 @@ class ComparisonReport:
         return all(
             each is not None and not each.learning and each.name not in unequal for each in both
         )
+
+    def gain(self, arm: str) -> float | None:
+        """Return how much either of the arms of a ratio gained in the last quarter of training.
+
+        Returns:
+            The larger share; below `PLATEAU` the ratio stands. None where it is not known.
+        """
+        found = {each.name: each for each in self.arms}
+        pair = [found[arm], *([found[found[arm].against]] if found[arm].against in found else [])]
+        gains = [each.gain for each in pair]
+        return None if None in gains else max(each for each in gains if each is not None)
 
     def sheets(self) -> list[Sheet]:
         """Return the tables."""

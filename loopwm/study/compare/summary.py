@@ -31,7 +31,8 @@ def headline(outcome: Outcome) -> Sheet:
     horizons = list(dict.fromkeys(k for _, report in outcome.reports for k in report.horizons))
     columns = [Column("place"), Column("updates"), Column("model")]
     columns += [Column(f"ratio_{k}", f"k={k}") for k in horizons]
-    columns += [Column("stands"), Column("missing", "models missing")]
+    columns += [Column("stands"), Column("gain", "gain in the last quarter")]
+    columns += [Column("missing", "models missing")]
     rows: list[dict[str, Any]] = []
     for stage, report in outcome.reports:
         # Of shifted places the question is another.
@@ -41,6 +42,8 @@ def headline(outcome: Outcome) -> Sheet:
             if arm.name in report.ratio:
                 row: dict[str, Any] = {"place": stage.place.name, "model": arm.label}
                 row |= {"updates": stage.terms.fit.updates, "stands": report.stands(arm.name)}
+                gain = report.gain(arm.name)
+                row["gain"] = None if gain is None else f"{100 * gain:.2g}%"
                 row |= {f"ratio_{k}": str(gap) for k, gap in report.ratio[arm.name].items()}
                 rows.append(row | {"missing": _missing(report, arm.name)})
         trained = {each.name for each in report.arms}
@@ -70,13 +73,12 @@ def generalisation(outcome: Outcome) -> Sheet:
     horizons = list(dict.fromkeys(k for _, report in shifted for k in report.horizons))
     columns = [Column("shift"), Column("task"), Column("model")]
     for k in horizons:
-        columns += [Column(f"growth_{k}", f"k={k}: beyond / within")]
-        columns += [Column(f"gap_{k}", f"k={k}: over looped")]
+        columns += [Column(f"growth_{k}", f"k={k}"), Column(f"gap_{k}", "over looped")]
     columns += [Column("stands"), Column("missing", "models missing")]
     rows: list[dict[str, Any]] = []
     for stage, report in shifted:
         for arm in report.arms:
-            row: dict[str, Any] = {"shift": SHIFTS[stage.place.shift].label, "model": arm.label}
+            row: dict[str, Any] = {"shift": stage.place.shift, "model": arm.label}
             row |= {"task": stage.place.task, "missing": _missing(report, arm.name)}
             row["stands"] = report.stands(arm.name) if arm.against else not arm.learning
             for k, several in report.beyond.get(arm.name, {}).items():
@@ -84,7 +86,9 @@ def generalisation(outcome: Outcome) -> Sheet:
                 row |= {f"growth_{k}": str(at.growth)}
                 row |= {f"gap_{k}": str(at.gap)} if arm.against else {}
             rows.append(row)
-    title = "error beyond what was trained on, at equal error within (middle level)"
+    names = dict.fromkeys(stage.place.shift for stage, _ in shifted)
+    said = "; ".join(f"{name}: {SHIFTS[name].label}" for name in names)
+    title = f"error beyond over error within, at equal error within, middle level ({said})"
     return Sheet(title, tuple(columns), tuple(rows))
 
 

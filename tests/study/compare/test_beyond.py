@@ -118,4 +118,5 @@ def test_a_study_shows_what_is_beyond_apart_from_its_headline():
     looped, mlp = generalisation(outcome).rows
     assert looped["growth_1"].startswith("2 [")
     assert mlp["gap_1"] == "2.5 [2.5, 2.5]"
-    assert mlp["shift"] == "fast episodes, from slow ones"
+    assert mlp["shift"] == "speeds"
+    assert "speeds: fast episodes, from slow ones" in generalisation(outcome).title

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -19,7 +20,7 @@ from loopwm.study.compare.own import Units, fit_own, verbs_loss
 from loopwm.study.compare.rounds import chosen_of, first_round, run_rounds, second_round
 from loopwm.study.compare.sizing import make, training_flops
 from loopwm.study.compare.terms import Family, Terms, families_of
-from loopwm.study.compare.trial import Scene, run_trial
+from loopwm.study.compare.trial import Scene, Trial, run_trial
 from loopwm.study.datasets import Split
 from loopwm.world.build import build
 from loopwm.world.objective import sequence_loss
@@ -102,6 +103,27 @@ def test_an_own_module_that_knows_the_answer_beforehand_is_found():
     assert {each.arm for each in report.differences} == {"knowing"}
     assert "before any update" in str(report.differences[0])
     assert set(report.ratio) == {"honest"}
+
+
+def test_an_own_module_that_its_factory_has_trained_already_is_found():
+    def trained(data: lw.RolloutDataset, width: int) -> Mine:
+        module = Mine(data, width)
+        batch = torch.as_tensor(
+            np.concatenate([data.obs, data.action], axis=1), dtype=torch.float32
+        )
+        change = torch.as_tensor(data.next_obs - data.obs, dtype=torch.float32)
+        optimiser = torch.optim.Adam(module.parameters(), lr=1e-2)
+        for _ in range(100):
+            optimiser.zero_grad()
+            (module.layers(batch) - change).square().mean().backward()
+            optimiser.step()
+        return module
+
+    terms = replace(TERMS, fit=replace(TERMS.fit, updates=1), horizons=(1,))
+    scene = Scene(families_of({"honest": Mine, "trained": trained}), DATA, terms)
+    asked = {arm: Trial("", arm, 0, 500, 90, 2e-3, 0, 1, "") for arm in ("honest", "trained")}
+    records = {arm: [run_trial(each, scene)["audit"]] for arm, each in asked.items()}
+    assert {each.arm for each in audit.differences(records)} == {"trained"}
 
 
 def test_more_data_or_other_updates_are_found_in_the_records():
