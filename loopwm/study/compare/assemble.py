@@ -11,7 +11,8 @@ from loopwm.study.accuracy import PredictionReport
 from loopwm.study.compare.audit import differences
 from loopwm.study.compare.beyond import beyond
 from loopwm.study.compare.curve import envelope
-from loopwm.study.compare.drawing import Runs, drawn_curves, error_of, middle, sizes_of
+from loopwm.study.compare.difficulty import by_difficulty
+from loopwm.study.compare.drawing import Runs, drawn_curves, error_of, errors_at, middle, sizes_of
 from loopwm.study.compare.gap import Drawn, Gap, levels_of, ratio
 from loopwm.study.compare.report import (
     MEASURES,
@@ -87,7 +88,7 @@ def _with_ratios(
     outside = {each.arm for each in report.differences}
     arms = {each.name: each for each in report.arms if each.name not in outside}
     for k in report.horizons:
-        drawn = drawn_curves(list(arms.values()), runs, k)
+        drawn = drawn_curves(list(arms.values()), runs, errors_at(k))
         if REFERENCE in drawn:
             levels[k] = tuple(terms.levels.get(k) or levels_of(drawn[REFERENCE]))
         for name, arm in arms.items():
@@ -107,8 +108,13 @@ def _with_ratios(
                 matched[measure].setdefault(name, {})[k] = gap
         if {"untied", "once", REFERENCE} <= drawn.keys():
             gate[k] = _gate(arms, drawn)
-    far = beyond(list(arms.values()), runs, report.horizons, terms.levels)
-    return replace(report, quality=quality, matched=matched, levels=levels, gate=gate, beyond=far)
+    every = list(arms.values())
+    report = replace(report, quality=quality, matched=matched, levels=levels, gate=gate)
+    return replace(
+        report,
+        beyond=beyond(every, runs, report.horizons, terms.levels),
+        strata=by_difficulty(every, runs, report.horizons),
+    )
 
 
 def _gate(arms: Mapping[str, ArmReport], drawn: Mapping[str, Drawn]) -> Gap:

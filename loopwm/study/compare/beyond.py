@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from loopwm.study.compare.curve import Reading, value_at
-from loopwm.study.compare.drawing import Runs, drawn_curves
+from loopwm.study.compare.drawing import Runs, drawn_curves, errors_at
 from loopwm.study.compare.gap import Drawn, levels_of, ratio
 from loopwm.study.compare.report import ArmReport, Beyond
 
@@ -34,8 +34,8 @@ def beyond(
     """
     found: dict[str, dict[int, tuple[Beyond, ...]]] = {}
     for k in horizons:
-        within = drawn_curves(arms, runs, k, paired=True)
-        outside = drawn_curves(arms, runs, k, measured="shifted", paired=True)
+        within = drawn_curves(arms, runs, errors_at(k), paired=True)
+        outside = drawn_curves(arms, runs, errors_at(k, "shifted"), paired=True)
         for arm in arms:
             base = arm.against or arm.name
             if not {arm.name, base} <= within.keys() & outside.keys():

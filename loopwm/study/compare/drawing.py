@@ -1,6 +1,7 @@
 """From the results of trials to curves that are drawn together, again and again."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -13,35 +14,33 @@ from loopwm.study.compare.trial import Result
 
 # The results of one arm at one size, a seed each.
 Runs = Sequence[Result]
+# Windows and sum of squared errors, by the number of the episode.
+Episodes = dict[int, tuple[int, float]]
 
 
 def drawn_curves(
     arms: Sequence[ArmReport],
     runs: Mapping[tuple[str, int], Runs],
-    k: int,
+    table: Callable[[Result], Episodes],
     *,
-    measured: str = "report",
     paired: bool = False,
 ) -> dict[str, Drawn]:
-    """Return the curves of all arms at one horizon, drawn together.
+    """Return the curves of all arms, drawn together.
 
     Args:
         arms: The arms.
         runs: Results by arm and size.
-        k: Horizon.
-        measured: Which of a result's reports: "report", or "shifted".
+        table: Returns the errors of a result by episode (`errors_at`, `errors_of_third`).
         paired: Whether one draw takes the same seeds of every model.
 
     Returns:
-        Curves by arm, without arms that have no window at this horizon.
+        Curves by arm, without arms that have no window.
     """
     curves: dict[str, Curve] = {}
     for arm in arms:
         on = [each for each in arm.points if each.envelope]
-        tables = [
-            [_episodes(each, k, measured) for each in runs[arm.name, point.size]] for point in on
-        ]
-        if not on or not all(table for tables_of in tables for table in tables_of):
+        tables = [[table(each) for each in runs[arm.name, point.size]] for point in on]
+        if not on or not all(map(all, tables)):
             continue
         numbers = sorted(tables[0][0])
         windows = np.array([tables[0][0][each][0] for each in numbers], np.float64)
@@ -74,12 +73,39 @@ def middle(arm: ArmReport) -> Point:
     return on[len(on) // 2]
 
 
-def _episodes(result: Result, k: int, measured: str) -> dict[int, tuple[int, float]]:
-    """Return windows and squared errors by episode; those that are not numbers are infinite."""
-    if measured not in result:
-        return {}
-    table = PredictionReport.from_dict(dict(result[measured])).by_episode[k]
-    return {
-        int(number): (int(count), float(total) if total == total else np.inf)
-        for number, count, total in table
-    }
+def errors_at(k: int, measured: str = "report") -> Callable[[Result], Episodes]:
+    """Return what reads a result's errors at a horizon.
+
+    Args:
+        k: Horizon.
+        measured: Which of its reports: "report", or "shifted".
+    """
+
+    def read(result: Result) -> Episodes:
+        if measured not in result:
+            return {}
+        return _known(PredictionReport.from_dict(dict(result[measured])).by_episode[k])
+
+    return read
+
+
+def errors_of_third(label: str, k: int, third: int) -> Callable[[Result], Episodes]:
+    """Return what reads a result's errors in the windows of a third by difficulty.
+
+    Args:
+        label: Name of the label.
+        k: Horizon.
+        third: 0 for the easiest, 2 for the hardest.
+    """
+
+    def read(result: Result) -> Episodes:
+        tables = result.get("strata", {}).get(label, {}).get(str(k))
+        return {} if tables is None else _known(tables[third])
+
+    return read
+
+
+def _known(table: Sequence[Sequence[Any]]) -> Episodes:
+    """Read a table; errors that are not numbers are infinite."""
+    rows = [(int(number), int(count), float(total)) for number, count, total in table]
+    return {number: (count, total if total == total else np.inf) for number, count, total in rows}

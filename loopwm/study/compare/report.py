@@ -79,6 +79,27 @@ class Beyond:
 
 
 @dataclass(frozen=True)
+class Stratum:
+    """Hold how an arm compares in some of the test windows, chosen by difficulty.
+
+    Attributes:
+        label: Difficulty label.
+        third: Which third of the windows by it.
+        horizon: Open-loop steps.
+        arm: Name of the arm.
+        quality: Parameters at equal error over the reference's, at the middle of its errors there.
+        matched: Error over the reference's at the parameters of the reference's middle model.
+    """
+
+    label: str
+    third: str
+    horizon: int
+    arm: str
+    quality: Gap
+    matched: Gap
+
+
+@dataclass(frozen=True)
 class ArmReport:
     """Hold one arm.
 
@@ -130,6 +151,7 @@ class ComparisonReport:
         matched: For each measure of size the ratio of errors at the size of the reference's middle
             model.
         beyond: How arms fare on shifted experience, by arm and horizon, for each level of error.
+        strata: How arms compare where the test set's difficulty labels are small and large.
         gate: Error of untied cells with the reference's FLOPs over that of one cell with its
             parameters, by horizon: where it is not below 1, depth itself buys nothing.
         differences: Arms that were not given what the others were given; they are in no ratio.
@@ -143,6 +165,7 @@ class ComparisonReport:
     quality: Mapping[str, BySize]
     matched: Mapping[str, ByError]
     beyond: Mapping[str, Mapping[int, tuple[Beyond, ...]]] = field(default_factory=dict)
+    strata: tuple[Stratum, ...] = ()
     gate: Mapping[int, Gap] = field(default_factory=dict)
     differences: tuple[Difference, ...] = ()
     missing: tuple[str, ...] = ()

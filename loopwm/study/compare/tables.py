@@ -27,6 +27,8 @@ def sheets_of(report: ComparisonReport) -> list[Sheet]:
     sheets = [_quality(report), _matched(report), _curves(report), _costs(report)]
     if report.beyond:
         sheets.insert(2, _beyond(report))
+    if report.strata:
+        sheets.insert(2, _strata(report))
     conditions = _conditions(report)
     return [*sheets, *([conditions] if conditions.rows else [])]
 
@@ -135,6 +137,26 @@ def _beyond(report: ComparisonReport) -> Sheet:
             rows.append(row)
     title = "error on shifted experience at equal error on experience as trained on, seeds paired"
     return Sheet(title, tuple(columns), tuple(rows))
+
+
+def _strata(report: ComparisonReport) -> Sheet:
+    """How arms compare in easy and in hard windows."""
+    columns = [Column("label", "difficulty"), Column("third", "windows"), Column("model")]
+    for k in report.horizons:
+        columns += [Column(f"quality_{k}", f"k={k}: size"), Column(f"matched_{k}", f"k={k}: error")]
+    columns += [Column("stands")]
+    named = {each.name: each.label for each in report.arms}
+    rows: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for each in report.strata:
+        row = rows.setdefault(
+            (each.label, each.third, each.arm),
+            {"label": each.label, "third": each.third, "model": named[each.arm]}
+            | {"stands": report.stands(each.arm)},
+        )
+        row |= {f"quality_{each.horizon}": str(each.quality)}
+        row |= {f"matched_{each.horizon}": str(each.matched)}
+    title = "by difficulty, over the looped model's: size at equal error, error at equal parameters"
+    return Sheet(title, tuple(columns), tuple(rows.values()))
 
 
 def inverse(gap: Gap) -> Gap:

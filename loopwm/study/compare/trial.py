@@ -17,6 +17,7 @@ from loopwm.study.accuracy import PredictionReport
 from loopwm.study.compare import audit
 from loopwm.study.compare.own import fit_own
 from loopwm.study.compare.sizing import latency, make, training_flops, weight_bytes
+from loopwm.study.compare.strata import measure_strata
 from loopwm.study.compare.terms import Family, Shape, Terms
 from loopwm.study.datasets import Split
 from loopwm.study.efficiency import flops_per_step, histories, plateau_gain, training_seconds
@@ -181,6 +182,7 @@ def _measured(model: Any, trial: Trial, scene: Scene) -> dict[str, Any]:
         "training_flops": one * len(members),
         "latency": latency(model, data.test),
         "report": report.to_dict(),
+        "strata": measure_strata(model, data.test, data.train, terms),
         **(
             {}
             if data.shifted is None
