@@ -92,9 +92,10 @@ def experience(
             # Two processes may both collect it: the rows are the same, and saving is atomic.
             _collected(place, part, rows).save(path)
         parts[part] = RolloutDataset.load(path)
+    if place.shift:
+        parts = cut(parts, SHIFTS[place.shift])
     train, held = parts["train"].split(0.95, seed=0)
-    split = Split(train, held, parts["valid"], parts["test"])
-    return cut(split, SHIFTS[place.shift]) if place.shift else split
+    return Split(train, held, parts["valid"], parts["test"], parts.get("shifted"))
 
 
 def _collected(place: Place, part: str, rows: int) -> RolloutDataset:

@@ -1,6 +1,6 @@
 """Train on some of the experience and test on other: what lies beyond what was learned from."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import gymnasium as gym
@@ -11,7 +11,7 @@ from numpy import ndarray
 from loopwm.data.store import RolloutDataset
 from loopwm.errors import DataError
 from loopwm.study.compare.grid import HELD_OUT
-from loopwm.study.datasets import Split, is_velocity
+from loopwm.study.datasets import is_velocity
 
 # Shares of the rows: the slower half is trained on, the fastest quarter lies beyond. The quarter
 # between them is not used, so that the two do not touch.
@@ -60,37 +60,34 @@ SHIFTS = {
 }
 
 
-def cut(split: Split, shift: Shift) -> Split:
+def cut(parts: Mapping[str, RolloutDataset], shift: Shift) -> dict[str, RolloutDataset]:
     """Keep what a shift keeps from training apart, for a test of its own.
 
     Args:
-        split: Experience of all kinds.
+        parts: Experience of all kinds: "train", "valid" and "test".
         shift: What is kept apart.
 
     Returns:
-        Training, validation and test without it, and `shifted`, which is it, of the test episodes:
-        no choice is made by it.
+        The same without it, and "shifted", which is it, of the test episodes: no choice is made by
+        it.
 
     Raises:
         DataError: If one of them would be empty.
     """
-    inside, beyond = _rules(split, shift)
-    kept = {
-        name: _episodes(getattr(split, name), inside, f"{shift.label}: {name}")
-        for name in ("train", "held", "valid", "test")
-    }
-    return Split(**kept, shifted=_episodes(split.test, beyond, f"{shift.label}: the shifted test"))
+    inside, beyond = _rules(parts["train"], shift)
+    kept = {name: _episodes(data, inside, f"{shift.label}: {name}") for name, data in parts.items()}
+    return kept | {"shifted": _episodes(parts["test"], beyond, f"{shift.label}: shifted test")}
 
 
 _Rule = Callable[[RolloutDataset], Bool[ndarray, " E"]]
 
 
-def _rules(split: Split, shift: Shift) -> tuple[_Rule, _Rule]:
+def _rules(train: RolloutDataset, shift: Shift) -> tuple[_Rule, _Rule]:
     """Return which episodes lie inside, and which beyond."""
     if shift.apart:
         return lambda data: ~_of_parts(data, shift.apart), lambda data: _of_parts(data, shift.apart)
-    scale = _scale(split.train)
-    slow, fast = _limits(split.train, scale)
+    scale = _scale(train)
+    slow, fast = _limits(train, scale)
     return (
         lambda data: episode_speeds(data, scale) <= slow,
         lambda data: episode_speeds(data, scale) > fast,

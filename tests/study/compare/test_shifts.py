@@ -14,7 +14,6 @@ from loopwm.study.compare.places import Place, experience
 from loopwm.study.compare.settings import Settings
 from loopwm.study.compare.shifts import SHIFTS, cut
 from loopwm.study.compare.study import stages_of
-from loopwm.study.datasets import Split
 from tests.study.compare.small import linear_world
 
 
@@ -35,14 +34,14 @@ def fast_and_slow(seed: int) -> RolloutDataset:
 
 def test_fast_episodes_are_kept_from_training_and_the_ones_between_are_not_used():
     train, test = fast_and_slow(0), fast_and_slow(1)
-    shifted = cut(Split(train, train, train, test), SHIFTS["speeds"])
+    parts = cut({"train": train, "valid": train, "test": test}, SHIFTS["speeds"])
     speeds = sorted({float(each) for each in train.obs[:, 1]})
     slow, fast = speeds[7], speeds[11]
-    assert sorted({*shifted.train.obs[:, 1]}) == speeds[:8]
-    assert max(shifted.test.obs[:, 1]) <= slow
-    assert shifted.shifted is not None
+    for name in ("train", "valid"):
+        assert sorted({*parts[name].obs[:, 1]}) == speeds[:8]
+    assert max(parts["test"].obs[:, 1]) <= slow
     beyond = test.obs[:, 1] > fast
-    np.testing.assert_array_equal(shifted.shifted.obs, test.obs[beyond])
+    np.testing.assert_array_equal(parts["shifted"].obs, test.obs[beyond])
 
 
 def test_where_no_dimension_is_named_a_velocity_changes_are_the_speed():
@@ -52,10 +51,9 @@ def test_where_no_dimension_is_named_a_velocity_changes_are_the_speed():
         obs = np.cumsum(np.full((20, 2), step), axis=0)
         worlds.append(replace(world, obs=obs, next_obs=obs + step))
     data = concat(worlds)
-    shifted = cut(Split(data, data, data, data), SHIFTS["speeds"])
-    assert shifted.train.num_episodes == 2
-    assert shifted.shifted is not None
-    np.testing.assert_array_equal(shifted.shifted.obs, worlds[3].obs)
+    parts = cut({"train": data, "test": data}, SHIFTS["speeds"])
+    assert parts["train"].num_episodes == 2
+    np.testing.assert_array_equal(parts["shifted"].obs, worlds[3].obs)
 
 
 def test_parts_kept_apart_are_nowhere_but_in_the_shifted_test(tmp_path: Path):
@@ -83,7 +81,7 @@ def test_nothing_left_is_said_by_name():
     train = fast_and_slow(0)
     alike = train.select_episodes([0])
     with pytest.raises(DataError, match="shifted test has no episode"):
-        cut(Split(train, train, train, alike), SHIFTS["speeds"])
+        cut({"train": train, "test": alike}, SHIFTS["speeds"])
 
 
 def test_shifts_are_asked_of_the_tasks_that_have_what_they_need():
@@ -140,9 +138,9 @@ def test_the_grid_is_collected_in_parts_that_are_told():
     assert data.meta.obs_names is not None
     assert data.meta.obs_names[-2:] == ("gear", "damping")
     assert not data.terminated.any()
-    shifted = cut(Split(data, data, data, data), SHIFTS["models"]).shifted
-    assert shifted is not None
-    assert parts_of(shifted) == set(HELD_OUT)
+    assert parts_of(cut({"train": data, "test": data}, SHIFTS["models"])["shifted"]) == set(
+        HELD_OUT
+    )
 
 
 def test_what_has_no_model_to_change_is_refused():
