@@ -31,8 +31,8 @@ def headline(outcome: Outcome) -> Sheet:
     horizons = list(dict.fromkeys(k for _, report in outcome.reports for k in report.horizons))
     columns = [Column("place"), Column("updates"), Column("model")]
     columns += [Column(f"ratio_{k}", f"k={k}") for k in horizons]
-    columns += [Column("stands"), Column("gain", "gain in the last quarter")]
-    columns += [Column("missing", "models missing")]
+    # The gain of the validation error in the last quarter, the larger of the two arms.
+    columns += [Column("stands"), Column("gain", "gain at end"), Column("missing", "missing")]
     rows: list[dict[str, Any]] = []
     for stage, report in outcome.reports:
         # Of shifted places the question is another.
@@ -73,7 +73,7 @@ def generalisation(outcome: Outcome) -> Sheet:
     horizons = list(dict.fromkeys(k for _, report in shifted for k in report.horizons))
     columns = [Column("shift"), Column("task"), Column("model")]
     for k in horizons:
-        columns += [Column(f"growth_{k}", f"k={k}"), Column(f"gap_{k}", "over looped")]
+        columns += [Column(f"growth_{k}", f"k={k}"), Column(f"gap_{k}", f"k={k} over looped")]
     columns += [Column("stands"), Column("missing", "models missing")]
     rows: list[dict[str, Any]] = []
     for stage, report in shifted:

@@ -116,11 +116,9 @@ def _beyond(report: ComparisonReport) -> Sheet:
     """How much more an arm errs on shifted experience, at equal error on experience as trained."""
     columns = [Column("model"), Column("against"), Column("level", "level of error within")]
     for k in report.horizons:
-        columns += [
-            Column(f"level_{k}", f"k={k}: within"),
-            Column(f"growth_{k}", "beyond / within"),
-        ]
-        columns += [Column(f"gap_{k}", "over looped"), Column(f"verdict_{k}", "looped is")]
+        heads = {"level": "within", "growth": "beyond / within", "gap": "over looped"}
+        heads |= {"verdict": "looped is"}
+        columns += [Column(f"{key}_{k}", f"k={k}: {head}") for key, head in heads.items()]
     columns += [Column("stands")]
     rows = []
     for arm in report.arms:

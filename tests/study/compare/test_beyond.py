@@ -70,6 +70,12 @@ def test_errors_beyond_are_compared_at_equal_error_within_whatever_the_sizes():
         assert [each.growth.value for each in ours] == pytest.approx([2.0] * 3)
         assert [each.gap.value for each in theirs] == pytest.approx([2.5] * 3)
         assert [each.level for each in theirs] == list(report.levels[k])
+    # Columns of one heading would be shown once.
+    (stage,) = stages_of(TINY)
+    shifted = replace(stage, place=replace(stage.place, shift="speeds"))
+    for sheet in (*report.sheets(), generalisation(Outcome(((shifted, report),)))):
+        labels = [each.label or each.key for each in sheet.columns]
+        assert len(set(labels)) == len(labels)
     assert "shifted experience" in str(report)
 
 
