@@ -1,5 +1,6 @@
 """The ball chain as a Gymnasium environment."""
 
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -22,8 +23,8 @@ class BallChainEnv(gym.Env[np.ndarray, np.ndarray]):
     be reached through the others only.
 
     - Action: Box [-1,1] of shape (1,), clipped into it; `max_impulse` times it is the momentum
-      given to the first ball before the balls move for `dt`. Speeds are then cut at `max_speed`,
-      which only a push or unequal masses can exceed.
+      given to the first ball before the balls move for `frame_skip` times `dt`. Speeds are then
+      cut at `max_speed`, which only a push or unequal masses can exceed.
     - Observation: positions from left to right, then velocities, float64 (2 n,). The middle of the
       line is 0.
     - Reward: minus the distance of the last ball from the middle after the step, over the length
@@ -42,6 +43,8 @@ class BallChainEnv(gym.Env[np.ndarray, np.ndarray]):
         max_impulse: Greatest momentum that an action gives, positive.
         max_speed: Speed of a ball at the beginning of a step, at most; positive. Where masses
             differ, collisions can make a light ball faster within the step.
+        frame_skip: How many times `dt` the balls move after each push, at least 1. Speeds after a
+            reset do not depend on it, so that one step spans more collisions.
 
     Raises:
         ConfigError: If an argument is out of its range.
@@ -55,7 +58,10 @@ class BallChainEnv(gym.Env[np.ndarray, np.ndarray]):
         length: float | None = None,
         max_impulse: float = 0.5,
         max_speed: float = 5.0,
+        frame_skip: int = 1,
     ) -> None:
+        if frame_skip < 1:
+            raise ConfigError(f"frame_skip must be at least 1, got {frame_skip}")
         length = float(balls) if length is None else length
         limits = {"length": length, "max_impulse": max_impulse, "max_speed": max_speed}
         for name, value in limits.items():
@@ -63,6 +69,8 @@ class BallChainEnv(gym.Env[np.ndarray, np.ndarray]):
                 raise ConfigError(f"{name} must be positive and finite, got {value}")
         self.chain = Chain(balls, dt, masses, walls=(-length / 2, length / 2))
         self.length, self.max_impulse, self.max_speed = length, max_impulse, max_speed
+        self.frame_skip = frame_skip
+        self._interval = replace(self.chain, dt=frame_skip * dt)
         self._masses = np.ones(balls) if masses is None else np.array(masses, float)
         self.action_space = Box(-1.0, 1.0, (1,), np.float32)
         self.observation_space = self._observation_space()
@@ -79,7 +87,7 @@ class BallChainEnv(gym.Env[np.ndarray, np.ndarray]):
         return self._observation(), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Push the first ball, then let the chain move for `dt`.
+        """Push the first ball, then let the chain move for `frame_skip` times `dt`.
 
         Args:
             action: Share of `max_impulse` [1], in [-1, 1].
@@ -93,7 +101,7 @@ class BallChainEnv(gym.Env[np.ndarray, np.ndarray]):
         pushed = self.velocity.copy()
         pushed[0] += push * self.max_impulse / self._masses[0]
         pushed = pushed.clip(-self.max_speed, self.max_speed)
-        flight = self.chain.advance(self.position[None], pushed[None])
+        flight = self._interval.advance(self.position[None], pushed[None])
         self.position, self.velocity = flight.position[0], flight.velocity[0]
         labels = {"count": flight.count, "depth": flight.depth}
         info = {f"difficulty/{name}": int(label[0]) for name, label in labels.items()}

@@ -44,7 +44,7 @@ class Experience:
 
 @dataclass(frozen=True)
 class Split:
-    """Hold the three parts of a study's experience.
+    """Hold the parts of a study's experience.
 
     Attributes:
         train: What models are trained on.
@@ -52,12 +52,14 @@ class Split:
         valid: What learning rates, shapes and tolerances are chosen by: episodes of a policy from
             another training seed.
         test: What is reported: episodes of a policy from yet another one.
+        shifted: What is reported beside it, unlike what is trained on; None where nothing is.
     """
 
     train: RolloutDataset
     held: RolloutDataset
     valid: RolloutDataset
     test: RolloutDataset
+    shifted: RolloutDataset | None = None
 
 
 def study_data(experience: Experience, folder: Path) -> Split:

@@ -76,6 +76,17 @@ def test_a_push_is_worth_less_to_a_heavier_ball_and_is_clipped() -> None:
     assert gain == pytest.approx({(1, 1): 0.5, (1, 50): 0.5, (4, 1): 0.125, (4, 50): 0.125})
 
 
+def test_a_longer_interval_is_as_many_steps_of_which_the_first_has_the_push() -> None:
+    long, short = BallChainEnv(frame_skip=3), BallChainEnv()
+    np.testing.assert_array_equal(long.reset(seed=5)[0], short.reset(seed=5)[0])
+    for push in np.random.default_rng(1).uniform(-1, 1, 20).astype(np.float32):
+        ends = [short.step(action(each)) for each in (push, 0, 0)]
+        obs, reward, *_, info = long.step(action(push))
+        np.testing.assert_allclose(obs, ends[-1][0], atol=1e-9)
+        assert reward == pytest.approx(ends[-1][1])
+        assert info["difficulty/count"] == sum(each[4]["difficulty/count"] for each in ends)
+
+
 def test_without_a_push_the_energy_stays() -> None:
     env = BallChainEnv(masses=(1, 2, 3, 4, 5, 6), max_speed=1e3)
     obs, _ = env.reset(seed=0)
@@ -104,6 +115,7 @@ def test_random_play_shows_transitions_of_many_depths_and_their_labels_become_co
         ({"max_impulse": -1.0}, "max_impulse must be positive and finite, got -1"),
         ({"max_speed": np.inf}, "max_speed must be positive and finite, got inf"),
         ({"balls": 1}, "balls must be at least 2"),
+        ({"frame_skip": 0}, "frame_skip must be at least 1, got 0"),
     ],
 )
 def test_impossible_environments_are_refused(arguments: dict[str, Any], message: str) -> None:

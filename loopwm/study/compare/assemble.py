@@ -5,14 +5,15 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
-from numpy import ndarray
 
 from loopwm.errors import DataError
 from loopwm.study.accuracy import PredictionReport
 from loopwm.study.compare.audit import differences
+from loopwm.study.compare.beyond import beyond
 from loopwm.study.compare.curve import envelope
-from loopwm.study.compare.gap import Curve, Drawn, Gap, draw, levels_of, ratio
+from loopwm.study.compare.difficulty import by_difficulty
+from loopwm.study.compare.drawing import Runs, drawn_curves, error_of, errors_at, middle, sizes_of
+from loopwm.study.compare.gap import Drawn, Gap, levels_of, ratio
 from loopwm.study.compare.report import (
     MEASURES,
     ArmReport,
@@ -23,9 +24,6 @@ from loopwm.study.compare.report import (
 from loopwm.study.compare.rounds import chosen_of
 from loopwm.study.compare.terms import REFERENCE, Family, Terms
 from loopwm.study.compare.trial import Result, Trial
-
-# The results of one arm at one size, a seed each.
-Runs = Sequence[Result]
 
 
 def assemble(
@@ -90,7 +88,7 @@ def _with_ratios(
     outside = {each.arm for each in report.differences}
     arms = {each.name: each for each in report.arms if each.name not in outside}
     for k in report.horizons:
-        drawn = _drawn(list(arms.values()), runs, k)
+        drawn = drawn_curves(list(arms.values()), runs, errors_at(k))
         if REFERENCE in drawn:
             levels[k] = tuple(terms.levels.get(k) or levels_of(drawn[REFERENCE]))
         for name, arm in arms.items():
@@ -101,51 +99,29 @@ def _with_ratios(
             errors = tuple(terms.levels.get(k) or levels_of(drawn[base.name]))
             for measure in MEASURES:
                 ours, theirs = (
-                    drawn[each.name].along(_sizes(each, measure)) for each in (arm, base)
+                    drawn[each.name].along(sizes_of(each, measure)) for each in (arm, base)
                 )
                 gaps = tuple(ratio(ours.size_at(e), theirs.size_at(e)) for e in errors)
                 quality[measure].setdefault(name, {})[k] = gaps
-                size = _middle(base).cost[measure]
+                size = middle(base).cost[measure]
                 gap = ratio(ours.error_at(size), theirs.error_at(size))
                 matched[measure].setdefault(name, {})[k] = gap
         if {"untied", "once", REFERENCE} <= drawn.keys():
             gate[k] = _gate(arms, drawn)
-    return replace(report, quality=quality, matched=matched, levels=levels, gate=gate)
+    every = list(arms.values())
+    report = replace(report, quality=quality, matched=matched, levels=levels, gate=gate)
+    return replace(
+        report,
+        beyond=beyond(every, runs, report.horizons, terms.levels),
+        strata=by_difficulty(every, runs, report.horizons),
+    )
 
 
 def _gate(arms: Mapping[str, ArmReport], drawn: Mapping[str, Drawn]) -> Gap:
     """Compare depth with weights of its own to no depth at all, as large as the looped model."""
-    middle = _middle(arms[REFERENCE]).cost
-    deep = drawn["untied"].along(_sizes(arms["untied"], "flops")).error_at(middle["flops"])
-    return ratio(deep, drawn["once"].error_at(middle["parameters"]))
-
-
-def _drawn(
-    arms: Sequence[ArmReport], runs: Mapping[tuple[str, int], Runs], k: int
-) -> dict[str, Drawn]:
-    """Return the curves of all arms at one horizon, drawn together."""
-    curves: dict[str, Curve] = {}
-    for arm in arms:
-        on = [each for each in arm.points if each.envelope]
-        tables = [[_episodes(each, k) for each in runs[arm.name, point.size]] for point in on]
-        if not on or not all(table for tables_of in tables for table in tables_of):
-            continue
-        numbers = sorted(tables[0][0])
-        windows = np.array([tables[0][0][each][0] for each in numbers], np.float64)
-        squares = tuple(
-            np.array([[seed[each][1] for each in numbers] for seed in size]) for size in tables
-        )
-        curves[arm.name] = Curve(_sizes(arm, "parameters"), squares, windows)
-    return dict(zip(curves, draw(list(curves.values())), strict=True)) if curves else {}
-
-
-def _episodes(result: Result, k: int) -> dict[int, tuple[int, float]]:
-    """Return windows and squared errors by episode; those that are not numbers are infinite."""
-    table = PredictionReport.from_dict(dict(result["report"])).by_episode[k]
-    return {
-        int(number): (int(count), float(total) if total == total else np.inf)
-        for number, count, total in table
-    }
+    usual = middle(arms[REFERENCE]).cost
+    deep = drawn["untied"].along(sizes_of(arms["untied"], "flops")).error_at(usual["flops"])
+    return ratio(deep, drawn["once"].error_at(usual["parameters"]))
 
 
 def _points(
@@ -186,30 +162,18 @@ def _point(trial: Trial, tried: Sequence[Trial], runs: Runs, terms: Terms) -> Po
         cost=costs | {"seconds": float(np.median([each["seconds"] for each in runs]))},
         plateau=None if any(each is None for each in gains) else max(gains),
         validation=float(np.exp(np.mean(np.log([each["validation"] for each in runs])))),
-        rmse={k: _error(reports, k) for k in horizons},
+        rmse={k: error_of(reports, k) for k in horizons},
         diverged={k: max(each.diverged[k] for each in reports) for k in horizons},
         envelope=False,
+        shifted=_shifted(runs, terms),
     )
 
 
-def _error(reports: Sequence[PredictionReport], k: int) -> tuple[float, float, float]:
-    """Return the error over seeds and episodes, with its interval."""
-    tables = [{number: total for number, _, total in each.by_episode[k]} for each in reports]
-    counts = np.array([count for _, count, _ in reports[0].by_episode[k]], np.float64)
-    squares = np.nan_to_num(np.array([[*each.values()] for each in tables]), nan=np.inf)
-    one = draw([Curve(np.ones(1), (squares,), counts)])[0]
-    low, high = np.quantile(one.draws[:, 0], (0.025, 0.975))
-    return float(one.errors[0, 0]), float(low), float(high)
-
-
-def _sizes(arm: ArmReport, measure: str) -> Float[ndarray, " N"]:
-    """Return the sizes of the points that the curve goes through."""
-    return np.array([each.cost[measure] for each in arm.points if each.envelope], np.float64)
-
-
-def _middle(arm: ArmReport) -> Point:
-    on = [each for each in arm.points if each.envelope]
-    return on[len(on) // 2]
+def _shifted(runs: Runs, terms: Terms) -> dict[int, tuple[float, float, float]]:
+    if not all("shifted" in each for each in runs):
+        return {}
+    reports = [PredictionReport.from_dict(dict(each["shifted"])) for each in runs]
+    return {k: error_of(reports, k) for k in terms.horizons if reports[0].windows[k]}
 
 
 def _others(trial: Trial, second: Sequence[Trial]) -> list[Trial]:

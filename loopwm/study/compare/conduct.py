@@ -11,6 +11,7 @@ from loopwm.study.compare.launch import run_one, run_workers, submit
 from loopwm.study.compare.settings import Settings
 from loopwm.study.compare.study import outcome, run_study, stages_of, trials_of
 from loopwm.study.compare.summary import (
+    generalisation,
     headline,
     law_sheet,
     method,
@@ -108,6 +109,8 @@ def _report(order: Order, screen: Console, say: Say) -> None:
     found = outcome(order.settings, order.folder)
     save_outcome(found, order.folder / "report")
     screen.print(rich_table(headline(found)))
+    if (beyond := generalisation(found)).rows:
+        screen.print(rich_table(beyond))
     if found.laws:
         screen.print(rich_table(law_sheet(dict(found.laws))))
     say(f"tables and figures: {order.folder / 'report'}")

@@ -75,6 +75,35 @@ def size_at(sizes: Float[ndarray, " N"], errors: Float[ndarray, "R N"], level: f
     )
 
 
+def value_at(errors: Float[ndarray, "R N"], values: Float[ndarray, "R N"], level: float) -> Reading:
+    """Read what else is measured of the models where an error is reached, on R curves.
+
+    Args:
+        errors: Error of each model, the smallest model first.
+        values: The other quantity of the same models, positive.
+        level: Error at which it is read, positive.
+
+    Returns:
+        Logarithm of the quantity, straight between the two models whose errors have the level
+        between them. Nothing is known where all models err more, or the smallest errs less already.
+    """
+    x, y = _log(errors), _log(values)
+    reached = x <= np.log(level)
+    rows, last = np.arange(len(x)), x.shape[1] - 1
+    first = np.where(reached.any(axis=1), reached.argmax(axis=1), last)
+    before = np.maximum(first - 1, 0)
+    above, below = x[rows, before], x[rows, first]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        part = np.where(np.isfinite(above), (above - np.log(level)) / (above - below), 1.0)
+        # An infinite quantity at the far end counts for nothing where that end is reached.
+        far = np.where(part < 1, (1 - part) * y[rows, before], 0.0)
+        read = far + part * y[rows, first]
+    read = np.where(first == 0, y[:, 0], read)
+    exact = np.isclose(x[:, 0], np.log(level), rtol=0, atol=1e-12)
+    known = reached.any(axis=1) & ((first > 0) | exact)
+    return Reading(np.where(known, read, -np.inf), np.where(known, read, np.inf))
+
+
 def error_at(sizes: Float[ndarray, " N"], errors: Float[ndarray, "R N"], size: float) -> Reading:
     """Read the least error that is reached without exceeding a size, on R curves.
 

@@ -116,7 +116,9 @@ class Drawn:
         return error_at(self.sizes, self.errors, size), error_at(self.sizes, self.draws, size)
 
 
-def draw(curves: Sequence[Curve], *, resamples: int = RESAMPLES, seed: int = 0) -> list[Drawn]:
+def draw(
+    curves: Sequence[Curve], *, resamples: int = RESAMPLES, seed: int = 0, paired: bool = False
+) -> list[Drawn]:
     """Draw the errors of several arms again and again.
 
     Each draw takes the seeds of every model anew, for trainings are independent of each other, and
@@ -126,6 +128,8 @@ def draw(curves: Sequence[Curve], *, resamples: int = RESAMPLES, seed: int = 0) 
         curves: The arms, tested on the same episodes.
         resamples: Number of draws R.
         seed: Seed of the draws.
+        paired: Take in one draw the same seeds of all models that have as many of them: what a seed
+            does to all of them then cancels too. Seeds must stand in the same order everywhere.
 
     Raises:
         DataError: If the arms were not tested on the same episodes.
@@ -144,6 +148,7 @@ def draw(curves: Sequence[Curve], *, resamples: int = RESAMPLES, seed: int = 0) 
         for squares in curve.squares:
             kept = np.minimum(squares, _HUGE)
             count = len(kept)
+            rng = numpy_rng(seed, "seeds") if paired else rng
             seeds = rng.multinomial(count, np.full(count, 1 / count), size=resamples) / count
             columns.append(np.sqrt(((seeds @ kept) * drawn).sum(axis=1) / total))
         found.append(Drawn(curve.sizes, curve.errors, np.stack(columns, axis=1)))

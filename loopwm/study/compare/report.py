@@ -44,6 +44,7 @@ class Point:
         rmse: Error by horizon: value and 95% interval over seeds and episodes.
         diverged: Largest share of diverged windows, by horizon.
         envelope: Whether the point is on the lower envelope, which the curve is drawn through.
+        shifted: The same as `rmse`, on experience unlike what was trained on, where there is any.
     """
 
     size: int
@@ -59,6 +60,43 @@ class Point:
     rmse: Mapping[int, tuple[float, float, float]]
     diverged: Mapping[int, float]
     envelope: bool
+    shifted: Mapping[int, tuple[float, float, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Beyond:
+    """Hold how an arm fares beyond what it was trained on, at one error within.
+
+    Attributes:
+        level: Error on experience as trained on.
+        growth: Error on shifted experience over it.
+        gap: Error on shifted experience over the reference's, both at the level within.
+    """
+
+    level: float
+    growth: Gap
+    gap: Gap
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """Hold how an arm compares in some of the test windows, chosen by difficulty.
+
+    Attributes:
+        label: Difficulty label.
+        third: Which third of the windows by it.
+        horizon: Open-loop steps.
+        arm: Name of the arm.
+        quality: Parameters at equal error over the reference's, at the middle of its errors there.
+        matched: Error over the reference's at the parameters of the reference's middle model.
+    """
+
+    label: str
+    third: str
+    horizon: int
+    arm: str
+    quality: Gap
+    matched: Gap
 
 
 @dataclass(frozen=True)
@@ -82,9 +120,14 @@ class ArmReport:
     @property
     def learning(self) -> bool:
         """Say whether a point of the curve was still learning at the end of its training."""
-        return any(
-            each.plateau is None or each.plateau >= PLATEAU for each in self.points if each.envelope
-        )
+        return self.gain is None or self.gain >= PLATEAU
+
+    @property
+    def gain(self) -> float | None:
+        """The largest gain of a point of the curve in the last quarter; None where not known."""
+        gains = [each.plateau for each in self.points if each.envelope]
+        known = [each for each in gains if each is not None]
+        return max(known) if known and len(known) == len(gains) else None
 
 
 # Arm, then horizon, then one gap for each level of error.
@@ -107,6 +150,8 @@ class ComparisonReport:
         quality: For each measure of size the ratio at equal error.
         matched: For each measure of size the ratio of errors at the size of the reference's middle
             model.
+        beyond: How arms fare on shifted experience, by arm and horizon, for each level of error.
+        strata: How arms compare where the test set's difficulty labels are small and large.
         gate: Error of untied cells with the reference's FLOPs over that of one cell with its
             parameters, by horizon: where it is not below 1, depth itself buys nothing.
         differences: Arms that were not given what the others were given; they are in no ratio.
@@ -119,6 +164,8 @@ class ComparisonReport:
     levels: Mapping[int, tuple[float, ...]]
     quality: Mapping[str, BySize]
     matched: Mapping[str, ByError]
+    beyond: Mapping[str, Mapping[int, tuple[Beyond, ...]]] = field(default_factory=dict)
+    strata: tuple[Stratum, ...] = ()
     gate: Mapping[int, Gap] = field(default_factory=dict)
     differences: tuple[Difference, ...] = ()
     missing: tuple[str, ...] = ()
@@ -149,6 +196,17 @@ class ComparisonReport:
         return all(
             each is not None and not each.learning and each.name not in unequal for each in both
         )
+
+    def gain(self, arm: str) -> float | None:
+        """Return how much either of the arms of a ratio gained in the last quarter of training.
+
+        Returns:
+            The larger share; below `PLATEAU` the ratio stands. None where it is not known.
+        """
+        found = {each.name: each for each in self.arms}
+        pair = [found[arm], *([found[found[arm].against]] if found[arm].against in found else [])]
+        gains = [each.gain for each in pair]
+        return None if None in gains else max(each for each in gains if each is not None)
 
     def sheets(self) -> list[Sheet]:
         """Return the tables."""

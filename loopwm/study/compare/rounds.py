@@ -22,7 +22,7 @@ def first_round(scene: Scene) -> list[Trial]:
     for arm, family in scene.families.items():
         for index, shape in enumerate(family.shapes):
             identity = identity_of(scene, shape, family.members)
-            for size in terms.sizes:
+            for size in (family.times * each for each in terms.sizes):
                 width = width_for(shape, size, scene.data.train, arm)
                 for lr in terms.rates:
                     seed, updates = terms.seeds[0], terms.fit.updates

@@ -29,6 +29,7 @@ def compare(  # noqa: PLR0913 - what, on what, at which sizes, and how it is tra
     context: int = 1,
     margin: float | None = None,
     valid: RolloutDataset | None = None,
+    shifted: RolloutDataset | None = None,
     run_dir: str | Path | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> ComparisonReport:
@@ -57,6 +58,8 @@ def compare(  # noqa: PLR0913 - what, on what, at which sizes, and how it is tra
         margin: Range that imagination is held to, as `WorldConfig.margin`; None clamps nothing.
         valid: What rates and shapes are chosen by; by default a fifth of the training episodes,
             which then are not trained on.
+        shifted: Experience unlike the training data, on which models are also measured: how much
+            more they err there, at equal error on `test`, is `report.beyond`.
         run_dir: Directory of results and checkpoints, from which a stopped comparison goes on and
             which several processes may share; None writes nothing. Modules of your own are told
             apart by their function's name: after changing one, give another directory.
@@ -80,14 +83,19 @@ def compare(  # noqa: PLR0913 - what, on what, at which sizes, and how it is tra
         margin=margin,
         levels={k: tuple(errors) for k, errors in (levels or {}).items()},
     )
-    scene = Scene(families, _split(train, test, valid), terms)
+    scene = Scene(families, _split(train, test, valid, shifted), terms)
     folder = None if run_dir is None else Path(run_dir)
     first, second, found = run_rounds(scene, folder, report)
     return assemble(families, terms, first, second, found)
 
 
-def _split(train: RolloutDataset, test: RolloutDataset, valid: RolloutDataset | None) -> Split:
-    for name, other in (("test", test), ("valid", valid)):
+def _split(
+    train: RolloutDataset,
+    test: RolloutDataset,
+    valid: RolloutDataset | None,
+    shifted: RolloutDataset | None,
+) -> Split:
+    for name, other in (("test", test), ("valid", valid), ("shifted", shifted)):
         if other is not None and other.obs_dim != train.obs_dim:
             raise DataError(
                 f"train has {train.obs_dim} observation dimensions, {name} has {other.obs_dim}"
@@ -96,4 +104,4 @@ def _split(train: RolloutDataset, test: RolloutDataset, valid: RolloutDataset | 
         if train.num_episodes < 2:
             raise DataError("train has one episode; give valid=, or collect more episodes")
         train, valid = train.split(0.8, seed=0)
-    return Split(train, valid, valid, test)
+    return Split(train, valid, valid, test, shifted)

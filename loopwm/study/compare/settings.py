@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from loopwm.errors import ConfigError, StoreError
+from loopwm.study.compare.shifts import SHIFTS
 from loopwm.study.compare.terms import FAMILIES, REFERENCE, Terms, families_of
 from loopwm.train.config import FitConfig
 
@@ -36,6 +37,9 @@ class Settings:
         windows: Most test windows for each horizon.
         levels: Errors at which sizes are compared, by horizon, for all tasks; where none are given,
             three inside the looped curve.
+        shifts: Names of `loopwm.study.compare.shifts.SHIFTS`: what is kept from training and tested
+            instead, at the largest training budget, where the task has what it needs.
+        shift_arms: The arms that this is asked of.
         loops: Numbers of iterations from which the law of their worth is fitted; empty for none.
         loop_sizes: Sizes for the law, at least four.
         loop_rows: Transitions trained on for the law, three budgets.
@@ -61,6 +65,8 @@ class Settings:
     margin: float | None = None
     windows: int = 2_000
     levels: tuple[tuple[int, tuple[float, ...]], ...] = ()
+    shifts: tuple[str, ...] = tuple(SHIFTS)
+    shift_arms: tuple[str, ...] = (REFERENCE, "untied", "mlp", "eightfold")
     loops: tuple[int, ...] = (1, 2, 4, 8)
     loop_sizes: tuple[int, ...] = (8_000, 16_000, 32_000, 64_000)
     loop_rows: tuple[int, ...] = (10_000, 30_000, 100_000)
@@ -82,11 +88,18 @@ class Settings:
         if min(self.rows, self.valid_rows, self.test_rows) < 1:
             raise ConfigError("rows, valid_rows and test_rows must be at least 1")
         families_of(self.arms)
+        self._check_shifts()
         unknown = [count for count in self.loops if f"loops-{count}" not in FAMILIES]
         if unknown:
             raise ConfigError(f"loops must be among 1, 2, 4, 8, 16, got {unknown}")
         for budget in self.updates:
             self.terms(budget)
+
+    def _check_shifts(self) -> None:
+        unknown = [name for name in self.shifts if name not in SHIFTS]
+        if unknown:
+            raise ConfigError(f"shifts must be among {', '.join(SHIFTS)}, got {unknown}")
+        families_of(self.shift_arms)
 
     def terms(self, updates: int) -> Terms:
         """Return what every arm gets at a training budget."""
@@ -121,6 +134,7 @@ QUICK = Settings(
     mixture="excitation",
     batch=128,
     windows=500,
+    shifts=(),
     loops=(),
 )
 

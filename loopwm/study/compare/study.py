@@ -1,7 +1,7 @@
 """A comparison over tasks, control intervals and training budgets, and the law of iterations."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +11,11 @@ from loopwm.files import read_json
 from loopwm.study.accuracy import PredictionReport
 from loopwm.study.compare.assemble import assemble
 from loopwm.study.compare.law import Law, Runs, fit_law
-from loopwm.study.compare.places import Place, experience
+from loopwm.study.compare.places import STANDARD, Place, experience
 from loopwm.study.compare.report import ComparisonReport
 from loopwm.study.compare.rounds import first_round, run_rounds, second_round
 from loopwm.study.compare.settings import Settings
+from loopwm.study.compare.shifts import SHIFTS
 from loopwm.study.compare.terms import FAMILIES, Family, Terms, families_of
 from loopwm.study.compare.trial import Result, Scene, Trial
 
@@ -61,18 +62,32 @@ class Outcome:
 
 
 def stages_of(settings: Settings) -> list[Stage]:
-    """List the comparisons of a study: the smallest training budget first, the law last."""
+    """List the comparisons of a study: the smallest budget first, then shifts, then the law."""
     arms, found = families_of(settings.arms), []
     for updates in sorted(settings.updates):
         for task in settings.tasks:
             for skip in settings.skips:
                 place = _place(settings, task, skip, settings.rows)
                 found.append(Stage(place, settings.terms(updates), arms))
+    found += _shifted(settings)
     loops = {f"loops-{count}": FAMILIES[f"loops-{count}"] for count in settings.loops}
     for task in settings.tasks if loops else ():
         for rows in settings.loop_rows:
             place = _place(settings, task, 1, rows)
             found.append(Stage(place, settings.law_terms(), loops, law=True))
+    return found
+
+
+def _shifted(settings: Settings) -> list[Stage]:
+    terms, arms = settings.terms(max(settings.updates)), families_of(settings.shift_arms)
+    found = []
+    for name in settings.shifts:
+        shift = SHIFTS[name]
+        for task in settings.tasks:
+            if shift.applies(task, STANDARD):
+                place = _place(settings, task, 1, settings.rows)
+                place = replace(place, mixture=shift.mixture or place.mixture, shift=name)
+                found.append(Stage(place, terms, arms))
     return found
 
 

@@ -1,14 +1,17 @@
 """What a comparison over tasks found, in a few tables and figures, and as a part of the record."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loopwm.errors import MissingExtra
 from loopwm.files import write_file, write_json
+from loopwm.study.compare.excited import KINDS
 from loopwm.study.compare.law import Law
 from loopwm.study.compare.report import ComparisonReport
 from loopwm.study.compare.settings import Settings
-from loopwm.study.compare.study import Outcome, Stage
+from loopwm.study.compare.shifts import SHIFTS
+from loopwm.study.compare.study import Outcome, Stage, stages_of
 from loopwm.study.compare.tables import csv_text
 from loopwm.study.results import Column, Sheet
 
@@ -28,13 +31,19 @@ def headline(outcome: Outcome) -> Sheet:
     horizons = list(dict.fromkeys(k for _, report in outcome.reports for k in report.horizons))
     columns = [Column("place"), Column("updates"), Column("model")]
     columns += [Column(f"ratio_{k}", f"k={k}") for k in horizons]
-    columns += [Column("stands"), Column("missing", "models missing")]
+    # The gain of the validation error in the last quarter, the larger of the two arms.
+    columns += [Column("stands"), Column("gain", "gain at end"), Column("missing", "missing")]
     rows: list[dict[str, Any]] = []
     for stage, report in outcome.reports:
+        # Of shifted places the question is another.
+        if stage.place.shift:
+            continue
         for arm in report.arms:
             if arm.name in report.ratio:
                 row: dict[str, Any] = {"place": stage.place.name, "model": arm.label}
                 row |= {"updates": stage.terms.fit.updates, "stands": report.stands(arm.name)}
+                gain = report.gain(arm.name)
+                row["gain"] = None if gain is None else f"{100 * gain:.2g}%"
                 row |= {f"ratio_{k}": str(gap) for k, gap in report.ratio[arm.name].items()}
                 rows.append(row | {"missing": _missing(report, arm.name)})
         trained = {each.name for each in report.arms}
@@ -46,6 +55,40 @@ def headline(outcome: Outcome) -> Sheet:
         ]
     rows += [{"place": each, "model": "-", "missing": "all"} for each in outcome.missing]
     title = "parameters at equal error over the looped model's, middle level of error"
+    if any("_excited" in str(row["place"]) for row in rows):
+        title += " (excited: excitations alone)"
+    return Sheet(title, tuple(columns), tuple(rows))
+
+
+def generalisation(outcome: Outcome) -> Sheet:
+    """Make the table of errors beyond what was trained on, at the middle level of error within.
+
+    Args:
+        outcome: What was found.
+
+    Returns:
+        A row for each shift, task and arm; empty where nothing was shifted.
+    """
+    shifted = [(stage, report) for stage, report in outcome.reports if stage.place.shift]
+    horizons = list(dict.fromkeys(k for _, report in shifted for k in report.horizons))
+    columns = [Column("shift"), Column("task"), Column("model")]
+    for k in horizons:
+        columns += [Column(f"growth_{k}", f"k={k}"), Column(f"gap_{k}", f"k={k} over looped")]
+    columns += [Column("stands"), Column("missing", "models missing")]
+    rows: list[dict[str, Any]] = []
+    for stage, report in shifted:
+        for arm in report.arms:
+            row: dict[str, Any] = {"shift": stage.place.shift, "model": arm.label}
+            row |= {"task": stage.place.task, "missing": _missing(report, arm.name)}
+            row["stands"] = report.stands(arm.name) if arm.against else not arm.learning
+            for k, several in report.beyond.get(arm.name, {}).items():
+                at = several[len(several) // 2]
+                row |= {f"growth_{k}": str(at.growth)}
+                row |= {f"gap_{k}": str(at.gap)} if arm.against else {}
+            rows.append(row)
+    names = dict.fromkeys(stage.place.shift for stage, _ in shifted)
+    said = "; ".join(f"{name}: {SHIFTS[name].label}" for name in names)
+    title = f"error beyond over error within, at equal error within, middle level ({said})"
     return Sheet(title, tuple(columns), tuple(rows))
 
 
@@ -67,8 +110,8 @@ def law_sheet(laws: dict[str, Law]) -> Sheet:
 
 
 def sheets_of_outcome(outcome: Outcome) -> list[Sheet]:
-    """Return the headline, the laws, and the tables of each place at its largest budget."""
-    sheets = [headline(outcome)]
+    """Return headline, generalisation, laws, and each place's tables at its largest budget."""
+    sheets = [each for each in (headline(outcome), generalisation(outcome)) if each.rows]
     if outcome.laws:
         sheets.append(law_sheet(dict(outcome.laws)))
     for stage, report in largest(outcome):
@@ -98,7 +141,11 @@ def save_outcome(outcome: Outcome, folder: Path) -> list[Path]:
         The files of the study as a whole.
     """
     written = []
-    tables = {"headline": headline(outcome), "law": law_sheet(dict(outcome.laws))}
+    tables = {
+        "headline": headline(outcome),
+        "generalisation": generalisation(outcome),
+        "law": law_sheet(dict(outcome.laws)),
+    }
     for name, sheet in tables.items():
         if sheet.rows:
             write_file(folder / f"{name}.csv", csv_text(sheet).encode())
@@ -144,7 +191,9 @@ def figures_of_outcome(outcome: Outcome) -> "dict[str, Figure]":
     figures: dict[str, Figure] = {}
     best = largest(outcome)
     for k in best[0][1].horizons if best else ():
-        named = [(f"{s.place.task}\nx{s.place.skip}", report) for s, report in best]
+        named = [
+            (f"{s.place.task}\nx{s.place.skip}", report) for s, report in best if not s.place.shift
+        ]
         if found := ratios_over(named, k):
             title = f"Parameters at equal error, k={k}"
             figures[f"ratio-by-task-k{k}"] = plot_ratios(found, across="task", title=title)
@@ -174,6 +223,7 @@ def method(settings: Settings) -> tuple[str, ...]:
     updates = ", ".join(f"{each:,}" for each in settings.updates)
     clamp = "Nothing is clamped" if settings.margin is None else "What is fed back is held"
     return (
+        *_data(settings),
         f"Every arm at {len(settings.sizes)} sizes, on the same {settings.rows:,} transitions, by "
         f"{updates} updates of {settings.batch} windows of {settings.steps} steps; learning rates "
         f"{rates} tried for every arm and shape at every size, chosen on other episodes than those "
@@ -186,5 +236,22 @@ def method(settings: Settings) -> tuple[str, ...]:
     )
 
 
+def _data(settings: Settings) -> tuple[str, ...]:
+    """Say where the data is not the standard mixture."""
+    places = [each.place for each in stages_of(settings) if not each.place.shift]
+    without = dict.fromkeys(
+        f"{each.task} at {each.skip} times its interval" if each.skip > 1 else each.task
+        for each in places
+        if not each.standard
+    )
+    if not without:
+        return ()
+    kinds = ", ".join(KINDS)
+    why = "no policies ship for them" if settings.mixture == "standard" else "as asked for"
+    return (f"Excitations alone, in equal parts {kinds}, {why}: {', '.join(without)}.",)
+
+
 def _missing(report: ComparisonReport, arm: str) -> int:
-    return sum(f"_{arm}-" in each or each.startswith(f"{arm}-") for each in report.missing)
+    # A name may begin with another's, as "mlp-ensemble" does.
+    trial = re.compile(rf"(^|_){re.escape(arm)}-\d+_w")
+    return sum(trial.search(each) is not None for each in report.missing)

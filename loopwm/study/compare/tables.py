@@ -20,10 +20,15 @@ def sheets_of(report: ComparisonReport) -> list[Sheet]:
         report: What was found.
 
     Returns:
-        Sizes at equal error, errors at equal size, curves with their costs, and, where there is
-        something to say, conditions on which all of it stands.
+        Sizes at equal error, errors at equal size, errors on shifted experience where there is any,
+        curves with their costs, and, where there is something to say, conditions on which all of it
+        stands.
     """
     sheets = [_quality(report), _matched(report), _curves(report), _costs(report)]
+    if report.beyond:
+        sheets.insert(2, _beyond(report))
+    if report.strata:
+        sheets.insert(2, _strata(report))
     conditions = _conditions(report)
     return [*sheets, *([conditions] if conditions.rows else [])]
 
@@ -107,6 +112,51 @@ def _matched(report: ComparisonReport) -> Sheet:
     return Sheet("error over the looped model's at equal size", tuple(columns), tuple(rows))
 
 
+def _beyond(report: ComparisonReport) -> Sheet:
+    """How much more an arm errs on shifted experience, at equal error on experience as trained."""
+    columns = [Column("model"), Column("against"), Column("level", "level of error within")]
+    for k in report.horizons:
+        heads = {"level": "within", "growth": "beyond / within", "gap": "over looped"}
+        heads |= {"verdict": "looped is"}
+        columns += [Column(f"{key}_{k}", f"k={k}: {head}") for key, head in heads.items()]
+    columns += [Column("stands")]
+    rows = []
+    for arm in report.arms:
+        by_horizon = report.beyond.get(arm.name, {})
+        count = max((len(each) for each in by_horizon.values()), default=0)
+        for index in range(count):
+            row = _row(report, arm, "parameters") | {"level": f"{index + 1} of {count}"}
+            row["stands"] = report.stands(arm.name) if arm.against else not arm.learning
+            for k, several in by_horizon.items():
+                at = several[index]
+                row |= {f"level_{k}": at.level, f"growth_{k}": str(at.growth)}
+                if arm.against:
+                    row |= {f"gap_{k}": str(at.gap), f"verdict_{k}": inverse(at.gap).verdict}
+            rows.append(row)
+    title = "error on shifted experience at equal error on experience as trained on, seeds paired"
+    return Sheet(title, tuple(columns), tuple(rows))
+
+
+def _strata(report: ComparisonReport) -> Sheet:
+    """How arms compare in easy and in hard windows."""
+    columns = [Column("label", "difficulty"), Column("third", "windows"), Column("model")]
+    for k in report.horizons:
+        columns += [Column(f"quality_{k}", f"k={k}: size"), Column(f"matched_{k}", f"k={k}: error")]
+    columns += [Column("stands")]
+    named = {each.name: each.label for each in report.arms}
+    rows: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for each in report.strata:
+        row = rows.setdefault(
+            (each.label, each.third, each.arm),
+            {"label": each.label, "third": each.third, "model": named[each.arm]}
+            | {"stands": report.stands(each.arm)},
+        )
+        row |= {f"quality_{each.horizon}": str(each.quality)}
+        row |= {f"matched_{each.horizon}": str(each.matched)}
+    title = "by difficulty, over the looped model's: size at equal error, error at equal parameters"
+    return Sheet(title, tuple(columns), tuple(rows.values()))
+
+
 def inverse(gap: Gap) -> Gap:
     """Return the ratio the other way round."""
     if gap.bound == "?":
@@ -120,6 +170,11 @@ def _curves(report: ComparisonReport) -> Sheet:
     """List error and divergence of every arm at every size."""
     columns = [Column("model"), Column("parameters"), Column("seeds")]
     columns += [Column(f"rmse_{k}", f"RMSE, k={k}") for k in report.horizons]
+    columns += [
+        Column(f"shifted_{k}", f"shifted, k={k}")
+        for k in report.horizons
+        if any(k in point.shifted for arm in report.arms for point in arm.points)
+    ]
     columns += [Column("diverged"), Column("envelope")]
     columns += [Column("plateau", "gain in the last quarter")]
     rows = []
@@ -131,6 +186,7 @@ def _curves(report: ComparisonReport) -> Sheet:
                 "envelope": point.envelope,
                 "plateau": None if point.plateau is None else f"{100 * point.plateau:.2g}%",
             }
+            row |= {f"shifted_{k}": list(each) for k, each in point.shifted.items()}
             rows.append(row | {f"rmse_{k}": list(each) for k, each in point.rmse.items()})
     return Sheet("error by size, 95% over seeds and episodes", tuple(columns), tuple(rows))
 

@@ -35,11 +35,13 @@ class Family:
         shapes: Configurations whose width is set, or factories of one's own modules; at each size
             the shape with the least validation error stands for the arm.
         members: Number of models; more than one make an ensemble.
+        times: How many times the parameters aimed at the arm has.
     """
 
     label: str
     shapes: tuple[Shape, ...]
     members: int = 1
+    times: int = 1
 
     def __post_init__(self) -> None:
         """Check that there is a shape, and that modules of one's own stand alone.
@@ -54,12 +56,18 @@ class Family:
                 f"the arm {self.label!r} has members={self.members}: it must be at least 1, and 1 "
                 "for modules of your own"
             )
+        if self.times < 1:
+            raise ConfigError(f"the arm {self.label!r} has times={self.times}: at least 1")
 
 
 FAMILIES = {
     REFERENCE: Family("looped", (WorldConfig(),)),
     "contractive": Family("looped, contractive", (WorldConfig(cell=Contractive()),)),
     "once": Family("same cell, not looped (T=1)", (WorldConfig(depth=Fixed(1)),)),
+    # Its width spends what the loop spends on iterations, as the untied cells' weights do.
+    "eightfold": Family(
+        "same cell, T=1, 8 times the parameters", (WorldConfig(depth=Fixed(1)),), times=8
+    ),
     "untied": Family("8 untied cells", (Untied(blocks=8),)),
     "mlp": Family("MLP, 2 to 4 layers", (MLP(depth=2), MLP(depth=3), MLP(depth=4))),
     "wide": Family("MLP, 1 wide layer", (MLP(depth=1),)),

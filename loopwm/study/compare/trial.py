@@ -17,6 +17,7 @@ from loopwm.study.accuracy import PredictionReport
 from loopwm.study.compare import audit
 from loopwm.study.compare.own import fit_own
 from loopwm.study.compare.sizing import latency, make, training_flops, weight_bytes
+from loopwm.study.compare.strata import measure_strata
 from loopwm.study.compare.terms import Family, Shape, Terms
 from loopwm.study.datasets import Split
 from loopwm.study.efficiency import flops_per_step, histories, plateau_gain, training_seconds
@@ -88,7 +89,14 @@ class Scene:
 
 def identity_of(scene: Scene, shape: Shape, members: int) -> str:
     """Return the checksum of what a trial's result depends on beside the fields of its name."""
-    parts = (scene.data.train, scene.data.valid, scene.data.test)
+    data = scene.data
+    # What was measured before there were shifts keeps its name.
+    parts = [
+        data.train,
+        data.valid,
+        data.test,
+        *([data.shifted] if data.shifted is not None else []),
+    ]
     fit = {**scene.terms.fit.fingerprint(), "lr": None, "seed": None}
     terms = {**asdict(scene.terms), "fit": fit, "sizes": None, "rates": None, "seeds": None}
     known = [
@@ -136,6 +144,8 @@ def _trained(
     shape, data, terms = scene.shape(trial), scene.data, scene.terms
     settings = fit_of(terms, trial)
     tested = audit.evaluation(data.test, data.valid, terms)
+    if data.shifted is not None:
+        tested |= {"shifted": audit.digest(data.shifted)}
     if isinstance(shape, ModelConfig):
         config = configured(shape, trial.width, terms)
         members = scene.families[trial.arm].members
@@ -172,6 +182,12 @@ def _measured(model: Any, trial: Trial, scene: Scene) -> dict[str, Any]:
         "training_flops": one * len(members),
         "latency": latency(model, data.test),
         "report": report.to_dict(),
+        "strata": measure_strata(model, data.test, data.train, terms),
+        **(
+            {}
+            if data.shifted is None
+            else {"shifted": _report(model, data, terms, "shifted").to_dict()}
+        ),
     }
 
 

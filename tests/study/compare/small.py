@@ -45,31 +45,38 @@ def linear_world(seed: int, episodes: int = 8, length: int = 20) -> RolloutDatas
     )
 
 
-def result(trial: Trial, error: float, *, audit: dict[str, Any] | None = None) -> dict[str, Any]:
+def result(
+    trial: Trial,
+    error: float,
+    *,
+    audit: dict[str, Any] | None = None,
+    shifted: float | None = None,
+) -> dict[str, Any]:
     """Make the result of a trial whose error is the same in every window of ten episodes."""
+    report = made_report(trial.arm, error)
+    cost: dict[str, float] = {name: float(trial.width) for name in MEASURES}
+    cost |= {"flops": 10.0 * trial.width, "training_flops": 1e3 * trial.width}
+    beyond = {} if shifted is None else {"shifted": made_report(trial.arm, shifted)}
+    return {
+        **{"trial": asdict(trial), "label": trial.arm, "members": 1, "validation": error},
+        **{"seconds": 1.0, "plateau": 0.001, "report": report, "audit": audit or {"x": 1}},
+        **{"repeated_parameters": 0.5 * trial.width, **cost, **beyond},
+    }
+
+
+def made_report(name: str, error: float) -> dict[str, Any]:
+    """Make a report of an error one step ahead, twice that three ahead, alike in ten episodes."""
     single = ("rmse_change", "median", "reward", "diverged", "iterations", "settled")
     double = ("interval", "interval_change", "quartiles", "dimensions")
     values: dict[str, Any] = {name: {1: 0.0, 3: 0.0} for name in single}
     values |= {name: {1: (0.0, 0.0), 3: (0.0, 0.0)} for name in double}
-    values |= {"name": trial.arm, "horizons": (1, 3), "dt": None, "windows": {1: 50, 3: 50}}
+    values |= {"name": name, "horizons": (1, 3), "dt": None, "windows": {1: 50, 3: 50}}
     values |= {"episodes": {1: 10, 3: 10}, "rmse": {1: error, 3: 2 * error}}
     squares = {k: 5 * each**2 for k, each in values["rmse"].items()}
     values["by_episode"] = {
         k: tuple((e, 5, each) for e in range(10)) for k, each in squares.items()
     }
-    report = PredictionReport(**values)
-    cost: dict[str, float] = {name: float(trial.width) for name in MEASURES}
-    cost |= {"flops": 10.0 * trial.width, "training_flops": 1e3 * trial.width}
-    return {
-        **{"trial": asdict(trial), "label": trial.arm, "members": 1, "validation": error},
-        **{
-            "seconds": 1.0,
-            "plateau": 0.001,
-            "report": report.to_dict(),
-            "audit": audit or {"x": 1},
-        },
-        **{"repeated_parameters": 0.5 * trial.width, **cost},
-    }
+    return PredictionReport(**values).to_dict()
 
 
 def trials(arm: str, sizes: tuple[int, ...], seeds: tuple[int, ...] = (0, 1, 2)) -> list[Trial]:

@@ -15,9 +15,12 @@ from loopwm.study.compare.assemble import assemble
 from loopwm.study.compare.figures import figures_of, plot_ratios, ratios_over
 from loopwm.study.compare.gap import Gap
 from loopwm.study.compare.report import ComparisonReport
+from loopwm.study.compare.study import Outcome, stages_of
+from loopwm.study.compare.summary import headline
 from loopwm.study.compare.tables import csv_text, inverse
 from loopwm.study.compare.terms import Terms, families_of
 from tests.study.compare.small import TERMS, result, trials
+from tests.study.compare.test_study import TINY
 
 SIZES = (1_000, 2_000, 4_000, 8_000, 16_000)
 
@@ -116,6 +119,22 @@ def test_a_ratio_does_not_stand_while_an_arm_still_learns():
     assert report.learning == ("once",)
     assert not report.stands("once")
     assert report.stands("gru")
+    # Every other model gained a thousandth in its last quarter.
+    assert (report.gain("once"), report.gain("gru")) == (0.05, 0.001)
+
+
+def test_each_ratio_of_each_budget_says_whether_it_stands():
+    def learn(found: dict[str, Any]) -> None:
+        found["looped-0_w4000_lr0.001_seed2_u10_0"]["plateau"] = 0.02
+
+    short, long = report_of({"once": 3.0}, change=learn), report_of({"once": 2.0})
+    stages = stages_of(replace(TINY, updates=(10, 20)))
+    rows = headline(Outcome(tuple(zip(stages, (short, long), strict=True)))).rows
+    assert [(row["updates"], row["stands"], row["gain"]) for row in rows] == [
+        (10, False, "2%"),
+        (20, True, "0.1%"),
+    ]
+    assert [row["ratio_1"][:2] for row in rows] == ["3 ", "2 "]
 
 
 def test_a_point_off_the_envelope_by_validation_is_not_on_the_curve():

@@ -1,6 +1,7 @@
 """Ratios of known curves are found, with intervals that cover, and bounds are called bounds."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from loopwm.study.compare.gap import (
 )
 
 
-def size_ratio(first: Curve, second: Curve, level: float, **options: int) -> Gap:
+def size_ratio(first: Curve, second: Curve, level: float, **options: Any) -> Gap:
     drawn = draw([first, second], **options)
     return ratio(drawn[0].size_at(level), drawn[1].size_at(level))
 

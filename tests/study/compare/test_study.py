@@ -1,5 +1,6 @@
 """A study over tasks runs from one file, resumes, and shows what is missing."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from io import StringIO
@@ -12,14 +13,18 @@ import pytest
 from rich.console import Console
 
 from loopwm.errors import ConfigError, StoreError
+from loopwm.files import write_json
 from loopwm.study.compare import launch, study
 from loopwm.study.compare.conduct import Order, conduct
-from loopwm.study.compare.places import Place, experience
+from loopwm.study.compare.places import Place
 from loopwm.study.compare.settings import QUICK, Settings, read_settings
 from loopwm.study.compare.study import outcome, runs_of, stages_of
+from loopwm.study.compare.summary import headline
+from loopwm.study.compare.terms import FAMILIES
 from loopwm.study.compare.trial import Trial
 from loopwm.study.datasets import Split
 from loopwm.study.results import load_study
+from loopwm.study.strict import plain
 from tests.study.compare.small import linear_world, result
 
 TINY = Settings(
@@ -32,6 +37,7 @@ TINY = Settings(
     batch=8,
     horizons=(1, 3),
     windows=20,
+    shifts=(),
     loops=(),
 )
 
@@ -80,6 +86,25 @@ def test_each_model_is_an_independent_command_and_what_is_not_run_is_missing(
     assert "not looped" in do(tmp_path, "report")[-1]
     with pytest.raises(ConfigError, match="no trial 'nothing'"):
         do(tmp_path, "only", only="nothing")
+
+
+def test_what_is_missing_of_an_arm_is_not_what_is_missing_of_its_namesake(
+    linear: None, tmp_path: Path
+):
+    arms = ("looped", "mlp", "looped-ensemble", "mlp-ensemble")
+    settings = replace(TINY, arms=arms, sizes=(1_500,))
+    for stage in stages_of(settings):
+        _, first, _ = study.trials_of(stage, tmp_path)
+        for each in first:
+            # What is missing: the ensemble of MLPs, and two of the MLP's three shapes.
+            if each.arm != "mlp-ensemble" and (each.arm != "mlp" or each.shape == 0):
+                write_json(tmp_path / "cells" / f"{each.name}.json", plain(result(each, 0.1)))
+    missing = {
+        row["model"]: row["missing"]
+        for row in headline(outcome(settings, tmp_path)).rows
+        if row["missing"] != "all"
+    }
+    assert missing == {"MLP, 2 to 4 layers": 2}
 
 
 def test_nothing_run_at_all_is_said(linear: None, tmp_path: Path):
@@ -157,28 +182,18 @@ def test_bad_settings_are_refused_by_name(tmp_path: Path, text: str, message: st
         read_settings(path)
 
 
+def test_every_arm_of_the_study_is_named_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "arms.json"
+    path.write_text(json.dumps({"arms": list(FAMILIES)}))
+    assert list(stages_of(read_settings(path))[0].families) == list(FAMILIES)
+
+
 def test_a_file_that_is_not_there_or_not_toml_is_said(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="there is no file"):
         read_settings(tmp_path / "a.toml")
     (tmp_path / "b.toml").write_text("=")
     with pytest.raises(StoreError, match="cannot be read"):
         read_settings(tmp_path / "b.toml")
-
-
-def test_a_longer_control_interval_multiplies_the_tasks_own(tmp_path: Path) -> None:
-    place = Place("InvertedPendulum-v5", 2, 120, 60, 60, "standard")
-    assert not place.standard
-    split = experience(place, tmp_path)
-    assert split.train.make_env().unwrapped.frame_skip == 4  # pyright: ignore[reportAttributeAccessIssue]
-    assert len(split.train) + len(split.held) == 120
-    assert split.test.meta.dt == pytest.approx(0.08)
-    again = experience(place, tmp_path, pytest.fail)
-    np.testing.assert_array_equal(again.test.obs, split.test.obs)
-
-
-def test_a_task_without_simulator_steps_has_no_longer_interval(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="has no frame_skip"):
-        experience(Place("Pendulum-v1", 2, 100, 50, 50, "excitation"), tmp_path)
 
 
 def test_the_quick_form_has_five_sizes_and_says_what_it_is() -> None:
