@@ -4,7 +4,15 @@ from collections.abc import Mapping
 from dataclasses import Field, dataclass, fields, is_dataclass, replace
 from typing import Any, Literal, get_args
 
-from loopwm.agent.config import MPC, Algorithm, Dyna, Planning, Refit, SoftActorCritic
+from loopwm.agent.config import (
+    MPC,
+    Algorithm,
+    Dyna,
+    Planning,
+    Refit,
+    SoftActorCritic,
+    TerminalValue,
+)
 from loopwm.errors import ConfigError
 from loopwm.world.config import MLP
 
@@ -44,7 +52,12 @@ RECIPES: Mapping[str, Recipe] = {
         target=950,
     ),
     "Pendulum-v1": Recipe(Dyna(), steps=2_000, target=-200, episodes=50),
-    "CartPole-v1": Recipe(MPC(planning=Planning(horizon=25)), steps=3_000, target=475),
+    "CartPole-v1": Recipe(
+        # The value knows the edge of the track, so a short look ahead does.
+        MPC(planning=Planning(horizon=10, candidates=32, iterations=2), value=TerminalValue()),
+        steps=3_000,
+        target=475,
+    ),
     "Reacher-v5": Recipe(Dyna(learner=SoftActorCritic(updates=5)), 5_000, target=-6, episodes=50),
     "HalfCheetah-v5": Recipe(_LOCOMOTION, steps=20_000, target=2_000),
     "Hopper-v5": Recipe(_LOCOMOTION, steps=20_000, target=1_000, unclipped=True),
