@@ -3,7 +3,15 @@
 from dataclasses import fields
 from typing import Any
 
-from loopwm.agent.config import MPC, Algorithm, Dyna, Planning, Refit, SoftActorCritic
+from loopwm.agent.config import (
+    MPC,
+    Algorithm,
+    Dyna,
+    Planning,
+    Refit,
+    SoftActorCritic,
+    TerminalValue,
+)
 from loopwm.data.excitation import Excitation, OrnsteinUhlenbeck, Sines, Uniform
 from loopwm.errors import ConfigError, StoreError
 from loopwm.train.config import AdamATan2, AdamW, FitConfig, Muon, SignSGD
@@ -13,7 +21,7 @@ from loopwm.world import build
 _TYPES: dict[str, type[Any]] = {
     kind.__name__: kind
     for kind in (
-        *(MPC, Dyna, Planning, Refit, SoftActorCritic, FitConfig),
+        *(MPC, Dyna, Planning, Refit, SoftActorCritic, TerminalValue, FitConfig),
         *(AdamW, Muon, AdamATan2, SignSGD),
         *(Excitation, OrnsteinUhlenbeck, Sines, Uniform),
     )

@@ -91,6 +91,56 @@ class Planning:
 
 
 @dataclass(frozen=True)
+class TerminalValue:
+    """Learn what is gained after the horizon, for `MPC` (as POLO, arXiv 1811.01848, section 3).
+
+    At each refit a perceptron is trained anew to tell what the agent went on to gain, by the
+    lambda-returns of all real steps so far (Sutton and Barto 2018, equation 12.18). They are
+    bootstrapped by the perceptron itself, as it stood when they were last renewed.
+
+    Args:
+        updates: Gradient updates of each training, at least `sweeps`.
+        sweeps: How often the returns are renewed in it, at least 1.
+        trace: Weight lambda of later rewards against the perceptron's own word, in [0, 1]; 0 are
+            temporal differences of one step, 1 are whole episodes.
+        recency: How much more late steps are trained on than early ones, when the agent knew less:
+            each is drawn in proportion to this power of its number, at least 0; 0 draws all alike.
+        members: Perceptrons, at least 1, of which the least word counts.
+        width: Widths of the hidden layers.
+        lr: Step size, above 0.
+        batch_size: Real steps per update, at least 1.
+    """
+
+    updates: int = 1_000
+    sweeps: int = 20
+    trace: float = 0.95
+    recency: float = 2.0
+    members: int = 4
+    width: tuple[int, ...] = (64, 64)
+    lr: float = 1e-3
+    batch_size: int = 128
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        _check_counts(self, "updates", "sweeps", "members", "batch_size")
+        if self.updates < self.sweeps:
+            raise ConfigError(
+                "TerminalValue.updates must be at least sweeps, one for each, got "
+                f"updates={self.updates}, sweeps={self.sweeps}"
+            )
+        if not 0 <= self.trace <= 1:
+            raise ConfigError(f"TerminalValue.trace must lie in [0, 1], got {self.trace}")
+        if not all(isinstance(each, int) and each >= 1 for each in self.width):
+            raise ConfigError(
+                f"TerminalValue.width must hold whole numbers from 1 up, got {self.width}"
+            )
+        if not 0 <= self.recency < float("inf"):
+            raise ConfigError(f"TerminalValue.recency must be 0 or above, got {self.recency}")
+        if not 0 < self.lr < float("inf"):
+            raise ConfigError(f"TerminalValue.lr must be positive, got {self.lr}")
+
+
+@dataclass(frozen=True)
 class MPC:
     """Plan in the model at every step, act, and refit (as PETS, arXiv 1805.12114, algorithm 1).
 
@@ -99,16 +149,23 @@ class MPC:
         planning: How actions are planned.
         noise: Exploration while learning: standard deviation of Gaussian noise on the planned
             action as a share of half its range, or the probability of a random discrete action.
+        value: How to learn what is gained after the horizon; None counts nothing there.
     """
 
     refit: Refit = Refit()
     planning: Planning = Planning()
     noise: float = 0.1
+    value: TerminalValue | None = None
 
     def __post_init__(self) -> None:
-        """Check the range."""
+        """Check the ranges."""
         if not 0 <= self.noise <= 1:
             raise ConfigError(f"MPC.noise must lie in [0, 1], got {self.noise}")
+        if self.value is not None and self.planning.discount == 1:
+            raise ConfigError(
+                "MPC.value needs Planning.discount below 1, got 1: what is still to be gained "
+                "would have no bound"
+            )
 
 
 @dataclass(frozen=True)

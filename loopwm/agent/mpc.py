@@ -1,5 +1,6 @@
 """Model-predictive control: plan at every step in a model that is learned meanwhile."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from loopwm.agent.life import Step
 from loopwm.agent.mppi import MPPI
 from loopwm.agent.planner import Planner
 from loopwm.agent.refits import Refits
+from loopwm.agent.value import ValueFunction, fit_value, restore_value
 from loopwm.core.halt import Fixed
 from loopwm.data.meta import DatasetMeta
 from loopwm.data.store import RolloutDataset
@@ -29,6 +31,8 @@ _KINDS: dict[str, Any] = {"cem": CEM, "icem": ICEM, "mppi": MPPI}
 class MPCLearner:
     """Act by planning, with noise while learning, in a model that is fitted again and again.
 
+    What is gained after the planner's horizon may be learned beside the model.
+
     Args:
         config: How to learn.
         meta: Description of the environment.
@@ -39,6 +43,7 @@ class MPCLearner:
     def __init__(self, config: MPC, meta: DatasetMeta, refits: Refits, seed: int) -> None:
         self.config, self.refits, self.seed = config, refits, seed
         self.space: Any = action_space_of(meta)
+        self.value: ValueFunction | None = None
         self._planner: Planner | None = None
         self._noise = numpy_rng(seed, "mpc", "noise")
 
@@ -53,12 +58,15 @@ class MPCLearner:
         return self.refits.model
 
     def refit(self, data: RolloutDataset) -> dict[str, float | None]:
-        """Fit the model, and plan in it from now on.
+        """Fit the model and the value, and plan with them from now on.
 
         The planner begins anew, its generator seeded by the number of the fit: so a run that is
         resumed at a refit plans like one that was never stopped.
         """
         record = self.refits.fit(data)
+        if self.config.value is not None:
+            seed = _word(self.seed, "value", self.refits.count)
+            self.value = fit_value(self.config.value, data, self.config.planning.discount, seed)
         self._renew()
         return record
 
@@ -88,8 +96,9 @@ class MPCLearner:
         return self._make(_word(self.seed, "policy"))
 
     def save(self, folder: Path) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any]]:
-        """Return JSON values of everything that changes; write the model."""
-        return {}, {"refits": self.refits.save(folder / "model")}
+        """Return tensors and JSON values of everything that changes; write the model."""
+        tensors = {} if self.value is None else {"value": self.value.arrays()}
+        return tensors, {"refits": self.refits.save(folder / "model")}
 
     def restore(
         self,
@@ -99,8 +108,9 @@ class MPCLearner:
         data: RolloutDataset,
     ) -> None:
         """Continue from what `save` returned and wrote."""
-        del tensors, data
         self.refits.restore(folder / "model", document["refits"])
+        if self.config.value is not None:
+            self.value = restore_value(self.config.value, data, tensors["value"])
         self._renew()
 
     def _renew(self) -> None:
@@ -109,11 +119,15 @@ class MPCLearner:
 
     def _make(self, seed: int) -> Planner:
         assert self.refits.model is not None
-        return make_planner(self.config.planning, self.refits.model, self.space, seed)
+        return make_planner(self.config.planning, self.refits.model, self.space, seed, self.value)
 
 
 def make_planner(
-    planning: Planning, model: WorldModelLike, action_space: gym.Space[Any], seed: int
+    planning: Planning,
+    model: WorldModelLike,
+    action_space: gym.Space[Any],
+    seed: int,
+    value: Callable[[Any], Any] | None = None,
 ) -> Planner:
     """Make the planner that a configuration asks for.
 
@@ -122,12 +136,14 @@ def make_planner(
         model: What it looks ahead in.
         action_space: The space of one action.
         seed: Seed of its candidates.
+        value: What is gained after the horizon (see `Lookahead`).
     """
     kind = _KINDS[planning.method or ("cem" if isinstance(action_space, Discrete) else "icem")]
     return kind(
         model,
         horizon=planning.horizon,
         discount=planning.discount,
+        value=value,
         candidates=planning.candidates,
         elites=max(1, planning.candidates // 8),
         iterations=planning.iterations,

@@ -1,10 +1,18 @@
 """Settings for some of the environments of Gymnasium, chosen on the first seed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, Literal
+from dataclasses import Field, dataclass, fields, is_dataclass, replace
+from typing import Any, Literal, get_args
 
-from loopwm.agent.config import MPC, Algorithm, Dyna, Planning, Refit, SoftActorCritic
+from loopwm.agent.config import (
+    MPC,
+    Algorithm,
+    Dyna,
+    Planning,
+    Refit,
+    SoftActorCritic,
+    TerminalValue,
+)
 from loopwm.errors import ConfigError
 from loopwm.world.config import MLP
 
@@ -44,7 +52,12 @@ RECIPES: Mapping[str, Recipe] = {
         target=950,
     ),
     "Pendulum-v1": Recipe(Dyna(), steps=2_000, target=-200, episodes=50),
-    "CartPole-v1": Recipe(MPC(planning=Planning(horizon=25)), steps=3_000, target=475),
+    "CartPole-v1": Recipe(
+        # The value knows the edge of the track, so a short look ahead does.
+        MPC(planning=Planning(horizon=10, candidates=32, iterations=2), value=TerminalValue()),
+        steps=3_000,
+        target=475,
+    ),
     "Reacher-v5": Recipe(Dyna(learner=SoftActorCritic(updates=5)), 5_000, target=-6, episodes=50),
     "HalfCheetah-v5": Recipe(_LOCOMOTION, steps=20_000, target=2_000),
     "Hopper-v5": Recipe(_LOCOMOTION, steps=20_000, target=1_000, unclipped=True),
@@ -103,7 +116,7 @@ def with_settings(config: Any, settings: Mapping[str, Any], place: str = "") -> 
     Raises:
         ConfigError: If there is no setting of that name, or a value is out of range.
     """
-    known = {each.name for each in fields(config)}
+    known = {each.name: each for each in fields(config)}
     values = {}
     for name, value in settings.items():
         where = f"{place}.{name}" if place else name
@@ -112,10 +125,10 @@ def with_settings(config: Any, settings: Mapping[str, Any], place: str = "") -> 
                 f"there is no setting {where!r}; settings of {type(config).__name__}: "
                 f"{', '.join(sorted(known))}"
             )
-        inner = getattr(config, name)
-        if isinstance(value, Mapping) and is_dataclass(inner):
+        inner, optional = _group(config, known[name])
+        if isinstance(value, Mapping) and inner is not None:
             value = with_settings(inner, value, where)
-        elif is_dataclass(inner):
+        elif inner is not None and not (optional and value is None):
             raise ConfigError(f"{where!r} is a group of settings: give it as an object")
         values[name] = tuple(value) if isinstance(value, list) else value
     try:
@@ -124,3 +137,17 @@ def with_settings(config: Any, settings: Mapping[str, Any], place: str = "") -> 
         raise ConfigError(
             f"{place or type(config).__name__} does not take {values}: {error}"
         ) from error
+
+
+def _group(config: Any, setting: Field[Any]) -> tuple[Any, bool]:
+    """Return the group of settings that a setting is, or None, and whether there may be none.
+
+    A group that may be missing, and is, begins at its defaults.
+    """
+    inner = getattr(config, setting.name)
+    kinds = get_args(setting.type)
+    groups: list[Any] = [each for each in kinds if is_dataclass(each)]
+    optional = type(None) in kinds
+    if inner is None and optional and len(groups) == 1:
+        inner = groups[0]()
+    return (inner if is_dataclass(inner) else None), optional

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from loopwm.agent.config import MPC, Planning, Refit
+from loopwm.agent.config import MPC, Planning, Refit, TerminalValue
 from loopwm.agent.evaluate import play
 from loopwm.agent.life import Life
 from loopwm.agent.mpc import MPCLearner, make_planner
@@ -65,16 +65,30 @@ def test_a_discrete_environment_is_planned_in_too():
     assert [each.reward.sum() for each in play(planner, Levers, 3, 0)] == [5.0, 5.0, 5.0]
 
 
-def learner(noise: float, model: Any = None) -> MPCLearner:
+def learner(noise: float, model: Any = None, **more: Any) -> MPCLearner:
     model, life = (model, Levers) if model else (KnownPoint(), PointEnv)
     refits = Known(model)
-    config = MPC(planning=Planning(horizon=2, candidates=16), noise=noise)
+    config = MPC(planning=Planning(horizon=2, candidates=16), noise=noise, **more)
     found = MPCLearner(config, model.meta, refits, 0)
     assert not found.ready
     lived = Life(life, seed=0)
     lived.step(np.zeros(life.action_space.shape or (), life.action_space.dtype))
     found.refit(lived.dataset())
     return found
+
+
+def test_what_is_planned_by_when_learning_and_after_is_the_value_of_the_last_refit():
+    found = learner(0.0, value=TerminalValue(updates=2, sweeps=1, width=(4,)))
+    first = found.value
+    assert first is not None
+    lived = Life(PointEnv, seed=0)
+    lived.step(np.ones(1, np.float32))
+    found.refit(lived.dataset())
+    policy: Any = found.policy()
+    assert policy.look.value is found.value is not first
+    assert found.act(np.zeros(1, np.float32)) == policy.plan(np.zeros(1, np.float32))
+    plain: Any = learner(0.0).policy()
+    assert plain.look.value is None
 
 
 def test_noise_has_the_stated_width_and_stays_inside_the_bounds():

@@ -6,7 +6,7 @@ from typing import Any
 import gymnasium as gym
 import pytest
 
-from loopwm.agent.config import MPC, Dyna
+from loopwm.agent.config import MPC, Dyna, TerminalValue
 from loopwm.agent.life import Life
 from loopwm.agent.recipes import RECIPES, algorithm_for, variant_of, with_settings
 from loopwm.data.normalise import Statistics
@@ -80,9 +80,20 @@ def test_settings_replace_what_they_name_and_nothing_else():
     assert with_settings(Dyna(), {"learner": {"actor": [4, 4]}}).learner.actor == (4, 4)
 
 
+def test_a_group_that_is_missing_is_begun_at_its_defaults_and_one_can_be_left_out():
+    learned = with_settings(MPC(), {"value": {"updates": 30}})
+    assert learned == MPC(value=TerminalValue(updates=30))
+    assert with_settings(MPC(), {"value": {}}).value == TerminalValue()
+    assert with_settings(learned, {"value": {"trace": 0.5}}).value == TerminalValue(30, trace=0.5)
+    assert with_settings(learned, {"value": None}) == MPC()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"value": {"updat": 1}}, r"no setting 'value\.updat'"),
+        ({"value": 3}, "'value' is a group"),
+        ({"refit": None}, "'refit' is a group"),
         ({"nois": 1}, "no setting 'nois'; settings of MPC: noise"),
         ({"refit": {"fit": {"lrr": 1}}}, r"no setting 'refit\.fit\.lrr'"),
         ({"refit": 3}, "'refit' is a group"),

@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 
 from loopwm.agent.codec import decode, encode
-from loopwm.agent.config import MPC, Algorithm, Dyna, Planning, Refit, SoftActorCritic
+from loopwm.agent.config import (
+    MPC,
+    Algorithm,
+    Dyna,
+    Planning,
+    Refit,
+    SoftActorCritic,
+    TerminalValue,
+)
 from loopwm.agent.evaluate import evaluate_agent
 from loopwm.agent.score import Scoring
 from loopwm.agent.train import load_agent, train_agent
@@ -28,13 +36,14 @@ TINY = Refit(
     every=15,
 )
 PLANS = MPC(refit=TINY, planning=Planning(horizon=2, candidates=8, iterations=2))
+VALUES = replace(PLANS, value=TerminalValue(updates=8, sweeps=2, width=(8,)))
 PRACTISES = Dyna(
     refit=replace(TINY, members=2),
     learner=SoftActorCritic(updates=2, batch_size=16, actor=(8,), critic=(8,)),
     horizon=2,
     rollouts=3,
 )
-BOTH = pytest.mark.parametrize("algorithm", [PLANS, PRACTISES], ids=["mpc", "dyna"])
+ALL = pytest.mark.parametrize("algorithm", [PLANS, VALUES, PRACTISES], ids=["mpc", "value", "dyna"])
 QUIET: Any = {"progress": False, "scoring": Scoring(every=30, episodes=2)}
 
 # Whole runs call small functions many thousand times; the checks would take most of the time.
@@ -45,7 +54,7 @@ def timeless(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{k: v for k, v in record.items() if k != "seconds"} for record in records]
 
 
-@BOTH
+@ALL
 def test_steps_are_counted_exactly_and_a_round_leaves_a_record(algorithm: Algorithm):
     agent = train_agent(PointEnv, algorithm, 57, **QUIET)
     assert len(agent.data) == 57
@@ -81,7 +90,7 @@ def stopping(step: int) -> type[PointEnv]:
     return Dies
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize(
     "step", [75, *(pytest.param(n, marks=pytest.mark.slow) for n in (10, 33, 95))]
 )
@@ -105,7 +114,7 @@ def test_a_run_that_was_killed_ends_as_if_it_had_not_been(
     np.testing.assert_array_equal(resumed.plan(seen), straight.plan(seen))
 
 
-@BOTH
+@ALL
 def test_an_agent_read_from_its_run_acts_as_the_one_that_was_returned(
     algorithm: Algorithm, tmp_path: Path
 ):
@@ -194,7 +203,14 @@ def test_discrete_actions_are_planned_and_recorded():
 
 @pytest.mark.parametrize(
     "algorithm",
-    [PLANS, PRACTISES, MPC(refit=replace(TINY, model=MLP(width=8, depth=1))), MPC(), Dyna()],
+    [
+        PLANS,
+        VALUES,
+        PRACTISES,
+        MPC(refit=replace(TINY, model=MLP(width=8, depth=1))),
+        MPC(),
+        Dyna(),
+    ],
 )
 def test_configurations_read_back_from_json_as_they_were(algorithm: Algorithm):
     assert decode(json.loads(json.dumps(encode(algorithm))), "here") == algorithm
