@@ -175,9 +175,11 @@ class Results:
       loopwm results
       loopwm results --rerun bench
       loopwm results --rerun prediction-hopper --threads 2
+      loopwm results --rerun agents-pendulum --finished
 
     Args:
         rerun: Name of the table to compute anew.
+        finished: Compute nothing; publish the cells that are finished, the others as not run.
         folder: Directory of the tables' JSON files.
         page: The page to write.
         work: Directory of data, checkpoints and finished cells of reruns.
@@ -185,10 +187,16 @@ class Results:
     """
 
     rerun: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
+    finished: bool = False
     folder: Path = Path("docs/results")
     page: Path = Path("docs/results.md")
     work: Path = Path("runs/study")
     threads: int = 1
+
+    def __post_init__(self) -> None:
+        """Check that there is a table to publish."""
+        if self.finished and self.rerun is None:
+            raise ConfigError("--finished needs --rerun NAME, the table whose cells are published")
 
     def run(self) -> None:
         """Render."""
@@ -198,6 +206,7 @@ class Results:
             from loopwm.study.recipe import Options
             from loopwm.study.studies import rerun
 
-            rerun(self.rerun, self.folder, Options(self.work, self.threads, say))
+            options = Options(self.work, self.threads, say, finished=self.finished)
+            rerun(self.rerun, self.folder, options)
         studies = render_results(self.folder, self.page)
         say(f"wrote {self.page}: {', '.join(each.name for each in studies)}")

@@ -1,7 +1,7 @@
 """Tables of agents that learn: return against real steps, seed by seed, and what it cost."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from loopwm.agent.train import train_agent
 from loopwm.errors import ConfigError
 from loopwm.files import write_file
 from loopwm.stats import bootstrap, iqm
-from loopwm.study.cells import run_cells
+from loopwm.study.cells import finished_cells, run_cells
 from loopwm.study.comparison import spread
 from loopwm.study.curves import curve_of, plot_returns
 from loopwm.study.recipe import Computed, Options
@@ -27,6 +27,8 @@ from loopwm.study.results import Column, Sheet
 
 SEEDS = (0, 1, 2)
 POINTS = 8
+# What runs returned, by seed, of each variant; runs that were not made are missing.
+Found = dict[Variant, dict[int, dict[str, Any]]]
 _WORDS: dict[Variant, str] = {
     "looped": "looped model",
     "mlp": "ensemble of MLPs",
@@ -73,19 +75,28 @@ def agents(env_id: str, variants: Sequence[Variant], options: Options) -> Comput
         variants: Which agents stand side by side, the recipe's own first.
         options: Where and how.
     """
-    cells = [AgentCell(env_id, variant, seed) for seed in SEEDS for variant in variants]
-    done = run_cells(cells, options.work / "agent-cells", _computing(options.work), options.report)
-    found: dict[Variant, list[dict[str, Any]]] = {
-        variant: [done[cell.name] for cell in cells if cell.variant == variant]
+    cells = [AgentCell(env_id, variant, seed) for variant in variants for seed in SEEDS]
+    folder = options.work / "agent-cells"
+    if options.finished:
+        done = finished_cells(cells, folder)
+    else:
+        done = run_cells(cells, folder, _computing(options.work), options.report)
+        if len(done) < len(cells):
+            raise ConfigError("other processes work on the runs; repeat this when they are done")
+    found: Found = {
+        variant: {cell.seed: done[cell.name] for cell in cells if _is_of(cell, variant, done)}
         for variant in variants
-        if all(cell.name in done for cell in cells if cell.variant == variant)
     }
-    if not found:
-        raise ConfigError("other processes work on the runs; repeat this when they are done")
+    if not done:
+        raise ConfigError(f"no run of {env_id} is finished yet: leave out --finished")
     recipe = RECIPES[env_id]
     if options.figures is not None:
         _draw(env_id, found, recipe, options.figures)
     return SEEDS, _method(recipe), (_summary(found, recipe), _curves(found))
+
+
+def _is_of(cell: AgentCell, variant: Variant, done: Mapping[str, Any]) -> bool:
+    return cell.variant == variant and cell.name in done
 
 
 def run_cell(cell: AgentCell, work: Path, progress: bool | None = None) -> dict[str, Any]:
@@ -142,26 +153,13 @@ def _last(results: Sequence[dict[str, Any]]) -> Float[ndarray, "S E"]:
     return np.array([result["history"][-1]["returns"] for result in results])
 
 
-def _summary(found: dict[Variant, list[dict[str, Any]]], recipe: Recipe) -> Sheet:
-    rows = []
-    for variant, results in found.items():
-        returns = _last(results)
-        means = returns.mean(axis=1)
-        ends = bootstrap(means)
-        curves = [curve_of(result["history"]) for result in results]
-        firsts = [first_reached(curve, recipe.target) for curve in curves]
-        algorithm = variant_of(recipe.algorithm, variant)
-        row: dict[str, Any] = {
-            "agent": _WORDS[variant],
-            "mean": [float(means.mean()), float(ends.low), float(ends.high)],
-            "iqm": iqm(returns.reshape(-1)),
-            "seeds": ", ".join(f"{mean:.5g}" for mean in means),
-            "first": ", ".join("never" if first is None else f"{first:,}" for first in firsts),
-            "updates": algorithm.learner.updates if isinstance(algorithm, Dyna) else None,
-            "parameters": results[0]["parameters"],
-            "hours": spread([result["seconds"] / 3600 for result in results]),
-        }
-        rows.append(row)
+def _summary(found: Found, recipe: Recipe) -> Sheet:
+    rows = [
+        _row(variant, found[variant], recipe)
+        if found[variant]
+        else {"agent": _WORDS[variant], "seeds": "not run"}
+        for variant in found
+    ]
     columns = (
         Column("agent"),
         Column("mean", f"return after {recipe.steps:,} steps [95%]", 4),
@@ -175,15 +173,36 @@ def _summary(found: dict[Variant, list[dict[str, Any]]], recipe: Recipe) -> Shee
     return Sheet("what is reached, and at what cost", columns, tuple(rows))
 
 
-def _curves(found: dict[Variant, list[dict[str, Any]]]) -> Sheet:
+def _row(variant: Variant, runs: Mapping[int, dict[str, Any]], recipe: Recipe) -> dict[str, Any]:
+    results = list(runs.values())
+    returns = _last(results)
+    means = returns.mean(axis=1)
+    ends = bootstrap(means)
+    curves = [curve_of(result["history"]) for result in results]
+    firsts = [first_reached(curve, recipe.target) for curve in curves]
+    algorithm = variant_of(recipe.algorithm, variant)
+    missing = "".join(f", seed {seed} not run" for seed in SEEDS if seed not in runs)
+    return {
+        "agent": _WORDS[variant],
+        "mean": [float(means.mean()), float(ends.low), float(ends.high)],
+        "iqm": iqm(returns.reshape(-1)),
+        "seeds": ", ".join(f"{mean:.5g}" for mean in means) + missing,
+        "first": ", ".join("never" if first is None else f"{first:,}" for first in firsts),
+        "updates": algorithm.learner.updates if isinstance(algorithm, Dyna) else None,
+        "parameters": results[0]["parameters"],
+        "hours": spread([result["seconds"] / 3600 for result in results]),
+    }
+
+
+def _curves(found: Found) -> Sheet:
     rows = [
         {
             "agent": _WORDS[variant],
             "seed": str(seed),
             **{str(step): value for step, value in curve_of(result["history"])},
         }
-        for variant, results in found.items()
-        for seed, result in zip(SEEDS, results, strict=True)
+        for variant, runs in found.items()
+        for seed, result in runs.items()
     ]
     steps = sorted({int(key) for row in rows for key in row if key.isdigit()})
     columns = (Column("agent"), Column("seed"), *(Column(str(k), f"{k:,}", 4) for k in steps))
@@ -202,19 +221,21 @@ def _method(recipe: Recipe) -> tuple[str, ...]:
     )
 
 
-def _draw(
-    env_id: str, found: dict[Variant, list[dict[str, Any]]], recipe: Recipe, folder: Path
-) -> None:
+def _draw(env_id: str, found: Found, recipe: Recipe, folder: Path) -> None:
     """Write the figure, and every evaluated episode as CSV."""
     from loopwm.study.canvas import png
 
-    runs = {_WORDS[variant]: [r["history"] for r in results] for variant, results in found.items()}
+    runs = {
+        _WORDS[variant]: [result["history"] for result in runs.values()]
+        for variant, runs in found.items()
+        if runs
+    }
     figure = plot_returns(runs, target=recipe.target, title=f"{env_id}: return against real steps")
     write_file(folder / f"agents-{env_id.lower()}.png", png(figure))
     text = io.StringIO()
     text.write("agent,seed,step,episode,return\n")
-    for variant, results in found.items():
-        for seed, result in zip(SEEDS, results, strict=True):
+    for variant, seeds in found.items():
+        for seed, result in seeds.items():
             for record in result["history"]:
                 for episode, value in enumerate(record.get("returns", [])):
                     text.write(f"{variant},{seed},{record['step']},{episode},{value!r}\n")
@@ -229,6 +250,7 @@ AGENT_STUDIES = {
         "What return do how many real steps buy, and what part has the model in it?",
         place,
         partial(agents, task, variants),
+        partial=True,
     )
     for place, (short, task, variants) in enumerate(
         (

@@ -58,9 +58,13 @@ def run_cells(
             if mine and not path.exists():
                 report(f"{position + 1} of {len(cells)}: {cell.name}")
                 write_json(path, compute(cell))
-    names = [cell.name for cell in cells]
-    finished = {name: folder / f"{name}.json" for name in names}
-    return {name: read_json(path) for name, path in finished.items() if path.exists()}
+    return finished_cells(cells, folder)
+
+
+def finished_cells(cells: Sequence[Named], folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the results of the cells that are finished, by name."""
+    paths = {cell.name: folder / f"{cell.name}.json" for cell in cells}
+    return {name: read_json(path) for name, path in paths.items() if path.exists()}
 
 
 @contextmanager

@@ -39,12 +39,14 @@ class Options:
         threads: CPU threads.
         report: Receives a line about each piece of work begun.
         figures: Where figures go, or None for none.
+        finished: Compute nothing: publish what is finished, the rest shown as not run.
     """
 
     work: Path = Path("runs/study")
     threads: int = 1
     report: Callable[[str], None] = lambda line: None
     figures: Path | None = None
+    finished: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,14 @@ class Recipe:
         question: What is asked.
         order: Place on the page.
         compute: Returns seeds, method and tables.
+        partial: Whether its tables can show some of its cells as not run.
     """
 
     title: str
     question: str
     order: int
     compute: Callable[[Options], Computed]
+    partial: bool = False
 
 
 def training(plan: Plan) -> str:

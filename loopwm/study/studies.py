@@ -6,6 +6,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
+from loopwm.errors import ConfigError
 from loopwm.files import write_file
 from loopwm.study.agents import AGENT_STUDIES
 from loopwm.study.certificates import certificate
@@ -46,13 +47,15 @@ def rerun(name: str, results: Path, options: Options = Options()) -> Study:
         options: Where and how.
 
     Raises:
-        ConfigError: If there is no study of that name; the message lists them, those of other
-            packages too.
+        ConfigError: If there is no study of that name (the message lists them all), or if it needs
+            all of its cells and only the finished ones are asked for.
     """
     recipe = find_recipe(name, RECIPES | _of_reasoners())
+    if options.finished and not recipe.partial:
+        raise ConfigError(f"{name} needs all of its cells: run it without --finished")
     options = replace(options, figures=options.figures or results.parent / "figures")
     seeds, method, sheets = recipe.compute(options)
-    source = provenance(f"loopwm results --rerun {name}", seeds)
+    source = provenance(f"loopwm results --rerun {name}{' --finished' * options.finished}", seeds)
     study = Study(name, recipe.title, recipe.question, method, sheets, source, recipe.order)
     save_study(study, results)
     return study
@@ -171,7 +174,6 @@ def _uncertainty(task: str, options: Options) -> Computed:
 def _speed(options: Options) -> Computed:
     from loopwm.study.bench import BenchConfig, bench_imagine
 
-    config = BenchConfig()
     options.report("imagination: a few minutes, most of them for torch.compile")
     method = (
         "Contestants take turns, so that a busy machine slows all of them alike; rates per CPU "
@@ -179,7 +181,7 @@ def _speed(options: Options) -> Computed:
         "The bare cell is `core.refine` alone, as often as imagination applies it; the bare loop "
         "computes what depends on the injection once a step, as imagination does.",
     )
-    return (), method, tuple(bench_imagine(config))
+    return (), method, tuple(bench_imagine(BenchConfig()))
 
 
 def _collection(options: Options) -> Computed:

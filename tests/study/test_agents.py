@@ -82,6 +82,17 @@ def test_the_table_says_what_the_runs_say(tmp_path: Path, monkeypatch: pytest.Mo
     study = Study("x", "t", "q", method, sheets, {}, 1)
     assert save_study(study, tmp_path).exists()
     assert "never" in "\n".join(markdown(summary)) or "40" in "\n".join(markdown(summary))
+    # What was not run is shown as such, and nothing is computed.
+    (tmp_path / "agent-cells" / "invertedpendulum-v5-mlp-seed1.json").unlink()
+    only = replace(options, finished=True, report=pytest.fail)
+    summary, curves = agents.agents(env_id, ("looped", "mlp", "real"), only)[2]
+    words = [row["seeds"] for row in summary.rows]
+    assert ["not run" in word for word in words] == [False, True, True]
+    assert words[1].endswith("seed 1 not run")
+    assert [row["seed"] for row in curves.rows] == ["0", "1", "0"]
+    with pytest.raises(ConfigError, match="no run of"):
+        agents.agents(env_id, ("real",), only)
+    agents.agents(env_id, ("looped", "mlp"), options)
     # A second call finds all cells finished.
     said: list[str] = []
     agents.agents(env_id, ("looped", "mlp"), replace(options, report=said.append))

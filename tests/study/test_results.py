@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from loopwm.cli.studies import Results
 from loopwm.errors import ConfigError, StoreError
+from loopwm.study.recipe import Options
 from loopwm.study.results import (
     Column,
     Sheet,
@@ -109,3 +111,10 @@ def test_an_unknown_study_is_answered_by_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="prediction-hopper"):
         rerun("prediction-hoper", tmp_path)
     assert len({recipe.order for recipe in RECIPES.values()}) == len(RECIPES)
+
+
+def test_only_tables_that_can_show_what_is_missing_are_published_without_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="bench needs all of its cells"):
+        rerun("bench", tmp_path, Options(finished=True))
+    with pytest.raises(ConfigError, match="--finished needs --rerun NAME"):
+        Results(finished=True)
