@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from loopwm.agent.config import Algorithm, Dyna
+from loopwm.agent.config import MPC, Algorithm, Dyna
 from loopwm.agent.recipes import RECIPES, Recipe, Variant, variant_of
 from loopwm.agent.score import Scoring
 from loopwm.agent.train import train_agent
@@ -210,15 +210,20 @@ def _curves(found: Found) -> Sheet:
 
 
 def _method(recipe: Recipe) -> tuple[str, ...]:
-    return (
+    method = (
         f"{type(recipe.algorithm).__name__}, settings in `loopwm/agent/recipes.py`, chosen on the "
         "first seed. Every step of the learning environment counts as a real step, the first "
         "random ones too; evaluations are episodes of their own, without exploration, which teach "
         f"nothing: {recipe.episodes} fixed beginnings, the same for all agents and steps. "
         "Intervals resample seeds. CPU hours are those of one thread, evaluations included.",
+    )
+    if isinstance(recipe.algorithm, MPC):
+        return method
+    others = (
         "Imagination off: the same policy with as many updates, all from real steps. SAC as it "
         "comes: Stable-Baselines3's own settings, one update for each step.",
     )
+    return method + others
 
 
 def _draw(env_id: str, found: Found, recipe: Recipe, folder: Path) -> None:
