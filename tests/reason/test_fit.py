@@ -118,7 +118,7 @@ def test_training_learns_and_validation_is_the_share_of_wrong_answers():
     model = fit(
         Reversed(),
         small("attention", cycles=1),
-        replace(SETTINGS, updates=200, batch_size=32, lr=5e-3, validate_every=100, ema=0.99),
+        replace(SETTINGS, updates=300, batch_size=32, lr=5e-3, validate_every=150, ema=0.99),
         halting=Halting(4, rise=0.5),
         valid=held_out(),
     )
@@ -126,8 +126,10 @@ def test_training_learns_and_validation_is_the_share_of_wrong_answers():
     assert len(checks) == 2
     score = accuracy(model, held_out(), steps=4)
     assert checks[-1] == pytest.approx(1 - score.exact.value)
-    # By chance one answer of 125 is right, and five of 64 are once in 5,000 times.
-    assert score.exact.right >= 5
+    # By chance one answer of 125 is right, and thirty of 1,024 never are; what 64 held-out answers
+    # say of training differs from one processor to another by as much as training gains.
+    many = Reversed().sample(torch.Generator().manual_seed(5), 1024)
+    assert accuracy(model, many, steps=4).exact.right >= 30
 
 
 def test_training_goes_on_from_given_weights():
