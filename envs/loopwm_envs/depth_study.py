@@ -33,7 +33,7 @@ _METHOD = (
     "One step ahead from real observations that no model was trained on, each labelled by exact "
     "replay in the simulator (`loopwm_envs.TransitionDifficulty`): a quarter of the steps each "
     "from excitation and from the early, middle and late policy of the test set. Iterations are "
-    f"those of {RULE!r}, at most twice the typical depth.",
+    f"those of OutputDelta({RULE.tol:g}), at most twice the typical depth.",
     "Partial rank correlations: ranks of both sides, less what a linear fit on the ranks of the "
     "speed, and of the size of the predicted change, explains. An absolute tolerance takes more "
     "iterations wherever the predicted change is large, so only the last column is about "

@@ -40,25 +40,18 @@ def run_until(
         return run_all(iterate, z, fixed, 1, grad, chosen)
     rows = torch.arange(len(z[0]), device=z[0].device)
     limit = depth if isinstance(depth, int) else int(depth.max())
-    left, calm = _Left(), torch.zeros_like(rows)
-    signal = None
+    left, judge = _Left(), _Judge(stop, readout, torch.zeros_like(rows))
     for t in range(1, limit + 1):
         before = z[chosen]
         z = grad.step(partial(iterate, fixed), z, depth - t + 1)
-        if not _due(stop, t, depth):
-            signal = None
+        settled = judge.settled(t, depth, z[chosen], before)
+        if settled is None:
             continue
-        now = stop.signal(z[chosen], readout)
-        settled = stop.met(now, stop.signal(before, readout) if signal is None else signal)
-        if stop.patience > 1:
-            calm = torch.where(settled, calm + 1, 0)
-            settled = calm >= stop.patience
         leaving = settled if isinstance(depth, int) else settled | (depth <= t)
         out = leaving.nonzero().squeeze(1)
         if t == limit or len(out) == len(rows):
             left.add(rows, z, before, settled, t)
             break
-        signal = now
         if not len(out):
             continue
         left.add(rows[out], _select(z, out), before[out], settled[out], t)
@@ -66,7 +59,8 @@ def run_until(
         # that rows leave, which the iterations that they are spared repay.
         stay = leaving.logical_not().nonzero().squeeze(1)
         z, fixed = _select(z, stay), _select(fixed, stay)
-        rows, signal, calm = _select((rows, signal, calm), stay)
+        rows = rows.index_select(0, stay)
+        judge.keep(stay)
         depth = depth if isinstance(depth, int) else depth[stay]
     return left.assemble(chosen)
 
@@ -102,22 +96,15 @@ def run_together(  # noqa: PLR0913 - as `run_until`, and of how many members the
     if not len(z[0]):
         return run_all(iterate, z, fixed, 1, grad, chosen)
     rows = torch.arange(len(z[0]), device=z[0].device)
-    left, calm = _Left(), torch.zeros_like(rows)
+    left, judge = _Left(), _Judge(stop, readout, torch.zeros_like(rows))
     waiting = torch.ones_like(rows, dtype=torch.bool)
-    signal = None
     for t in range(1, depth + 1):
         before = z[chosen]
         z = grad.step(partial(iterate, fixed), z, depth - t + 1)
-        if not _due(stop, t, depth):
-            signal = None
+        settled = judge.settled(t, depth, z[chosen], before)
+        if settled is None:
             continue
-        now = stop.signal(z[chosen], readout)
-        settled = stop.met(now, stop.signal(before, readout) if signal is None else signal)
-        if stop.patience > 1:
-            calm = torch.where(settled, calm + 1, 0)
-            settled = calm >= stop.patience
         done = (waiting if t == depth else waiting & settled).nonzero().squeeze(1)
-        signal = now
         if not len(done) and t < depth:
             continue
         left.add(rows[done], _select(z, done), before[done], settled[done], t)
@@ -127,15 +114,45 @@ def run_together(  # noqa: PLR0913 - as `run_until`, and of how many members the
             break
         if len(stay) < len(rows):
             z, fixed = _select(z, stay), _select(fixed, stay)
-            rows, signal, calm, waiting = _select((rows, signal, calm, waiting), stay)
+            rows, waiting = _select((rows, waiting), stay)
+            judge.keep(stay)
     return left.assemble(chosen)
 
 
-def _due(stop: StopRule, t: int, depth: int | Tensor) -> bool:
-    """Say whether rows may leave after iteration t: at a stage of the rule, or at their depth."""
-    stages = getattr(stop, "stages", ())
-    if not stages or t in stages:
-        return True
+@dataclass(slots=True)
+class _Judge:
+    """Ask a stop rule, and remember of each row in the batch what the rule saw last."""
+
+    stop: StopRule
+    readout: Readout | None
+    calm: Tensor
+    signal: Tensor | None = None
+
+    def settled(self, t: int, depth: int | Tensor, now: Tensor, before: Tensor) -> Tensor | None:
+        """Say which rows have settled after iteration t, or None where no row may leave.
+
+        Rows may leave at a stage of the rule and at their depth; where rows have depths of their
+        own, the depth of one is a stage for all.
+        """
+        stages = getattr(self.stop, "stages", ())
+        if stages and t not in stages and not _ends(t, depth):
+            self.signal = None
+            return None
+        signal = self.stop.signal(now, self.readout)
+        last = self.stop.signal(before, self.readout) if self.signal is None else self.signal
+        settled, self.signal = self.stop.met(signal, last), signal
+        if self.stop.patience > 1:
+            self.calm = torch.where(settled, self.calm + 1, 0)
+            settled = self.calm >= self.stop.patience
+        return settled
+
+    def keep(self, rows: Tensor) -> None:
+        """Forget all but these rows of the batch."""
+        assert self.signal is not None
+        self.signal, self.calm = _select((self.signal, self.calm), rows)
+
+
+def _ends(t: int, depth: int | Tensor) -> bool:
     return t == depth if isinstance(depth, int) else bool((depth <= t).any())
 
 

@@ -145,6 +145,11 @@ def calibrate(
     empty = [k for k, each in rows.items() if len(each) == 0]
     if empty or not rows:
         raise DataError(f"no window of {empty or horizons} steps fits into an episode of the data")
+    if isinstance(rule, Fixed) and max(rows) + context < 3:
+        raise ConfigError(
+            f"rule=Fixed() needs a step that follows the first: a horizon beyond {horizons}, or "
+            f"context={context} above 1"
+        )
 
     def measure(halt: Fixed | Rule, most: int) -> dict[int, tuple[float, float]]:
         how = Imagination(context, halt=halt, max_iters=most, batch_size=sampling.batch_size)

@@ -58,7 +58,9 @@ class Run:
             halt = Fixed(depth.typical)
         if isinstance(halt, Fixed):
             halt = halt.most(max_iters)
-            return cls(halt.iterations, settled_tol=halt.tol, first=halt.first)
+            # Where both are one number, no row has to be looked at.
+            first = None if halt.first == halt.iterations else halt.first
+            return cls(halt.iterations, settled_tol=halt.tol, first=first)
         return cls(2 * depth.typical if max_iters is None else max_iters, halt, readout)
 
     def for_rows(self, rows: Tensor) -> "Run":

@@ -98,6 +98,8 @@ def test_what_cannot_be_calibrated_is_refused(world: Any, untrained: Any, lived_
         lw.calibrate(model, world.test, 0.0)
     with pytest.raises(ConfigError, match="no looped core"):
         lw.calibrate(untrained(lw.MLP(width=8)), world.test)
+    with pytest.raises(ConfigError, match="needs a step that follows the first"):
+        lw.calibrate(model, world.test, rule=lw.Fixed(), horizons=(1,))
     with pytest.raises(ConfigError, match=r"ensemble of 2.*one of its members"):
         lw.calibrate(lw.Ensemble([model, model]), world.test)
     with pytest.raises(DataError, match=r"\[500\] steps"):

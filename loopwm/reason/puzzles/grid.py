@@ -15,28 +15,20 @@ class GridSource(ABC):
 
     Attributes:
         side: Rows, and columns.
-        tokens: Number V of different tokens.
+        vocabulary: Number V of different tokens.
         name: Names the random numbers of the test part.
+        num_puzzles: 1: all puzzles follow one rule.
     """
 
     side: int
-    tokens: ClassVar[int]
+    vocabulary: ClassVar[int]
     name: ClassVar[str]
-
-    @property
-    def vocabulary(self) -> int:
-        """Return the number V of different tokens."""
-        return self.tokens
+    num_puzzles = 1
 
     @property
     def length(self) -> int:
         """Return the number S of cells."""
         return self.side**2
-
-    @property
-    def num_puzzles(self) -> int:
-        """Return 1: all puzzles follow one rule."""
-        return 1
 
     def sample(self, generator: torch.Generator, count: int) -> PuzzleBatch:
         """Make puzzles of which none is in the test part.

@@ -38,7 +38,7 @@ class Mazes(GridSource):
         most: Most steps; None sets no limit.
     """
 
-    tokens = PATH + 1
+    vocabulary = PATH + 1
     name = "maze"
 
     side: int = 30

@@ -35,7 +35,7 @@ class Regions(GridSource):
         most: Most steps; None sets no limit.
     """
 
-    tokens = FILLED + 1
+    vocabulary = FILLED + 1
     name = "region"
 
     side: int = 12

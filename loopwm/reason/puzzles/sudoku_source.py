@@ -13,7 +13,26 @@ from loopwm.reason.puzzles.sudoku import SudokuSet, check_clues, encoded, genera
 from loopwm.reason.puzzles.symmetry import shuffled
 
 
-class SudokuStream:
+class _Sudokus:
+    """Tell a `PuzzleSource`'s numbers of sudokus of a shape, which all follow one rule."""
+
+    num_puzzles = 1
+
+    def __init__(self, shape: SudokuShape) -> None:
+        self.shape = shape
+
+    @property
+    def vocabulary(self) -> int:
+        """Return the number V of different tokens."""
+        return self.shape.vocabulary
+
+    @property
+    def length(self) -> int:
+        """Return the number S of cells."""
+        return self.shape.length
+
+
+class SudokuStream(_Sudokus):
     """Make sudokus for every batch; a `PuzzleSource`. No solution comes from the test part.
 
     Args:
@@ -26,23 +45,8 @@ class SudokuStream:
 
     def __init__(self, shape: SudokuShape, clues: int = 0) -> None:
         check_clues(shape, clues)
-        self.shape = shape
+        super().__init__(shape)
         self.clues = clues
-
-    @property
-    def vocabulary(self) -> int:
-        """Return the number V of different tokens."""
-        return self.shape.vocabulary
-
-    @property
-    def length(self) -> int:
-        """Return the number S of cells."""
-        return self.shape.length
-
-    @property
-    def num_puzzles(self) -> int:
-        """Return 1: all sudokus follow one rule."""
-        return 1
 
     def sample(self, generator: torch.Generator, count: int) -> PuzzleBatch:
         """Make puzzles.
@@ -76,7 +80,7 @@ class SudokuStream:
         return Graded(puzzles.batch(), puzzles.ratings)
 
 
-class SudokuPool:
+class SudokuPool(_Sudokus):
     """Draw sudokus from a set and turn each by a random symmetry; a `PuzzleSource`.
 
     A symmetric copy of a puzzle has the same difficulty, and stays in the part that it is of.
@@ -99,24 +103,9 @@ class SudokuPool:
             )
         if not len(puzzles):
             raise DataError("the set of sudokus is empty")
-        self.shape = puzzles.shape
+        super().__init__(puzzles.shape)
         self.symmetries = symmetries
         self._grids = np.stack([puzzles.clues, puzzles.solutions], axis=1)
-
-    @property
-    def vocabulary(self) -> int:
-        """Return the number V of different tokens."""
-        return self.shape.vocabulary
-
-    @property
-    def length(self) -> int:
-        """Return the number S of cells."""
-        return self.shape.length
-
-    @property
-    def num_puzzles(self) -> int:
-        """Return 1: all sudokus follow one rule."""
-        return 1
 
     def sample(self, generator: torch.Generator, count: int) -> PuzzleBatch:
         """Draw puzzles, each uniformly.
