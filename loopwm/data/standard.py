@@ -119,8 +119,8 @@ def plan(steps: int, actors: Sequence[Actor]) -> list[Piece]:
         )
     return [
         Piece(part, share, *how)
-        for (part, grid), rows in zip(grids.items(), _shares(steps, len(PARTS)), strict=True)
-        for share, how in zip(_shares(rows, len(grid)), grid, strict=True)
+        for (part, grid), rows in zip(grids.items(), shares(steps, len(PARTS)), strict=True)
+        for share, how in zip(shares(rows, len(grid)), grid, strict=True)
     ]
 
 
@@ -132,7 +132,8 @@ def _ways(part: str, actors: Sequence[Actor]) -> list[tuple[PolicyLike, float]]:
     return quiet + [(WithNoise(actor, NOISE), NOISE) for actor in stage]
 
 
-def _shares(total: int, count: int) -> list[int]:
+def shares(total: int, count: int) -> list[int]:
+    """Divide a number of rows among `count` pieces, as evenly as whole rows can be."""
     return [total * (i + 1) // count - total * i // count for i in range(count)]
 
 

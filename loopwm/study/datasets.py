@@ -98,6 +98,11 @@ def position_dims(dataset: RolloutDataset) -> list[int]:
     return kept
 
 
+def velocity_dims(dataset: RolloutDataset) -> list[int]:
+    """List the observation dimensions that are named velocities; none where they have no names."""
+    return [index for index, name in enumerate(dataset.meta.obs_names or ()) if is_velocity(name)]
+
+
 def is_velocity(name: str) -> bool:
     """Say whether the name of an observation dimension is that of a velocity."""
     return name.startswith("d ") and name.endswith("/dt")

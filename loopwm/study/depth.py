@@ -12,6 +12,7 @@ from numpy import ndarray
 from loopwm.data.store import RolloutDataset
 from loopwm.errors import DataError
 from loopwm.study.correlation import Correlation, rank_correlation
+from loopwm.study.datasets import velocity_dims
 from loopwm.study.results import Column, Sheet
 from loopwm.study.trace import real_states, squared_errors, trace, with_loop
 from loopwm.study.windows import Sampling, window_rows
@@ -109,7 +110,7 @@ def depth_report(
     """
     from loopwm.core.halt import OutputDelta
 
-    members = [*getattr(model, "members", [])]
+    whole, members = model, getattr(model, "members", None)
     model = with_loop(members[0] if members else model)
     labels = {name: column for name, column in data.info.items() if name.startswith(LABEL)}
     known = np.ones(len(data), bool)
@@ -130,7 +131,8 @@ def depth_report(
     iterations = out.n_iters.numpy()
     quantities, speed = _quantities(model, data, rows, error, out.next_obs.numpy(), labels)
     if members:
-        quantities["disagreement"] = _disagreement(members, data.obs[rows], data.action[rows])
+        apart = whole.predict(data.obs[rows], data.action[rows]).disagreement
+        quantities["disagreement"] = _size(apart / model.stats.change_std)
     episode = data.episode[rows]
 
     def related(quantity: ndarray, controls: Sequence[ndarray] = ()) -> Correlation:
@@ -163,7 +165,8 @@ def _quantities(
     obs = (data.obs[rows] - model.stats.obs_mean) / std
     change = (data.next_obs[rows] - data.obs[rows]) / model.stats.change_std
     guess = (predicted - data.obs[rows]) / model.stats.change_std
-    speed = _size(obs[:, _velocities(data)])
+    # Where no dimension is named a velocity, all of them stand for the speed.
+    speed = _size(obs[:, velocity_dims(data) or range(data.obs_dim)])
     inverse = np.linalg.pinv(np.cov(obs.T), hermitian=True)
     quantities = {
         "the model's own error": np.sqrt(error),
@@ -175,24 +178,6 @@ def _quantities(
     }
     found = {name.removeprefix(LABEL): column[rows] for name, column in labels.items()}
     return quantities | {name: each.astype(np.float64) for name, each in found.items()}, speed
-
-
-def _disagreement(
-    members: "Sequence[WorldModel]",
-    obs: Shaped[ndarray, "W O"],
-    action: Shaped[ndarray, "W ..."],
-) -> Float[ndarray, " W"]:
-    """Return how far the members' predictions lie apart, in deviations of the change."""
-    with torch.no_grad():
-        seen = np.stack([member.predict(obs, action).next_obs for member in members])
-    return _size(seen.std(axis=0) / members[0].stats.change_std)
-
-
-def _velocities(data: RolloutDataset) -> Sequence[int]:
-    """Return the dimensions that are velocities, or all where their names are not known."""
-    names = data.meta.obs_names or ()
-    found = [index for index, name in enumerate(names) if name.startswith("d ")]
-    return found or range(data.obs_dim)
 
 
 def _size(values: Float[ndarray, "W O"]) -> Float[ndarray, " W"]:

@@ -10,6 +10,7 @@ from loopwm.data.collect import collect
 from loopwm.data.concat import concat
 from loopwm.data.environment import Source
 from loopwm.data.excitation import OpenLoop, OrnsteinUhlenbeck, Sines, Uniform
+from loopwm.data.standard import shares
 from loopwm.data.store import RolloutDataset
 from loopwm.data.unclipped import CLIPPED_IDS
 from loopwm.errors import ConfigError
@@ -49,13 +50,14 @@ def collect_excited(
         raise ConfigError(
             f"{rows} rows are too few for {len(pieces)} kinds and settings of excitation"
         )
-    edges = [rows * index // len(pieces) for index in range(len(pieces) + 1)]
     datasets = []
-    for index, (kind, settings) in enumerate(pieces):
+    for index, ((kind, settings), count) in enumerate(
+        zip(pieces, shares(rows, len(pieces)), strict=True)
+    ):
         own = int(key(seed, "excited", index).generate_state(1)[0])
         found = collect(
             source,
-            edges[index + 1] - edges[index],
+            count,
             own,
             KINDS[kind],
             env_kwargs={**env_kwargs, **settings},

@@ -13,6 +13,7 @@ from loopwm.data.concat import concat
 from loopwm.data.engine import mujoco
 from loopwm.data.environment import make
 from loopwm.data.spaces import angle_dims, obs_names
+from loopwm.data.standard import shares
 from loopwm.data.store import RolloutDataset
 from loopwm.data.unclipped import CLIPPED_IDS
 from loopwm.errors import ConfigError, EnvironmentUnsupported
@@ -85,12 +86,12 @@ def collect_grid(task: str, rows: int, seed: int, env_kwargs: Mapping[str, Any])
     if rows < len(GRID):
         raise ConfigError(f"{rows} rows are too few for {len(GRID)} combinations")
     more = {"terminate_when_unhealthy": False} if task in CLIPPED_IDS else {}
-    edges = [rows * index // len(GRID) for index in range(len(GRID) + 1)]
     datasets = []
-    for index, (gear, damping) in enumerate(GRID.values()):
+    for index, ((gear, damping), count) in enumerate(
+        zip(GRID.values(), shares(rows, len(GRID)), strict=True)
+    ):
         own = int(key(seed, "grid", index).generate_state(1)[0])
         kwargs = {"task": task, "gear": gear, "damping": damping, **env_kwargs, **more}
-        count = edges[index + 1] - edges[index]
         datasets.append(collect(varied, count, own, env_kwargs=kwargs, progress=False))
     mixture = concat(datasets, list(GRID))
     plain = make(task, env_kwargs, task in CLIPPED_IDS)

@@ -11,7 +11,7 @@ from numpy import ndarray
 from loopwm.data.store import RolloutDataset
 from loopwm.errors import DataError
 from loopwm.study.compare.grid import HELD_OUT
-from loopwm.study.datasets import is_velocity
+from loopwm.study.datasets import velocity_dims
 
 # Shares of the rows: the slower half is trained on, the fastest quarter lies beyond. The quarter
 # between them is not used, so that the two do not touch.
@@ -116,21 +116,16 @@ def episode_speeds(data: RolloutDataset, scale: Float[ndarray, " O"]) -> Float[n
     Returns:
         A number for each episode; where no dimension is named a velocity, from the changes of all.
     """
-    dims = _velocities(data)
+    dims = velocity_dims(data)
     moved = data.obs[:, dims] if dims else data.next_obs - data.obs
     unit = scale[dims] if dims else scale
     rows = np.sqrt(np.square(moved / unit, dtype=np.float64).mean(axis=1))
     return np.add.reduceat(rows, data.bounds[:-1]) / np.diff(data.bounds)
 
 
-def _velocities(data: RolloutDataset) -> list[int]:
-    names = data.meta.obs_names or ()
-    return [index for index, name in enumerate(names) if is_velocity(name)]
-
-
 def _scale(data: RolloutDataset) -> Float[ndarray, " O"]:
     """Return the spread of velocities, or of changes where none is named one."""
-    values = data.obs if _velocities(data) else data.next_obs - data.obs
+    values = data.obs if velocity_dims(data) else data.next_obs - data.obs
     std = values.std(axis=0).astype(np.float64)
     return np.where(std > 0, std, 1.0)
 
