@@ -30,6 +30,7 @@ class TrainArc:
       loopwm arc train sudoku-4x4 --out runs/sudoku
       loopwm arc train sudoku-4x4 --out runs/once --most-steps 1
       loopwm arc train arc-12 --out runs/arc --updates 50000 --precision bf16
+      loopwm arc train sudoku-hard --out runs/hard --device cuda --precision bf16 --compiled
 
     Args:
         lesson: Name of the lesson.
@@ -43,6 +44,7 @@ class TrainArc:
         device: "auto" takes a GPU if there is one; else a torch device name.
         precision: "bf16" computes in bfloat16 around float32 weights.
         init: Reasoner whose weights training starts from.
+        compiled: Train with torch.compile: a minute or two first, then faster on a GPU.
     """
 
     lesson: Annotated[Positional[str], arg(metavar="LESSON")]
@@ -56,6 +58,7 @@ class TrainArc:
     device: str = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
     init: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
+    compiled: bool = False
 
     def run(self) -> None:
         """Train and save."""
@@ -90,7 +93,10 @@ class TrainArc:
         """Return the lesson with what was asked for otherwise."""
         training = {"updates": self.updates, "batch_size": self.batch, "lr": self.lr}
         halting = {"max_steps": self.most_steps, "rise": self.rise}
-        fixed = {"seed": self.seed, "device": self.device, "precision": self.precision}
+        fixed = {
+            **{"seed": self.seed, "device": self.device},
+            **{"precision": self.precision, "compiled": self.compiled},
+        }
         return replace(
             taught,
             training=replace(taught.training, **fixed, **_given(training)),

@@ -131,24 +131,27 @@ class BenchPlan:
 
 @dataclass(frozen=True)
 class BenchArc:
-    """Measure a training step of the reasoner beside TRM as published, on one CPU thread.
+    """Measure a training step of the reasoner beside TRM as published, on one CPU thread or a GPU.
 
     Examples:
       loopwm bench arc
       loopwm bench arc --preset sudoku-4x4 --batch 128 --repeats 9
       loopwm bench arc --batch 8 --repeats 1 --no-compiled
+      loopwm bench arc --batch 64 --device cuda
 
     Args:
         preset: Shape of the reasoner (loopwm.reason.presets).
         batch: Puzzles in flight.
         repeats: Timed rounds.
         compiled: Time torch.compile too, which takes minutes and a C++ compiler.
+        device: Where to run, a torch device name.
     """
 
     preset: str = "arc"
     batch: int = 1
     repeats: int = 3
     compiled: bool = True
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -161,7 +164,9 @@ class BenchArc:
         from loopwm.study.reasoner.bench import bench_arc
         from loopwm.study.results import rich_table
 
-        sheet = bench_arc(self.preset, self.batch, self.repeats, compiled=self.compiled)
+        sheet = bench_arc(
+            self.preset, self.batch, self.repeats, compiled=self.compiled, device=self.device
+        )
         console().print(rich_table(sheet))
 
 

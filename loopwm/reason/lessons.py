@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from loopwm.reason.source import PuzzleSource
 
 HELD_OUT = 500
+# Puzzles as they come that stand beside the hard ones, and are learned first.
+_EASIER = 1_000
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,19 @@ def _sudokus(digits: int, clues: tuple[int, ...]) -> Material:
     return Material(Mixture(tuple(streams.values())), tests)
 
 
+def _hard_sudokus() -> Material:
+    from loopwm.reason.mixture import Mixture
+    from loopwm.reason.puzzles.shape import SUDOKU_SHAPES
+    from loopwm.reason.puzzles.sudoku import generate, hard_sudokus
+    from loopwm.reason.puzzles.sudoku_source import SudokuPool
+
+    hard, asked = hard_sudokus()
+    shape = SUDOKU_SHAPES[9]
+    easier, usual = generate(shape, _EASIER), generate(shape, HELD_OUT, part="test")
+    tests = {"rated 20 and more": asked.batch(), "minimal": usual.batch()}
+    return Material(Mixture([SudokuPool(hard), SudokuPool(easier)]), tests)
+
+
 def _mazes(side: int, least: int, long: int) -> Material:
     from loopwm.reason.puzzles.maze import Mazes
 
@@ -153,6 +168,14 @@ LESSONS = {
         _PUBLISHED_TRAINING,
         Halting(),
     ),
+    "sudoku-hard": Lesson(
+        "Sudoku of 9 x 9 where guessing goes wrong 20 times and more, beside easier ones. A GPU.",
+        preset("sudoku-hard"),
+        glyphs.sudoku(9, 9),
+        _hard_sudokus,
+        replace(TRAINING, updates=12_000, batch_size=768, validate_every=2_000),
+        Halting(max_steps=16, rise=0.3),
+    ),
     "maze-9": Lesson(
         "Mazes of 9 x 9, paths of 10 steps and more. Under an hour on one core.",
         preset("maze-9"),
@@ -173,6 +196,14 @@ LESSONS = {
         glyphs.arc(12),
         partial(_arc, 12, 100),
         _ARC_TRAINING,
+        is_arc=True,
+    ),
+    "arc-12-wide": Lesson(
+        "The same, for a GPU.",
+        preset("arc-12-wide"),
+        glyphs.arc(12),
+        partial(_arc, 12, 100),
+        replace(_ARC_TRAINING, updates=8_000, batch_size=512),
         is_arc=True,
     ),
     "arc-16": Lesson(

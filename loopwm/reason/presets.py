@@ -45,21 +45,23 @@ def small(
     )
 
 
-def _canvas(side: int) -> ReasonerConfig:
-    cell = PostNorm(Attend(heads=4, theta=1e4), multiple=64)
-    sizes = {"prefix": 4, "puzzle_width": 128, "width": 128}
+def _canvas(side: int, width: int = 128) -> ReasonerConfig:
+    cell = PostNorm(Attend(heads=width // 32, theta=1e4), multiple=64)
+    sizes = {"prefix": 4, "puzzle_width": width, "width": width}
     return ReasonerConfig(12, side**2, **sizes, cell=cell, cycles=2, inner=2)
 
 
 SMALL = {
     "sudoku-4x4": small(6, 16),
     "sudoku-6x6": small(8, 36, width=96, inner=2),
+    "sudoku-hard": small(11, 81, width=384, cycles=2, inner=3),
     "maze-9": small(6, 81, inner=4),
     "region-10": small(4, 100, inner=4),
     "arc-12": _canvas(12),
+    "arc-12-wide": _canvas(12, 256),
     "arc-16": _canvas(16),
 }
-"""Shapes that one CPU trains."""
+"""Shapes that one CPU trains, or a GPU in minutes."""
 
 PRESETS = PUBLISHED | SMALL
 

@@ -65,9 +65,10 @@ def _of_reasoners() -> dict[str, Recipe]:
     """Return the studies of the reasoner; none where it has been left out."""
     if find_spec("loopwm.reason") is None:
         return {}
+    from loopwm.study.reasoner.on_gpu import RECIPES as ON_GPU
     from loopwm.study.reasoner.trainings import RECIPES as REASONERS
 
-    return REASONERS
+    return REASONERS | ON_GPU
 
 
 def _prediction(task: str, options: Options) -> Computed:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from loopwm.errors import ConfigError
+from loopwm.seed import torch_rng
 
 
 @dataclass(frozen=True)
@@ -103,11 +104,14 @@ def single_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def matmul(size: int, dtype: torch.dtype, name: str) -> Contestant:
+def matmul(
+    size: int, dtype: torch.dtype, name: str, device: torch.device | str = "cpu"
+) -> Contestant:
     """Make the product of two square matrices a contestant: the machine's own speed."""
-    generator = torch.Generator().manual_seed(0)
-    left, right = (torch.randn(size, size, generator=generator).to(dtype) for _ in range(2))
-    out: Any = torch.empty(size, size, dtype=dtype)
+    generator = torch_rng(0, "matmul", device=str(device))
+    kind: dict[str, Any] = {"dtype": dtype, "device": device}
+    left, right = (torch.randn(size, size, generator=generator, **kind) for _ in range(2))
+    out: Any = torch.empty(size, size, **kind)
     return Contestant(name, lambda: torch.mm(left, right, out=out), 1, 2.0 * size**3)
 
 

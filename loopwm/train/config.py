@@ -123,6 +123,9 @@ class FitConfig:
         seed: Seed of batches and of the loss's own randomness.
         device: "auto" takes a GPU if there is one; else a torch device name.
         precision: "bf16" computes in bfloat16 around float32 weights.
+        compiled: Whether `torch.compile` runs the cells of looped cores while they train: minutes
+            at first, then faster on a GPU. Cells that differentiate their loop themselves, as the
+            default one does, gain nothing.
         threads: CPU threads while training; None leaves torch's setting.
         validate_every: Updates between validations; the last update is always validated.
         checkpoint_every: Updates between checkpoints.
@@ -145,6 +148,7 @@ class FitConfig:
     seed: int = 0
     device: str = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
+    compiled: bool = False
     threads: int | None = None
     validate_every: int = 1_000
     checkpoint_every: int = 1_000

@@ -15,6 +15,7 @@ from loopwm.files import write_json
 from loopwm.seed import torch_rng
 from loopwm.train import checkpoint
 from loopwm.train.checkpoint import Training
+from loopwm.train.compiled import compiled_cells
 from loopwm.train.config import FitConfig
 from loopwm.train.ema import Average
 from loopwm.train.history import History
@@ -96,6 +97,8 @@ def run(
             stack.callback(sink.close)
         log = stack.enter_context(closing(Log(run_dir, size, [*sinks, *board])))
         stop = stack.enter_context(stop_request()) if run_dir else StopRequest()
+        if config.compiled:
+            stack.enter_context(compiled_cells(module))
         screen = stack.enter_context(display(config.progress, config.updates))
         keep = _keeper(run_dir, training, identity, log)
         return _Loop(training, config, loss, sampler, validate, log, stop, screen, keep).run()

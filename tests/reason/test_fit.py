@@ -174,3 +174,24 @@ def test_no_puzzles_and_puzzles_of_another_length_are_refused():
         check_puzzles(held_out(0), small("attention"))
     with pytest.raises(DataError, match="puzzles have 3 tokens, the reasoner is for 4"):
         check_puzzles(held_out(), small("attention", length=4))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("without_shape_checks")
+@pytest.mark.filterwarnings("ignore")  # of the compiler itself
+def test_a_compiled_run_is_the_eager_one_but_for_rounding_and_leaves_a_plain_cell():
+    torch.compiler.reset()
+    eager, compiled = (
+        fit(
+            Reversed(),
+            small("perceptron", puzzles=6),
+            replace(SETTINGS, compiled=compiled),
+            halting=RULE,
+            valid=held_out(),
+        )
+        for compiled in (False, True)
+    )
+    for ours, theirs in zip(compiled.parameters(), eager.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+    assert "forward" not in vars(compiled.core.cell)
+    assert set(compiled.state_dict()) == set(eager.state_dict())

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 
 from loopwm.core.count import matmul_flops
-from loopwm.errors import DataError
+from loopwm.errors import ConfigError, DataError
 from loopwm.reason import lessons
 from loopwm.reason.answer import trace
 from loopwm.reason.arc import Arc, ArcConfig
@@ -212,3 +212,10 @@ def test_the_bench_has_a_row_for_each_way_and_counts_the_published_one_as_one():
     # A node for each sublayer keeps less than one for each operation.
     assert rows["ours, fp32"]["memory"] < 0.8 * rows["TRM as published, fp32"]["memory"]
     assert sheet.title.startswith("sudoku-4x4: ")
+    assert sheet.columns[1].label.startswith("CPU s")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_the_bench_says_that_there_is_no_gpu():
+    with pytest.raises(ConfigError, match='device="cuda" cannot be used here'):
+        bench_arc("sudoku-4x4", device="cuda", compiled=False)

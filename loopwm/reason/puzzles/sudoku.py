@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -137,6 +138,15 @@ def generate(
     columns = zip(*found, strict=True)
     grids, solutions, ratings = (np.stack(column) for column in columns)
     return SudokuSet(shape, grids, solutions, ratings)
+
+
+def hard_sudokus() -> tuple[SudokuSet, SudokuSet]:
+    """Return 1,000 sudokus of 9 x 9 to train on and 500 of the test part, rated 20 and more.
+
+    They are the first ones that `generate(..., least=20)` makes, kept because it takes minutes.
+    """
+    with as_file(files("loopwm.reason.puzzles") / "hard") as folder:
+        return SudokuSet.load(folder / "train"), SudokuSet.load(folder / "test")
 
 
 def make_sudokus(

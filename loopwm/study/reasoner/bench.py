@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from loopwm.core.count import matmul_flops, parameters
 from loopwm.reason.carry import PuzzleBatch
+from loopwm.reason.fit import on_device
 from loopwm.reason.loss import step_loss
 from loopwm.reason.model import Reasoner
 from loopwm.reason.presets import preset
@@ -16,13 +18,23 @@ from loopwm.study.memory import MIB, saved_bytes
 from loopwm.study.reasoner.plain import plain_loss
 from loopwm.study.results import Column, Sheet
 from loopwm.study.timing import Contestant, Timing, matmul, race, single_thread
+from loopwm.train.config import FitConfig
+from loopwm.train.fit import device_of
 
-_MATMUL = 1024
 _Loss = Callable[[], Tensor]
 
 
-def bench_arc(name: str = "arc", batch: int = 1, repeats: int = 3, compiled: bool = True) -> Sheet:
-    """Time loss and backward pass of one training step on one CPU thread; weights are random.
+def bench_arc(
+    name: str = "arc",
+    batch: int = 1,
+    repeats: int = 3,
+    compiled: bool = True,
+    device: str = "cpu",
+) -> Sheet:
+    """Time loss and backward pass of one training step; weights are random.
+
+    On a CPU one thread is timed, in CPU seconds. Every run on a GPU waits for it, so that its
+    seconds are those of the clock.
 
     Contestants take turns, so that a busy machine slows all of them alike. The optimisers' step,
     which all share, is left out.
@@ -32,6 +44,7 @@ def bench_arc(name: str = "arc", batch: int = 1, repeats: int = 3, compiled: boo
         batch: Puzzles in flight, at least 1.
         repeats: Timed rounds, at least 1.
         compiled: Whether to time `torch.compile` too, which takes minutes and a C++ compiler.
+        device: Where to run, such as "cuda".
 
     Returns:
         A table of steps per second, memory kept for the backward pass, and shares of the rate of
@@ -40,8 +53,9 @@ def bench_arc(name: str = "arc", batch: int = 1, repeats: int = 3, compiled: boo
     Raises:
         ConfigError: If there is no such preset, or no timed round.
     """
-    model = Reasoner(preset(name)).train()
-    puzzles = _puzzles(model, batch)
+    on = device_of(FitConfig(device=device))
+    model = Reasoner(preset(name)).train().to(on)
+    puzzles = on_device(_puzzles(model, batch), on)
     with single_thread():
         losses: dict[str, _Loss] = {
             "TRM as published, fp32": partial(plain_loss, model, puzzles, torch.float32),
@@ -50,7 +64,7 @@ def bench_arc(name: str = "arc", batch: int = 1, repeats: int = 3, compiled: boo
             "ours, bf16": partial(_ours, model, puzzles, half=True),
         }
         if compiled:
-            fast = Reasoner(preset(name)).train()
+            fast = Reasoner(preset(name)).train().to(on)
             # The protocol of cells does not say that they are modules.
             fast.core.cell.compile(dynamic=False)  # type: ignore[attr-defined]
             losses["ours, compiled, fp32"] = partial(_ours, fast, puzzles, half=False)
@@ -62,25 +76,46 @@ def bench_arc(name: str = "arc", batch: int = 1, repeats: int = 3, compiled: boo
         contestants = [
             Contestant(each, partial(_step, model, loss), 1, flops) for each, loss in losses.items()
         ]
-        contestants.append(matmul(_MATMUL, torch.float32, "matmul, fp32"))
-        contestants.append(matmul(_MATMUL, torch.bfloat16, "matmul, bf16"))
-        timings = race(contestants, repeats)
+        timings = _raced([*contestants, *_matmuls(on)], repeats, on)
     config = model.config
     weights = parameters(model) - config.puzzles * config.puzzle_width
-    title = f"{name}: {weights:,} parameters, {config.tokens} tokens, batch {batch}, one CPU thread"
-    return Sheet(title, _COLUMNS, tuple(_rows(timings, kept)))
+    where = "one CPU thread" if on.type == "cpu" else torch.cuda.get_device_name(on)
+    title = f"{name}: {weights:,} parameters, {config.tokens} tokens, batch {batch}, {where}"
+    unit = "CPU s" if on.type == "cpu" else "s"
+    return Sheet(title, _columns(unit), tuple(_rows(timings, kept)))
 
 
-_COLUMNS = (
-    Column("what"),
-    Column("seconds", "CPU s a step [quartiles]"),
-    Column("rate", "steps per CPU s"),
-    Column("fp32", "× published, fp32"),
-    Column("same", "× published, same precision"),
-    Column("gflops", "GFLOP/s"),
-    Column("share", "of the matmul rate"),
-    Column("memory", "MiB kept for backward"),
-)
+def _matmuls(device: torch.device) -> list[Contestant]:
+    """Return the machine's own products, large enough to keep it busy."""
+    size = 1024 if device.type == "cpu" else 8192
+    types = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    return [matmul(size, dtype, f"matmul, {name}", device) for name, dtype in types.items()]
+
+
+def _raced(contestants: Sequence[Contestant], repeats: int, device: torch.device) -> list[Timing]:
+    if device.type == "cpu":
+        return race(contestants, repeats)
+
+    def waited(each: Contestant) -> None:
+        each.run()
+        torch.cuda.synchronize(device)
+
+    waiting = [replace(each, run=partial(waited, each)) for each in contestants]
+    # The process only waits, so what it works says nothing: the clock does.
+    return [replace(each, cpu=each.wall) for each in race(waiting, repeats)]
+
+
+def _columns(unit: str) -> tuple[Column, ...]:
+    return (
+        Column("what"),
+        Column("seconds", f"{unit} a step [quartiles]"),
+        Column("rate", f"steps per {unit}"),
+        Column("fp32", "× published, fp32"),
+        Column("same", "× published, same precision"),
+        Column("gflops", "GFLOP/s"),
+        Column("share", "of the matmul rate"),
+        Column("memory", "MiB kept for backward"),
+    )
 
 
 def _rows(timings: Sequence[Timing], kept: dict[str, float]) -> list[dict[str, object]]:
@@ -110,7 +145,7 @@ def _rows(timings: Sequence[Timing], kept: dict[str, float]) -> list[dict[str, o
 
 def _ours(model: Reasoner, puzzles: PuzzleBatch, half: bool) -> Tensor:
     precision: AbstractContextManager[object] = (
-        torch.autocast("cpu", torch.bfloat16) if half else nullcontext()
+        torch.autocast(puzzles.tokens.device.type, torch.bfloat16) if half else nullcontext()
     )
     with precision:
         start = model.start(puzzles.tokens)

@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from loopwm.reason.answer import Noise
-from loopwm.reason.arc import Arc
+from loopwm.reason.arc import Arc, Question
 from loopwm.reason.carry import PuzzleBatch
 from loopwm.reason.evaluate import Share, accuracy, exact, shares
 from loopwm.reason.model import Reasoner
 from loopwm.reason.poll import poll
 from loopwm.reason.stop import Stop
-from loopwm.reason.vote import report
+from loopwm.reason.tasks import Task
+from loopwm.reason.vote import Tally, report
 from loopwm.study.results import Column, Sheet
 
 
@@ -88,7 +89,33 @@ def arc_sheet(
     """
     asked = arc.evaluation[: tasks or None]
     questions = [each for each in arc.questions(augmentations) if each.task < len(asked)]
-    found = report(asked, [poll(model, arc, questions, steps=steps) for model in models])
+    tallies = [polled(model, arc, questions, steps) for model in models]
+    return votes_sheet(asked, tallies, augmentations)
+
+
+def polled(model: Reasoner, arc: Arc, questions: Sequence[Question], steps: int) -> Tally:
+    """Ask questions of a reasoner where it is, more of them at once on a GPU.
+
+    Args:
+        model: Who is asked.
+        arc: Where the questions are from.
+        questions: See `Arc.questions`.
+        steps: Steps of each answer.
+    """
+    device = model.decode.weight.device
+    batch_size = 64 if device.type == "cpu" else 1024
+    return poll(model, arc, questions, steps=steps, batch_size=batch_size, device=device)
+
+
+def votes_sheet(asked: Sequence[Task], tallies: Sequence[Tally], augmentations: int) -> Sheet:
+    """Make the table of the four numbers of ARC of votes that were cast.
+
+    Args:
+        asked: The tasks.
+        tallies: The votes of each checkpoint.
+        augmentations: Ways in which each task was asked.
+    """
+    found = report(asked, tallies)
     scores = {
         "single view, pass@1": found.single_pass1,
         "voted, pass@1": found.voted_pass1,

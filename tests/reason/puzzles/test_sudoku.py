@@ -14,6 +14,7 @@ from loopwm.reason.puzzles.shape import SUDOKU_SHAPES, SudokuShape
 from loopwm.reason.puzzles.sudoku import (
     SudokuSet,
     generate,
+    hard_sudokus,
     histogram,
     puzzles_per_second,
     ratings,
@@ -72,6 +73,20 @@ def test_hard_puzzles_are_as_hard_by_orders_that_did_not_choose_them():
 @pytest.mark.slow
 def test_a_second_of_a_core_makes_more_than_one_puzzle_of_twenty_wrong_guesses():
     assert puzzles_per_second(count=10) > 1
+
+
+def test_the_hard_sets_that_ship_are_what_generate_makes():
+    train, test = hard_sudokus()
+    assert (len(train), len(test)) == (1_000, 500)
+    for part, shipped in (("train", train), ("test", test)):
+        made = generate(NINE, 2, least=20.0, part=part)
+        np.testing.assert_array_equal(shipped.clues[:2], made.clues)
+        np.testing.assert_array_equal(shipped.ratings[:2], made.ratings)
+        assert len(forms(shipped)) == len(shipped)
+        assert shipped.ratings.min() >= 20
+        given = shipped.clues > 0
+        np.testing.assert_array_equal(shipped.clues[given], shipped.solutions[given])
+    assert not classes(train) & classes(test)
 
 
 def test_a_histogram_counts_each_puzzle_once():
