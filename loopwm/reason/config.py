@@ -5,19 +5,19 @@ from dataclasses import dataclass, replace
 
 from loopwm.core.config import Attend, PostNorm
 from loopwm.errors import ConfigError
-from loopwm.train.config import AdamATan2, FitConfig
+from loopwm.train.config import FitConfig, Muon
 
 TRAINING = FitConfig(
     updates=2_000,
     batch_size=128,
-    lr=1e-3,
+    lr=5e-3,
     final_lr=0.1,
     weight_decay=0.1,
     clip=None,
-    optimizer=AdamATan2(),
+    optimizer=Muon(),
     validate_every=250,
 )
-"""How small reasoners are trained unless told otherwise."""
+"""How small reasoners are trained unless told otherwise; AdamATan2 takes five times as long."""
 
 
 @dataclass(frozen=True)

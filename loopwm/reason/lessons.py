@@ -10,7 +10,7 @@ from loopwm.reason import glyphs
 from loopwm.reason.config import TRAINING, Halting, ReasonerConfig
 from loopwm.reason.glyphs import Glyphs
 from loopwm.reason.presets import preset
-from loopwm.train.config import AdamATan2, FitConfig, SignSGD
+from loopwm.train.config import AdamATan2, FitConfig
 
 if TYPE_CHECKING:
     from loopwm.reason.carry import PuzzleBatch
@@ -134,14 +134,15 @@ def _arc(side: int, augmentations: int) -> Material:
     return Material(Arc(training, evaluation, ArcConfig(side, augmentations)))
 
 
-_ARC_TRAINING = replace(
-    TRAINING,
-    updates=20_000,
-    batch_size=64,
-    optimizer=AdamATan2(rows=SignSGD(lr=1e-2)),
-)
+_ARC_TRAINING = replace(TRAINING, updates=20_000, batch_size=64)
 _PUBLISHED_TRAINING = replace(
-    TRAINING, updates=65_000, batch_size=768, lr=1e-4, final_lr=1.0, weight_decay=1.0
+    TRAINING,
+    updates=65_000,
+    batch_size=768,
+    optimizer=AdamATan2(),
+    lr=1e-4,
+    final_lr=1.0,
+    weight_decay=1.0,
 )
 
 LESSONS = {
@@ -150,15 +151,16 @@ LESSONS = {
         preset("sudoku-4x4"),
         glyphs.sudoku(4, 4),
         _small_sudokus,
-        replace(TRAINING, updates=1_200),
+        replace(TRAINING, updates=400),
         Halting(max_steps=8, rise=0.6),
     ),
     "sudoku-6x6": Lesson(
-        "Sudoku of 6 x 6: 18 clues, 14, and as few as can be. Hours on one core.",
+        "Sudoku of 6 x 6: 18 clues, 14, and as few as can be. Minutes on one core.",
         preset("sudoku-6x6"),
         glyphs.sudoku(6, 6),
         partial(_sudokus, 6, (18, 14, 0)),
-        replace(TRAINING, updates=20_000),
+        replace(TRAINING, updates=600),
+        Halting(max_steps=16, rise=0.6),
     ),
     "sudoku": Lesson(
         "Sudoku of 9 x 9 with as few clues as can be, at the published size. For a GPU.",

@@ -210,12 +210,12 @@ RECIPES = {
         "Does a small reasoner learn sudoku, tested on solutions that no symmetry makes of those "
         "that it was trained on?",
         60,
-        partial(study, "sudoku-4x4", ("looped", "once"), 1_200),
+        partial(study, "sudoku-4x4", ("looped", "once"), 400),
     ),
     "arc-depth": Recipe(
-        "A puzzle that needs depth: mazes",
+        "A puzzle that needs depth: sudoku of 6 x 6",
         "Does recursion reach what one pass of the same weights does not?",
         61,
-        partial(study, "maze-9", tuple(ARMS), 3_000),
+        partial(study, "sudoku-6x6", tuple(ARMS), 600),
     ),
 }
