@@ -1,6 +1,6 @@
 """What stopping early saves in seconds: calibrated rules against fixed depths, in turns."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import torch
 from loopwm.core.halt import Fixed
 from loopwm.data.store import RolloutDataset
 from loopwm.study.calibrate import Calibration
+from loopwm.study.comparison import spread
 from loopwm.study.halting import HORIZONS, WORDS
 from loopwm.study.results import Column, Sheet
 from loopwm.study.timing import Contestant, race, single_thread
@@ -22,44 +23,60 @@ BATCHES = (1, 16, 64, 256, 1024, 4096)
 RACED = ("OutputDelta", "staged", "first")
 
 
-def speed_sheet(
+def speeds(
     model: "WorldModel",
     data: RolloutDataset,
     rules: Mapping[str, Calibration],
     equal: Mapping[str, int],
-    title: str = "seconds",
-) -> Sheet:
-    """Make the table of CPU seconds by batch size: imagining 15 steps on one thread.
+) -> list[dict[str, Any]]:
+    """Measure CPU seconds by batch size: imagining 15 steps on one thread.
 
     Args:
         model: A looped model.
         data: Where rows start, and the actions that are taken.
         rules: The calibrated rules by name.
         equal: The fixed depth of equal error, by rule.
-        title: Title of the table.
+
+    Returns:
+        Of each rule and batch size, in this order, what `speed_sheet` makes a row of.
     """
     rows = []
     with single_thread(), torch.no_grad():
         for batch in BATCHES:
             rows += _speed(model, data, rules, equal, batch)
-    rows.sort(key=lambda row: list(rules).index(row["rule"]))
-    for row in rows:
+    return sorted(rows, key=lambda row: list(rules).index(row["rule"]))
+
+
+def speed_sheet(found: Sequence[Sequence[Mapping[str, Any]]]) -> Sheet:
+    """Make the table of speeds, mean over seeds [lowest, highest].
+
+    Args:
+        found: What `speeds` returned for each seed.
+    """
+    measured = ("full", "fixed", "early", "iterations", "saved", "seconds", "share", "faster")
+    rows = []
+    for seeds in zip(*found, strict=True):
+        row: dict[str, Any] = {name: seeds[0][name] for name in ("rule", "batch")}
         row["rule"] = WORDS.get(row["rule"], row["rule"])
-    reference = next(iter(rules.values())).reference
+        row["equal"] = ", ".join(str(each["equal"]) for each in seeds)
+        for name in measured:
+            values = [each[name] for each in seeds if each[name] is not None]
+            row[name] = spread(values) if values else None
+        rows.append(row)
     labels = {
         "rule": "rule",
         "batch": "batch",
-        "full": f"{reference} iterations, transitions per CPU second",
-        "equal": "fixed depth of equal error",
+        "full": "at the typical depth, transitions per CPU second",
+        "equal": "fixed depth of equal error, each seed",
         "fixed": "at that depth",
         "early": "under the rule",
         "iterations": "mean iterations",
-        "saved": "iterations saved",
-        "seconds": "seconds saved",
+        "saved": "share of iterations saved",
+        "seconds": "of seconds saved",
         "share": "seconds over iterations saved",
         "faster": "speed over equal error",
     }
-    return Sheet(title, tuple(Column(*each) for each in labels.items()), tuple(rows))
+    return Sheet("seconds", tuple(Column(*each) for each in labels.items()), tuple(rows))
 
 
 def _speed(
@@ -93,14 +110,14 @@ def _speed(
         row = {
             "rule": name,
             "batch": batch,
-            "full": rate[reference],
+            "full": rate[reference][0],
             "equal": equal[name],
-            "fixed": rate[equal[name]],
-            "early": rate[name],
+            "fixed": rate[equal[name]][0],
+            "early": rate[name][0],
             "iterations": mean,
-            "saved": f"{iterations:.0%}",
-            "seconds": f"{seconds:.0%}",
-            "share": f"{seconds / iterations:.0%}" if iterations > 0 else None,
+            "saved": iterations,
+            "seconds": seconds,
+            "share": seconds / iterations if iterations > 0 else None,
             "faster": rate[name][0] / rate[equal[name]][0],
         }
         rows.append(row)

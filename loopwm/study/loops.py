@@ -21,7 +21,7 @@ from loopwm.study.comparison import (
 from loopwm.study.datasets import Experience, study_data
 from loopwm.study.efficiency import Cell
 from loopwm.study.halting import calibrated, equal_depth, outcome_sheet, outcomes
-from loopwm.study.halting_time import RACED, speed_sheet
+from loopwm.study.halting_time import RACED, speed_sheet, speeds
 from loopwm.study.openloop import Imagination, imagine_windows
 from loopwm.study.plan import Plan, run_plan
 from loopwm.study.recipe import DATA, HORIZONS, UNITS, Computed, Options, training
@@ -70,12 +70,12 @@ def halting(task: str, options: Options) -> Computed:
         options.report(f"seed {seed}: rules and controls")
         rules.append(calibrated(model, data))
         found.append(outcomes(model, data.test, rules[seed]))
-    sheets = [outcome_sheet(found)]
+    timed = []
     for seed, model in enumerate(models):
         options.report(f"seed {seed}: seconds")
         raced = {name: rules[seed][name] for name in RACED}
         equal = {name: equal_depth(found[seed], model.depth.typical, name) for name in RACED}
-        sheets.append(speed_sheet(model, data.test, raced, equal, f"seconds, seed {seed}"))
+        timed.append(speeds(model, data.test, raced, equal))
     method = (
         "Rules are calibrated on validation episodes "
         "for a loss of at most 1% at k = 1 and 15; errors are those of the test set. Random: "
@@ -87,7 +87,7 @@ def halting(task: str, options: Options) -> Computed:
         "is the fewest fixed iterations within 1% of the rule at both horizons.",
         *(DATA, UNITS, training(plan)),
     )
-    return plan.seeds, method, tuple(sheets)
+    return plan.seeds, method, (outcome_sheet(found), speed_sheet(timed))
 
 
 def models_of(group: Group, work: Path) -> list[WorldModel]:

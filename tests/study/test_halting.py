@@ -20,7 +20,7 @@ from loopwm.study.halting import (
     outcome_sheet,
     outcomes,
 )
-from loopwm.study.halting_time import speed_sheet
+from loopwm.study.halting_time import speed_sheet, speeds
 
 HORIZONS = (1, 3)
 
@@ -110,9 +110,16 @@ def test_tables_hold_what_was_measured(
     assert sheet.rows[-1]["rmse_3"] is None
     monkeypatch.setattr("loopwm.study.halting_time.BATCHES", (4, 8))
     raced = {name: rules[name] for name in ("OutputDelta", "first")}
-    rows = speed_sheet(model, data, raced, {"OutputDelta": 3, "first": 2}).rows
+    rows = speeds(model, data, raced, {"OutputDelta": 3, "first": 2})
     assert [row["batch"] for row in rows] == [4, 8, 4, 8]
     assert [row["equal"] for row in rows] == [3, 3, 2, 2]
     assert all(1 <= row["iterations"] <= rules["OutputDelta"].max_iters for row in rows)
-    assert rows[0]["saved"] == f"{1 - rows[0]['iterations'] / 4:.0%}"
-    assert rows[0]["faster"] == rows[0]["early"][0] / rows[0]["fixed"][0]
+    assert rows[0]["saved"] == 1 - rows[0]["iterations"] / 4
+    assert rows[0]["faster"] == rows[0]["early"] / rows[0]["fixed"]
+    faster = rows[0] | {"faster": 2 * rows[0]["faster"], "share": None, "equal": 4}
+    merged = speed_sheet([rows, [faster, *rows[1:]]]).rows
+    assert [row["batch"] for row in merged] == [4, 8, 4, 8]
+    assert merged[0]["equal"] == "3, 4"
+    low = rows[0]["faster"]
+    assert merged[0]["faster"] == pytest.approx([1.5 * low, low, 2 * low])
+    assert merged[0]["share"][0] == rows[0]["share"]
