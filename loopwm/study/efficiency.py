@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from loopwm.errors import NumericalError
 from loopwm.study.accuracy import PredictionReport
@@ -14,7 +14,7 @@ from loopwm.study.arms import arm_of
 from loopwm.study.cells import run_cells
 from loopwm.study.datasets import Experience, Split, study_data
 from loopwm.study.windows import Sampling
-from loopwm.train.config import FitConfig
+from loopwm.train.config import AdamW, FitConfig, Muon
 from loopwm.world.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class Cell:
         decay: How the weight of a step falls with its distance (`Objective.decay`).
         context: Real observations taken in before imagining, in training and evaluation.
         batch: Windows in each update.
+        optimizer: "adamw" or "muon".
     """
 
     task: str = "Hopper-v5"
@@ -58,6 +59,7 @@ class Cell:
     decay: float = 0.0
     context: int = 1
     batch: int = 256
+    optimizer: Literal["adamw", "muon"] = "adamw"
 
     @property
     def name(self) -> str:
@@ -69,7 +71,7 @@ class Cell:
             f"d{self.decay:g}" * (self.decay != 0),
         )
         words += [f"h{self.horizon}{rise}{decay}", f"c{self.context}", f"b{self.batch}"]
-        return "_".join(words)
+        return "_".join([*words, *["muon"] * (self.optimizer == "muon")])
 
 
 def run_cell(cell: Cell, folder: Path, threads: int = 1) -> dict[str, Any]:
@@ -231,6 +233,7 @@ def _fit_config(cell: Cell, threads: int) -> FitConfig:
         lr=cell.lr,
         horizon=cell.horizon,
         horizon_warmup=cell.rise,
+        optimizer=Muon() if cell.optimizer == "muon" else AdamW(),
         seed=cell.seed,
         threads=threads,
         validate_every=max(1, cell.updates // 20),
