@@ -69,6 +69,17 @@ def test_iterations_of_the_steps_that_follow_the_first_are_calibrated_too(
     assert f"then {chosen.halt.iterations}" in str(chosen)
 
 
+def test_steps_that_need_as_many_as_the_first_get_as_many(
+    world: Any, untrained: Any, lived_by: Any
+) -> None:
+    model = untrained(lw.WorldConfig(width=16))
+    few = Sampling(max_windows=20, ceiling_windows=0)
+    chosen = lw.calibrate(
+        model, lived_by(model), 1e-6, rule=lw.Fixed(), horizons=(1, 5), sampling=few
+    )
+    assert chosen.halt == lw.Fixed(chosen.max_iters, first=chosen.max_iters)
+
+
 def test_a_larger_regret_needs_fewer_iterations(world: Any, untrained: Any, lived_by: Any) -> None:
     model = untrained()
     data = lived_by(model)
