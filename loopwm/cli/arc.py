@@ -65,22 +65,13 @@ class TrainArc:
         from loopwm.reason.lessons import lesson
 
         taught = self.changed(lesson(self.lesson))
-        from loopwm.reason.fit import fit
         from loopwm.reason.stored import load, save
+        from loopwm.reason.teach import teach
         from loopwm.train.fit import device_of
 
         device_of(taught.training)
         init = None if self.init is None else load(self.init)
-        material = taught.make()
-        model = fit(
-            material.source,
-            replace(taught.model, puzzles=material.source.num_puzzles),
-            taught.training,
-            halting=taught.halting,
-            valid=next(iter(material.tests.values()), None),
-            run_dir=self.out,
-            init=init,
-        )
+        model = teach(taught, taught.make(), self.out, init)
         model.lesson = self.lesson
         save(model, self.out)
         wrong = [each["validation"] for each in model.history if "validation" in each]
@@ -93,13 +84,12 @@ class TrainArc:
         """Return the lesson with what was asked for otherwise."""
         training = {"updates": self.updates, "batch_size": self.batch, "lr": self.lr}
         halting = {"max_steps": self.most_steps, "rise": self.rise}
-        fixed = {
-            **{"seed": self.seed, "device": self.device},
-            **{"precision": self.precision, "compiled": self.compiled},
-        }
+        fixed = {"seed": self.seed, "device": self.device, "compiled": self.compiled}
         return replace(
             taught,
-            training=replace(taught.training, **fixed, **_given(training)),
+            training=replace(
+                taught.training, precision=self.precision, **fixed, **_given(training)
+            ),
             halting=replace(taught.halting, **_given(halting)),
         )
 

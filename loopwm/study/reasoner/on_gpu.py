@@ -13,10 +13,11 @@ from loopwm.reason.answer import Noise
 from loopwm.reason.arc import Arc
 from loopwm.reason.carry import PuzzleBatch
 from loopwm.reason.evaluate import Share, accuracy, exact
-from loopwm.reason.fit import fit, on_device
+from loopwm.reason.fit import on_device
 from loopwm.reason.lessons import Lesson, Material, lesson
 from loopwm.reason.model import Reasoner
 from loopwm.reason.stored import save
+from loopwm.reason.teach import teach
 from loopwm.reason.vote import Tally
 from loopwm.study.cells import run_cells
 from loopwm.study.reasoner.tables import doublings, percent, polled, votes_sheet
@@ -79,14 +80,7 @@ def compute(folder: Path, judge: Judge, cell: GpuCell) -> dict[str, Any]:
     """
     taught = cell.taught
     material = taught.make()
-    model = fit(
-        material.source,
-        replace(taught.model, puzzles=material.source.num_puzzles),
-        taught.training,
-        halting=taught.halting,
-        valid=next(iter(material.tests.values()), None),
-        run_dir=folder / cell.name,
-    )
+    model = teach(taught, material, folder / cell.name)
     model.lesson = cell.lesson
     save(model, folder / "models" / cell.name)
     with torch.autocast(taught.training.device, torch.bfloat16):

@@ -13,9 +13,9 @@ from loopwm.core.count import matmul_flops, parameters
 from loopwm.reason.carry import PuzzleBatch
 from loopwm.reason.config import ReasonerConfig
 from loopwm.reason.evaluate import exact
-from loopwm.reason.fit import fit
 from loopwm.reason.lessons import Lesson, lesson
 from loopwm.reason.model import Reasoner
+from loopwm.reason.teach import teach
 from loopwm.study.cells import run_cells
 from loopwm.study.reasoner.tables import doublings
 from loopwm.study.recipe import Computed, Options, Recipe
@@ -91,14 +91,8 @@ def compute(folder: Path, threads: int, cell: ReasonerCell) -> dict[str, Any]:
     taught = cell.taught
     material = taught.make()
     began = time.process_time()
-    model = fit(
-        material.source,
-        replace(taught.model, puzzles=material.source.num_puzzles),
-        replace(taught.training, threads=threads),
-        halting=taught.halting,
-        valid=next(iter(material.tests.values())),
-        run_dir=folder / cell.name,
-    )
+    taught = replace(taught, training=replace(taught.training, threads=threads))
+    model = teach(taught, material, folder / cell.name)
     return {
         "arm": cell.arm,
         "seed": cell.seed,
