@@ -22,6 +22,7 @@ from loopwm.reason.model import Reasoner
 from loopwm.reason.tasks import Pair, Task
 from loopwm.study.canvas import png
 from loopwm.study.reasoner.bench import bench_arc
+from loopwm.study.reasoner.drawing import plot_steps
 from loopwm.study.reasoner.plain import plain_loss
 from loopwm.study.reasoner.story import Story, draw, panels, tell
 from loopwm.study.reasoner.tables import arc_sheet, doublings, puzzle_sheets
@@ -219,3 +220,14 @@ def test_the_bench_has_a_row_for_each_way_and_counts_the_published_one_as_one():
 def test_the_bench_says_that_there_is_no_gpu():
     with pytest.raises(ConfigError, match='device="cuda" cannot be used here'):
         bench_arc("sudoku-4x4", device="cuda", compiled=False)
+
+
+def test_the_figure_shows_every_seed_and_the_mean():
+    shares = {"looped": ([0.1, 0.5, 0.9], [0.3, 0.5, 0.7]), "once": ([0.2, 0.2, 0.1],)}
+    by_arm = {arm: [{"right": {"hard": each}} for each in seeds] for arm, seeds in shares.items()}
+    (axes,) = plot_steps(by_arm, "hard", "title").axes
+    lines = [np.asarray(line.get_ydata()) for line in axes.get_lines()]
+    expected = ([10, 50, 90], [30, 50, 70], [20, 50, 80], [20, 20, 10], [20, 20, 10])
+    for line, y in zip(lines, expected, strict=True):
+        np.testing.assert_allclose(line, y)
+    assert [text.get_text() for text in axes.texts] == ["looped", "once"]

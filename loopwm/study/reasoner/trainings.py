@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from loopwm.core.count import matmul_flops, parameters
+from loopwm.files import write_file
 from loopwm.reason.carry import PuzzleBatch
 from loopwm.reason.config import ReasonerConfig
 from loopwm.reason.evaluate import exact
@@ -119,7 +120,29 @@ def study(name: str, arms: Sequence[str], updates: int, options: Options) -> Com
     found = run_cells(
         cells, folder / "cells", partial(compute, folder / "runs", options.threads), options.report
     )
+    if options.figures is not None:
+        _draw(name, list(found.values()), options.figures)
     return SEEDS, _METHOD, tuple(sheets(list(found.values())))
+
+
+def _draw(name: str, results: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Draw the answers to the hardest of the held-out puzzles, which are the last."""
+    from loopwm.study.canvas import png
+    from loopwm.study.reasoner.drawing import plot_steps
+
+    test, count = list(results[0]["numbers"].items())[-1]
+    figure = plot_steps(
+        {ARMS[arm]: of_arm for arm, of_arm in _by_arm(results).items()},
+        test,
+        f"{name}, {test}: {count} held-out puzzles",
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_file(folder / f"{name}.png", png(figure))
+
+
+def _by_arm(results: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    arms = [arm for arm in ARMS if any(each["arm"] == arm for each in results)]
+    return {arm: [each for each in results if each["arm"] == arm] for arm in arms}
 
 
 def sheets(results: Sequence[Mapping[str, Any]]) -> list[Sheet]:
@@ -128,8 +151,7 @@ def sheets(results: Sequence[Mapping[str, Any]]) -> list[Sheet]:
     Args:
         results: What `compute` returned of each cell.
     """
-    arms = [arm for arm in ARMS if any(each["arm"] == arm for each in results)]
-    by_arm = {arm: [each for each in results if each["arm"] == arm] for arm in arms}
+    by_arm = _by_arm(results)
     tests = results[0]["numbers"]
     made = [
         _step_sheet(f"{test}: {count} held-out puzzles, right after so many steps", test, by_arm)
