@@ -65,10 +65,9 @@ def _of_reasoners() -> dict[str, Recipe]:
     """Return the studies of the reasoner; none where it has been left out."""
     if find_spec("loopwm.reason") is None:
         return {}
-    from loopwm.study.reasoner.on_gpu import RECIPES as ON_GPU
-    from loopwm.study.reasoner.trainings import RECIPES as REASONERS
+    from loopwm.study.reasoner import on_gpu, trainings
 
-    return REASONERS | ON_GPU
+    return trainings.RECIPES | on_gpu.RECIPES
 
 
 def _prediction(task: str, options: Options) -> Computed:

@@ -107,7 +107,14 @@ def single_thread() -> Iterator[None]:
 def matmul(
     size: int, dtype: torch.dtype, name: str, device: torch.device | str = "cpu"
 ) -> Contestant:
-    """Make the product of two square matrices a contestant: the machine's own speed."""
+    """Make the product of two square matrices a contestant: the machine's own speed.
+
+    Args:
+        size: Rows and columns.
+        dtype: Number format.
+        name: What tables call it.
+        device: Where it is computed.
+    """
     generator = torch_rng(0, "matmul", device=str(device))
     kind: dict[str, Any] = {"dtype": dtype, "device": device}
     left, right = (torch.randn(size, size, generator=generator, **kind) for _ in range(2))
