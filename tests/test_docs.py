@@ -12,8 +12,9 @@ PAGES = [*ROOT.glob("README.md"), *sorted((ROOT / "docs").rglob("*.md"))]
 # The only thing that differs from what the reader sees: these literals are cut to at most this.
 AT_MOST = {"steps": 2_000, "updates": 20}
 
-# Agents act one step after another; the checks of shapes would make minutes of it.
-UNCHECKED = {"guide-learning.md"}
+# Many small steps, in agents that act and models that are compared, of which the checks of shapes
+# would make minutes.
+UNCHECKED = {"guide-learning.md", "guide-compare.md"}
 
 BLOCK = re.compile(r"^( *)```python\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 LITERAL = re.compile(rf"\b({'|'.join(AT_MOST)})=([\d_]+)")

@@ -22,6 +22,8 @@ REPEATABLE = settings(max_examples=25, deadline=None, derandomize=True, database
 # Rounding of float64, on distances of order one.
 ROUNDING = 1e-12
 SCALES = pytest.mark.parametrize("scale", [1.0, 1e2, 1e4])
+# Of ten thousand iterations alike, shapes need not be checked.
+UNCHECKED = pytest.mark.usefixtures("without_shape_checks")
 FORMS = pytest.mark.parametrize("gated", [False, True], ids=["fixed", "gated"])
 
 
@@ -158,6 +160,7 @@ def test_the_rate_is_nearly_reached_so_the_proof_is_not_idle():
 
 @FORMS
 @SCALES
+@UNCHECKED
 def test_ten_thousand_iterations_stay_bounded_and_forget_where_they_began(scale, gated):
     cell = contractive(scale=scale, gated=gated, rate=0.98)
     e = randn(8, 1, 6, seed=3)
@@ -217,6 +220,7 @@ def bounded(scale: float, gain: float | None) -> BoundedCell:
 
 
 @SCALES
+@UNCHECKED
 @pytest.mark.parametrize("gain", [None, 0.7])
 def test_the_bounded_cell_keeps_its_bound_for_ten_thousand_iterations(scale, gain):
     cell, e = bounded(scale, gain), randn(8, 1, 6, seed=3)

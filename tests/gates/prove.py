@@ -143,7 +143,6 @@ def run(command: str, tree: Path) -> tuple[bool, str]:
     program, *arguments = command.split()
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
     environment["PYTHONPATH"] = os.pathsep.join([str(tree), str(tree / "envs")])
-    environment["PYTHONDONTWRITEBYTECODE"] = "1"
     result = subprocess.run(
         [BIN / program, *arguments], cwd=tree, env=environment, capture_output=True, text=True
     )

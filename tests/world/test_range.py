@@ -35,6 +35,7 @@ def wild(model: Any, scale: float) -> Any:
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("scale", [3.0, 1e3])
+@pytest.mark.usefixtures("without_shape_checks")  # of a thousand steps alike
 def test_a_thousand_steps_of_wild_weights_stay_in_reach(make, kinds, data, name, scale):
     model = wild(make(kinds[name], data), scale)
     obs = data.obs[::40]
