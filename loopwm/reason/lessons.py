@@ -201,7 +201,7 @@ LESSONS = {
         is_arc=True,
     ),
     "arc-12-wide": Lesson(
-        "The same, for a GPU.",
+        "ARC-AGI-1, the tasks that fit on a canvas of 12 x 12, by a wider reasoner. For a GPU.",
         preset("arc-12-wide"),
         glyphs.arc(12),
         partial(_arc, 12, 100),

@@ -19,10 +19,11 @@ def compiled_cells(module: nn.Module) -> Iterator[None]:
     Args:
         module: What is trained.
     """
+    # Two cores may share a cell, which is compiled once.
+    cells = {core.cell for core in module.modules() if isinstance(core, LoopedCore)}
     with ExitStack() as stack:
-        for core in module.modules():
-            if isinstance(core, LoopedCore):
-                stack.enter_context(_compiled(core.cell))
+        for cell in cells:
+            stack.enter_context(_compiled(cell))
         yield
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from loopwm.core.loop import LoopedCore
 from loopwm.errors import CheckpointError, ConfigError, DataError
 from loopwm.files import read_tree
 from loopwm.reason.carry import PuzzleBatch
@@ -14,6 +15,7 @@ from loopwm.reason.evaluate import accuracy
 from loopwm.reason.fit import check_puzzles, fit
 from loopwm.reason.model import Reasoner
 from loopwm.train.checkpoint import checkpoints
+from loopwm.train.compiled import compiled_cells
 from loopwm.train.config import AdamATan2, FitConfig, SignSGD
 from tests.reason.echo import Reversed, held_out
 from tests.reason.tiny import small
@@ -194,4 +196,8 @@ def test_a_compiled_run_is_the_eager_one_but_for_rounding_and_leaves_a_plain_cel
     for ours, theirs in zip(compiled.parameters(), eager.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
     assert "forward" not in vars(compiled.core.cell)
+    shared = LoopedCore(compiled.core.cell)
+    with compiled_cells(torch.nn.ModuleList([shared, compiled.core])):
+        assert "forward" in vars(shared.cell)
+    assert "forward" not in vars(shared.cell)
     assert set(compiled.state_dict()) == set(eager.state_dict())

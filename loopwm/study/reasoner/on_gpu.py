@@ -1,4 +1,4 @@
-"""What ten minutes of one GPU teach: hard sudokus at the published size, ARC on a small canvas."""
+"""What ten minutes of one GPU teach: hard sudokus, ARC on a small canvas."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -147,7 +147,7 @@ def sudokus(cells: Sequence[GpuCell], options: Options) -> Computed:
         options: Where and how.
     """
     found = _found(cells, by_step, options)
-    sheets = [*(_test_sheet(test, found) for test in found[0]["tests"]), cost_sheet(found)]
+    sheets = [*(_test_sheet(test, found) for test in found[0]["tests"]), _cost_sheet(found)]
     method = (
         _METHOD,
         "Right is an answer with every cell right; 500 held-out puzzles each, whose solutions no "
@@ -169,7 +169,7 @@ def canvas(cells: Sequence[GpuCell], options: Options) -> Computed:
     found = _found(cells, votes, options)
     arc = _arc(cells[0].taught.make())
     tallies = [Tally.from_json(each["tally"]) for each in found]
-    sheets = (votes_sheet(arc.evaluation, tallies, arc.config.augmentations), cost_sheet(found))
+    sheets = (votes_sheet(arc.evaluation, tallies, arc.config.augmentations), _cost_sheet(found))
     method = (
         _METHOD,
         "Trained on all examples of the training tasks of ARC-AGI-1 that fit on the canvas, and on "
@@ -205,12 +205,7 @@ def _test_sheet(test: str, found: Sequence[Mapping[str, Any]]) -> Sheet:
     return Sheet(f"{test}: right after so many steps", columns, tuple(rows))
 
 
-def cost_sheet(found: Sequence[Mapping[str, Any]]) -> Sheet:
-    """Make the table of what the trainings took.
-
-    Args:
-        found: What `compute` returned of each cell.
-    """
+def _cost_sheet(found: Sequence[Mapping[str, Any]]) -> Sheet:
     keys = ("seed", "parameters", "updates", "batch", "puzzles", "minutes", "device")
     named = {"puzzles": "puzzles seen", "batch": "puzzles in flight"}
     columns = tuple(Column(key, named.get(key, key)) for key in keys)
@@ -220,7 +215,7 @@ def cost_sheet(found: Sequence[Mapping[str, Any]]) -> Sheet:
 RECIPES = {
     "arc-sudoku9": Recipe(
         "Hard sudokus of 9 x 9 on one GPU",
-        "How many sudokus that need guessing does the published shape learn in minutes?",
+        "How many sudokus that need guessing does a small reasoner learn in minutes?",
         62,
         partial(sudokus, (GpuCell("sudoku-hard", 12_000, 768),)),
     ),
