@@ -174,6 +174,13 @@ def test_the_best_rate_and_the_best_shape_are_chosen_by_validation() -> None:
         plan_finals(BASE, {"e": trials["e"]}, (0,))
 
 
+def test_a_cell_of_muon_trains_by_muon(small: None, tmp_path: Path) -> None:
+    by_muon = replace(BASE, optimizer="muon")
+    assert by_muon.name != BASE.name
+    error, other = (run_cell(cell, tmp_path)["validation"] for cell in (by_muon, BASE))
+    assert error != other
+
+
 def test_two_cells_that_differ_have_different_names() -> None:
     changes: dict[str, Any] = {
         **{"task": "other", "arm": "once", "seed": 1, "lr": 2e-3, "updates": 5, "rows": 300},
