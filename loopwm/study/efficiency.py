@@ -14,7 +14,7 @@ from loopwm.study.arms import arm_of
 from loopwm.study.cells import run_cells
 from loopwm.study.datasets import Experience, Split, study_data
 from loopwm.study.windows import Sampling
-from loopwm.train.config import AdamW, FitConfig, Muon
+from loopwm.train.config import OPTIMIZERS, FitConfig
 from loopwm.world.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ def _fit_config(cell: Cell, threads: int) -> FitConfig:
         lr=cell.lr,
         horizon=cell.horizon,
         horizon_warmup=cell.rise,
-        optimizer=Muon() if cell.optimizer == "muon" else AdamW(),
+        optimizer=OPTIMIZERS[cell.optimizer],
         seed=cell.seed,
         threads=threads,
         validate_every=max(1, cell.updates // 20),

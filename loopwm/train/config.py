@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -67,6 +68,10 @@ class Muon:
     def __post_init__(self) -> None:
         """Check the ranges."""
         _check(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
+
+
+# Files and names of studies call the optimisers of dense models so.
+OPTIMIZERS: Mapping[str, AdamW | Muon] = {"adamw": AdamW(), "muon": Muon()}
 
 
 @dataclass(frozen=True, slots=True)

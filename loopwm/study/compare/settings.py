@@ -10,7 +10,7 @@ from typing import Any
 from loopwm.errors import ConfigError, StoreError
 from loopwm.study.compare.shifts import SHIFTS
 from loopwm.study.compare.terms import FAMILIES, REFERENCE, Terms, families_of
-from loopwm.train.config import FitConfig
+from loopwm.train.config import OPTIMIZERS, FitConfig
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Settings:
             control interval, or "excitation" for all.
         batch: Windows in each update.
         steps: Steps that the training loss looks ahead.
+        optimizer: "adamw" or "muon", for every arm.
         margin: Range that imagination is held to, as `WorldConfig.margin`; none clamps nothing.
         windows: Most test windows for each horizon.
         levels: Errors at which sizes are compared, by horizon, for all tasks; where none are given,
@@ -62,6 +63,7 @@ class Settings:
     mixture: str = "standard"
     batch: int = 256
     steps: int = 4
+    optimizer: str = "adamw"
     margin: float | None = None
     windows: int = 2_000
     levels: tuple[tuple[int, tuple[float, ...]], ...] = ()
@@ -85,6 +87,9 @@ class Settings:
             raise ConfigError(f"skips must be at least 1, got {self.skips}")
         if self.mixture not in ("standard", "excitation"):
             raise ConfigError(f'mixture must be "standard" or "excitation", got {self.mixture!r}')
+        if self.optimizer not in OPTIMIZERS:
+            named = ", ".join(OPTIMIZERS)
+            raise ConfigError(f"optimizer must be among {named}, got {self.optimizer!r}")
         if min(self.rows, self.valid_rows, self.test_rows) < 1:
             raise ConfigError("rows, valid_rows and test_rows must be at least 1")
         families_of(self.arms)
@@ -104,7 +109,12 @@ class Settings:
     def terms(self, updates: int) -> Terms:
         """Return what every arm gets at a training budget."""
         fit = FitConfig(
-            updates=updates, batch_size=self.batch, horizon=self.steps, threads=1, progress=False
+            updates=updates,
+            batch_size=self.batch,
+            horizon=self.steps,
+            optimizer=OPTIMIZERS[self.optimizer],
+            threads=1,
+            progress=False,
         )
         return Terms(
             *(self.sizes, self.rates, self.seeds, self.horizons),

@@ -14,6 +14,7 @@ from loopwm.study.compare.shifts import SHIFTS
 from loopwm.study.compare.study import Outcome, Stage, stages_of
 from loopwm.study.compare.tables import csv_text
 from loopwm.study.results import Column, Sheet
+from loopwm.train.config import OPTIMIZERS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -221,13 +222,15 @@ def method(settings: Settings) -> tuple[str, ...]:
     """Say in words how a study was made."""
     rates = ", ".join(f"{each:g}" for each in settings.rates)
     updates = ", ".join(f"{each:,}" for each in settings.updates)
+    by = type(OPTIMIZERS[settings.optimizer]).__name__
     clamp = "Nothing is clamped" if settings.margin is None else "What is fed back is held"
     return (
         *_data(settings),
         f"Every arm at {len(settings.sizes)} sizes, on the same {settings.rows:,} transitions, by "
-        f"{updates} updates of {settings.batch} windows of {settings.steps} steps; learning rates "
-        f"{rates} tried for every arm and shape at every size, chosen on other episodes than those "
-        f"reported; {len(settings.seeds)} seeds. {clamp}; diverged windows are counted.",
+        f"{updates} updates of {settings.batch} windows of {settings.steps} steps by {by}; "
+        f"learning rates {rates} tried for every arm and shape at every size, chosen on other "
+        f"episodes than those reported; {len(settings.seeds)} seeds. {clamp}; diverged windows are "
+        "counted.",
         "A curve goes through the lower envelope, chosen by the validation set, straight between "
         "its points on a log-log plot and never beyond them: where an arm does not reach an "
         "error, the ratio is a bound and written so. Intervals are 95%, by bootstrap of the seeds "

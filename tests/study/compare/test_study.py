@@ -19,12 +19,13 @@ from loopwm.study.compare.conduct import Order, conduct
 from loopwm.study.compare.places import Place
 from loopwm.study.compare.settings import QUICK, Settings, read_settings
 from loopwm.study.compare.study import outcome, runs_of, stages_of
-from loopwm.study.compare.summary import headline
+from loopwm.study.compare.summary import headline, method
 from loopwm.study.compare.terms import FAMILIES
 from loopwm.study.compare.trial import Trial
 from loopwm.study.datasets import Split
 from loopwm.study.results import load_study
 from loopwm.study.strict import plain
+from loopwm.train.config import AdamW, Muon
 from tests.study.compare.small import linear_world, result
 
 TINY = Settings(
@@ -168,6 +169,7 @@ def test_settings_are_read_from_toml_and_json(tmp_path: Path) -> None:
         ("seeds = [0.5]", "seeds must hold int, got 0.5"),
         ("tasks = []", "tasks must be one or more"),
         ("mixture = 'best'", "mixture must be"),
+        ("optimizer = 'adam'", "optimizer must be among adamw, muon, got 'adam'"),
         ("arms = ['looped', 'lstm']", "arms must be among"),
         ("loops = [3]", "loops must be among"),
         ("[levels]\na = [1.0]", "levels must hold"),
@@ -180,6 +182,15 @@ def test_bad_settings_are_refused_by_name(tmp_path: Path, text: str, message: st
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
         read_settings(path)
+
+
+def test_the_optimiser_of_every_arm_is_named_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text('optimizer = "muon"\n')
+    by_muon = read_settings(path)
+    assert by_muon.terms(10).fit.optimizer == Muon()
+    assert Settings().terms(10).fit.optimizer == AdamW()
+    assert "steps by Muon" in " ".join(method(by_muon))
 
 
 def test_every_arm_of_the_study_is_named_in_a_file(tmp_path: Path) -> None:
