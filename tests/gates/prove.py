@@ -1,7 +1,8 @@
 """Prove that every gate fails on the fault that it is there for: `python tests/gates/prove.py`.
 
 Each fault is put into a copy of the tree. A gate must pass on the clean copy, and must fail with
-the fault in it, for the stated reason.
+the fault in it, for the stated reason. Tests, which take seconds to start, meet their faults in one
+run: each must fail, and give its own reason.
 """
 
 import os
@@ -9,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,9 @@ FORMAT = "ruff format --check"
 LAYERS = "lint-imports --no-logo --no-cache"
 TYPES = "pyright loopwm/seed.py tests/test_seed.py"  # all files would take half a minute, thrice
 PYTEST = "pytest -q -p no:cacheprovider"
+DOCS = "tests/test_docs.py::test_every_python_block_of_the_page_runs"
+API = "tests/test_api.py::test"
+STYLE = "tests/test_style.py::test"
 
 Break = Callable[[Path], None]
 
@@ -32,7 +36,7 @@ class Fault:
 
     Attributes:
         name: What is wrong.
-        gate: The command that must find it.
+        gate: The command or the test that must find it.
         file: The file that is changed or made.
         break_it: Puts the fault into the file.
         evidence: What the gate must say.
@@ -109,19 +113,21 @@ FAULTS = [
           append('\nword: int = "zero"\n'), "reportAssignmentType"),
     Fault("a wrong type in a test", TYPES, "tests/test_seed.py",
           append('\nword: int = "zero"\n'), "reportAssignmentType"),
-    Fault("a tensor of a wrong shape", f"{PYTEST} tests/test_batch.py", "loopwm/batch.py",
+    Fault("a tensor of a wrong shape", "tests/test_batch.py", "loopwm/batch.py",
           replace("self.obs[:, : count + 1]", "self.obs[:, :count]"), "TypeCheckError"),
-    Fault("a warning", f"{PYTEST} tests/test_errors.py", "loopwm/errors.py",
+    Fault("a warning", "tests/test_errors.py", "loopwm/errors.py",
           replace("    try:\n", f"{WARN}    try:\n"), "UserWarning: soon gone"),
-    Fault("a broken block in the documentation", f"{PYTEST} tests/test_docs.py -k journal",
+    Fault("a broken block in the documentation", f"{DOCS}[journal.md]",
           "docs/journal.md", append(PAGE), "no attribute 'no_such_name'"),
-    Fault("torch imported with the package", f"{PYTEST} tests/test_api.py -k import",
+    Fault("torch imported with the package", f"{API}_import_loopwm_does_not_import_torch",
           "loopwm/__init__.py", append("\nimport torch\n"), "assert 'True' == 'False'"),
-    Fault("a name that was not agreed", f"{PYTEST} tests/test_api.py -k agreed",
+    Fault("a name that was not agreed",
+          f"{API}_the_public_names_are_the_agreed_ones_and_not_too_many",
           "loopwm/__init__.py", append('\n__all__ += ["surprise"]\n'), "surprise"),
-    Fault("a module that reads pickles", f"{PYTEST} tests/test_style.py -k runs_no_code",
+    Fault("a module that reads pickles",
+          f"{STYLE}_the_library_runs_no_code_from_files_and_reads_no_global_random_state",
           "loopwm/seed.py", append("\nimport pickle\n"), "import pickle"),
-    Fault("a file of 301 lines", f"{PYTEST} tests/test_style.py -k three_hundred",
+    Fault("a file of 301 lines", f"{STYLE}_no_file_is_longer_than_three_hundred_lines",
           "loopwm/seed.py", append("# line\n" * 300), "loopwm/seed.py"),
 ]  # fmt: skip
 
@@ -149,42 +155,55 @@ def run(command: str, tree: Path) -> tuple[bool, str]:
     return result.returncode == 0, result.stdout + result.stderr
 
 
-def prove(fault: Fault, tree: Path) -> str:
-    """Return what the gate made of the fault: found, missed, or found for another reason."""
-    file = tree / fault.file
-    before = file.read_bytes() if file.exists() else None
-    file.parent.mkdir(parents=True, exist_ok=True)
-    fault.break_it(file)
+def prove(faults: Sequence[Fault], command: str, tree: Path) -> list[str]:
+    """Return what a gate made of each of its faults: found, missed, or found for another reason."""
+    files = [tree / fault.file for fault in faults]
+    before = {file: file.read_bytes() if file.exists() else None for file in files}
+    for fault, file in zip(faults, files, strict=True):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        fault.break_it(file)
     try:
-        passed, said = run(fault.gate, tree)
+        passed, said = run(command, tree)
     finally:
-        if before is None:
-            file.unlink()
-        else:
-            file.write_bytes(before)
-    if passed:
+        for file, content in before.items():
+            file.unlink() if content is None else file.write_bytes(content)
+    return [_verdict(fault, passed, said) for fault in faults]
+
+
+def _verdict(fault: Fault, passed: bool, said: str) -> str:
+    if passed or (_is_test(fault) and f"FAILED {fault.gate}" not in said):
         return "MISSED"
     return "found" if fault.evidence in said else f"FAILED WITHOUT SAYING {fault.evidence!r}"
+
+
+def _is_test(fault: Fault) -> bool:
+    return fault.gate.startswith("tests/")
+
+
+def runs() -> list[tuple[str, list[Fault]]]:
+    """Return what is run, and the faults that each run is to find."""
+    tests = [fault for fault in FAULTS if _is_test(fault)]
+    others = [(fault.gate, [fault]) for fault in FAULTS if not _is_test(fault)]
+    return [*others, (" ".join([PYTEST, *(fault.gate for fault in tests)]), tests)]
 
 
 def main() -> int:
     """Print one line a fault; return the number of faults that were not found as they should."""
     wrong = 0
     clean: dict[str, bool] = {}
-    print(f"{'fault':40} {'gate':44} clean tree  with the fault")
+    print(f"{'fault':40} clean tree  with the fault  gate")
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder).resolve()
         copy_tree(tree)
-        for fault in FAULTS:
-            if fault.gate not in clean:
-                clean[fault.gate], said = run(fault.gate, tree)
-                if not clean[fault.gate]:
+        for command, faults in runs():
+            if command not in clean:
+                clean[command], said = run(command, tree)
+                if not clean[command]:
                     print(said[-2000:])
-            verdict = prove(fault, tree)
-            wrong += verdict != "found" or not clean[fault.gate]
-            passes = "passes" if clean[fault.gate] else "FAILS"
-            gate = fault.gate.removeprefix(PYTEST).strip() or fault.gate
-            print(f"{fault.name:40} {gate:44} {passes:11} {verdict}", flush=True)
+            for fault, verdict in zip(faults, prove(faults, command, tree), strict=True):
+                wrong += verdict != "found" or not clean[command]
+                passes = "passes" if clean[command] else "FAILS"
+                print(f"{fault.name:40} {passes:11} {verdict:15} {fault.gate}", flush=True)
     print(f"{len(FAULTS) - wrong} of {len(FAULTS)} gates proven")
     return wrong
 
