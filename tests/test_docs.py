@@ -11,6 +11,8 @@ PAGES = [*ROOT.glob("README.md"), *sorted((ROOT / "docs").rglob("*.md"))]
 
 # The only thing that differs from what the reader sees: these literals are cut to at most this.
 AT_MOST = {"steps": 2_000, "updates": 20}
+# An agent plans at each of its steps.
+ACTING = {"guide-learning.md": {"steps": 200}}
 
 # Many small steps, in agents that act and models that are compared, of which the checks of shapes
 # would make minutes.
@@ -20,18 +22,19 @@ BLOCK = re.compile(r"^( *)```python\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 LITERAL = re.compile(rf"\b({'|'.join(AT_MOST)})=([\d_]+)")
 
 
-def shortened(code: str) -> str:
-    return LITERAL.sub(lambda m: f"{m[1]}={min(int(m[2]), AT_MOST[m[1]])}", code)
+def shortened(code: str, most: dict[str, int] = AT_MOST) -> str:
+    return LITERAL.sub(lambda m: f"{m[1]}={min(int(m[2]), most[m[1]])}", code)
 
 
 def run_blocks(page: Path) -> int:
     text = page.read_text(encoding="utf-8")
     namespace: dict[str, object] = {"__name__": "__main__"}
+    most = AT_MOST | ACTING.get(page.name, {})
     count = 0
     for match in BLOCK.finditer(text):
         # Empty lines in front make a traceback name the line of the page.
         lines = "\n" * (text[: match.start(2)].count("\n"))
-        exec(compile(lines + shortened(dedent(match[2])), str(page), "exec"), namespace)
+        exec(compile(lines + shortened(dedent(match[2]), most), str(page), "exec"), namespace)
         count += 1
     return count
 

@@ -133,6 +133,8 @@ class BenchPlan:
 class BenchArc:
     """Measure a training step of the reasoner beside TRM as published, on one CPU thread or a GPU.
 
+    How many sudokus a core makes is measured too, easy and hard ones.
+
     Examples:
       loopwm bench arc
       loopwm bench arc --preset sudoku-4x4 --batch 128 --repeats 9
@@ -161,13 +163,14 @@ class BenchArc:
 
     def run(self) -> None:
         """Measure and print."""
-        from loopwm.study.reasoner.bench import bench_arc
+        from loopwm.study.reasoner.bench import bench_arc, bench_puzzles
         from loopwm.study.results import rich_table
 
         sheet = bench_arc(
             self.preset, self.batch, self.repeats, compiled=self.compiled, device=self.device
         )
         console().print(rich_table(sheet))
+        console().print(rich_table(bench_puzzles(repeats=self.repeats)))
 
 
 @dataclass(frozen=True)

@@ -90,9 +90,17 @@ def stopping(step: int) -> type[PointEnv]:
     return Dies
 
 
-@ALL
+# While acting at random, between refits, in evaluations; each algorithm in two of them.
 @pytest.mark.parametrize(
-    "step", [75, *(pytest.param(n, marks=pytest.mark.slow) for n in (10, 33, 95))]
+    ("algorithm", "step"),
+    [
+        pytest.param(PLANS, 75, id="mpc-75"),
+        pytest.param(PLANS, 10, id="mpc-10", marks=pytest.mark.slow),
+        pytest.param(VALUES, 33, id="value-33", marks=pytest.mark.slow),
+        pytest.param(VALUES, 95, id="value-95", marks=pytest.mark.slow),
+        pytest.param(PRACTISES, 75, id="dyna-75"),
+        pytest.param(PRACTISES, 33, id="dyna-33", marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_that_was_killed_ends_as_if_it_had_not_been(
     algorithm: Algorithm, step: int, tmp_path: Path
@@ -175,7 +183,8 @@ def test_known_reward_and_termination_take_the_place_of_learned_ones(tmp_path: P
 
 
 def test_where_no_episode_is_ended_none_is_imagined_to_end(tmp_path: Path):
-    how = {"env_kwargs": {"terminate_when_unhealthy": False}, "run_dir": tmp_path, **QUIET}
+    how: Any = {"env_kwargs": {"terminate_when_unhealthy": False}, "run_dir": tmp_path}
+    how |= {"scoring": Scoring(episodes=0), "progress": False}
     train_agent("Hopper-v5", PLANS, 20, **how)
     for agent in (load_agent(tmp_path), train_agent("Hopper-v5", PLANS, 35, **how)):
         assert agent.model is not None

@@ -21,7 +21,7 @@ from loopwm.reason.loss import step_loss
 from loopwm.reason.model import Reasoner
 from loopwm.reason.tasks import Pair, Task
 from loopwm.study.canvas import png
-from loopwm.study.reasoner.bench import bench_arc
+from loopwm.study.reasoner.bench import bench_arc, bench_puzzles
 from loopwm.study.reasoner.drawing import plot_steps
 from loopwm.study.reasoner.plain import plain_loss
 from loopwm.study.reasoner.story import Story, draw, panels, tell
@@ -214,6 +214,12 @@ def test_the_bench_has_a_row_for_each_way_and_counts_the_published_one_as_one():
     assert rows["ours, fp32"]["memory"] < 0.8 * rows["TRM as published, fp32"]["memory"]
     assert sheet.title.startswith("sudoku-4x4: ")
     assert sheet.columns[1].label.startswith("CPU s")
+
+
+def test_puzzles_are_made_as_hard_as_asked_for_and_timed():
+    (row,) = bench_puzzles({2.0: 3}, repeats=1).rows
+    assert row["least"] == 2.0
+    assert row["rate"][0] > 0
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -74,9 +74,9 @@ def train(
     return net, run(net, watched, sample, settings, run_dir=run_dir, validate=validate)
 
 
-def long_config() -> FitConfig:
-    """Return a run that writes checkpoints without pause."""
-    return config(updates=300, checkpoint_every=1)
+def long_config(checkpoint_every: int = 100) -> FitConfig:
+    """Return a run that is long enough to be killed several times."""
+    return config(updates=300, checkpoint_every=checkpoint_every)
 
 
 def train_until_killed(run_dir: str) -> None:
@@ -84,7 +84,8 @@ def train_until_killed(run_dir: str) -> None:
         sys.stdout.write("running\n")
         sys.stdout.flush()
 
-    train(Path(run_dir), long_config(), dict.fromkeys(range(300), running))
+    # Without pause, so that every kill falls into the writing of a checkpoint.
+    train(Path(run_dir), long_config(1), dict.fromkeys(range(300), running))
 
 
 def train_and_signal(run_dir: str, optimizer: str, update: int, number: int) -> None:

@@ -1,6 +1,5 @@
 """Sudokus of known difficulty: sets that are made once, without copies, and split by solution."""
 
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from loopwm.files import read_tree, write_tree
 from loopwm.reason.carry import PuzzleBatch
 from loopwm.reason.loss import IGNORED
 from loopwm.reason.puzzles.digger import fill_all, make
-from loopwm.reason.puzzles.shape import SUDOKU_SHAPES, SudokuShape
+from loopwm.reason.puzzles.shape import SudokuShape
 from loopwm.reason.puzzles.solver import rate_all
 from loopwm.reason.puzzles.symmetry import canonical, kept_for_testing
 from loopwm.seed import numpy_rng
@@ -215,23 +214,6 @@ def histogram(ratings: Float[ndarray, " N"]) -> dict[str, Any]:
         "mean": float(ratings.mean()),
         **{f"p{p}": float(np.percentile(ratings, p)) for p in (10, 50, 90)},
     }
-
-
-def puzzles_per_second(
-    shape: SudokuShape = SUDOKU_SHAPES[9], count: int = 30, least: float = 20.0, seed: int = 0
-) -> float:
-    """Measure how many sudokus `generate` makes in a second of one core.
-
-    Args:
-        shape: Shape of the puzzles.
-        count: How many to make, once all is compiled.
-        least: Least rating.
-        seed: Seed.
-    """
-    generate(shape, 1, seed, least=min(least, 1.0))
-    started = time.process_time()
-    generate(shape, count, seed, least=least)
-    return count / (time.process_time() - started)
 
 
 def encoded(clues: Int8[ndarray, "B S"], solutions: Int8[ndarray, "B S"]) -> PuzzleBatch:

@@ -16,7 +16,6 @@ from loopwm.reason.puzzles.sudoku import (
     generate,
     hard_sudokus,
     histogram,
-    puzzles_per_second,
     ratings,
 )
 from loopwm.reason.puzzles.sudoku_source import SudokuPool, SudokuStream
@@ -70,20 +69,15 @@ def test_hard_puzzles_are_as_hard_by_orders_that_did_not_choose_them():
     assert again.mean() == pytest.approx(hard.ratings.mean(), rel=0.35)
 
 
-@pytest.mark.slow
-def test_a_second_of_a_core_makes_more_than_one_puzzle_of_twenty_wrong_guesses():
-    assert puzzles_per_second(count=10) > 1
-
-
 def test_the_hard_sets_that_ship_are_what_generate_makes():
     train, test = hard_sudokus()
     assert (len(train), len(test)) == (1_000, 500)
     for made, shipped in (
-        (generate(NINE, 2, least=20.0, part="train"), train),
-        (generate(NINE, 2, least=20.0, part="test"), test),
+        (generate(NINE, 1, least=20.0, part="train"), train),
+        (generate(NINE, 1, least=20.0, part="test"), test),
     ):
-        np.testing.assert_array_equal(shipped.clues[:2], made.clues)
-        np.testing.assert_array_equal(shipped.ratings[:2], made.ratings)
+        np.testing.assert_array_equal(shipped.clues[:1], made.clues)
+        np.testing.assert_array_equal(shipped.ratings[:1], made.ratings)
         assert len(forms(shipped)) == len(shipped)
         assert shipped.ratings.min() >= 20
         given = shipped.clues > 0
