@@ -22,7 +22,7 @@ from loopwm.core.halt import Fixed as FixedHalt
 from loopwm.core.halt import OutputDelta
 from loopwm.data.store import RolloutDataset
 from loopwm.study.results import Column, Sheet, Study, save_study
-from loopwm.train.config import Muon
+from loopwm.train.config import AdamW, Muon
 from loopwm.world.config import GRU, MLP, RSSM, Gaussian, Untied, WorldConfig
 
 ALL_HELP = """
@@ -306,12 +306,14 @@ def test_a_world_model_and_a_reasoner_are_trained_together_and_evaluated_apart(
     assert "8 clues" in capsys.readouterr().out
 
 
-def test_muon_keeps_the_settings_of_adamw():
-    command = parse(["train", "d", "--out", "r", "--muon", "--betas", "0.8", "0.9"])
-    assert isinstance(command, Train)
-    optimizer = command.fit_config().optimizer
-    assert isinstance(optimizer, Muon)
-    assert optimizer.adamw.betas == (0.8, 0.9)
+def test_adamw_alone_keeps_the_settings_that_it_has_beside_muon():
+    words = ["train", "d", "--out", "r", "--betas", "0.8", "0.9"]
+    optimizers = []
+    for command in (parse(words), parse([*words, "--adamw"])):
+        assert isinstance(command, Train)
+        optimizers.append(command.fit_config().optimizer)
+    adamw = AdamW(betas=(0.8, 0.9))
+    assert optimizers == [Muon(adamw=adamw), adamw]
 
 
 def test_refinement_is_a_stop_rule():

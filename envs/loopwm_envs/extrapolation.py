@@ -19,7 +19,7 @@ from loopwm.data.store import RolloutDataset
 from loopwm.files import read_tree, write_tree
 from loopwm.seed import numpy_rng
 from loopwm.study.efficiency import validations
-from loopwm.train.config import FitConfig
+from loopwm.train.config import AdamW, FitConfig
 from loopwm.train.fit import run
 from loopwm.world.model import WorldModel
 from loopwm.world.objective import sequence_loss
@@ -158,6 +158,7 @@ def train(
         batch_size=cell.batch,
         lr=cell.lr,
         horizon=1,
+        optimizer=AdamW(),
         seed=cell.seed,
         device="cpu",
         threads=threads,

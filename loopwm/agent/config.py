@@ -6,7 +6,7 @@ from typing import Literal
 from loopwm.core.depth import Poisson
 from loopwm.data.excitation import OpenLoop, OrnsteinUhlenbeck
 from loopwm.errors import ConfigError
-from loopwm.train.config import FitConfig
+from loopwm.train.config import AdamW, FitConfig
 from loopwm.world.config import ModelConfig, WorldConfig
 
 Method = Literal["cem", "icem", "mppi"]
@@ -43,7 +43,8 @@ class Refit:
 
     model: ModelConfig = WorldConfig(width=32, depth=Poisson(4))
     members: int = 1
-    fit: FitConfig = FitConfig(updates=800, horizon=3, progress=False)
+    # What the recipes were chosen and measured with.
+    fit: FitConfig = FitConfig(updates=800, lr=3e-3, horizon=3, optimizer=AdamW(), progress=False)
     updates: int = 200
     first: int = 200
     every: int = 200

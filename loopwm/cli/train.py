@@ -11,7 +11,7 @@ from loopwm.cli.pair import looped_only, puzzles_of
 from loopwm.cli.screen import say
 from loopwm.cli.stored import load_dataset
 from loopwm.errors import ConfigError
-from loopwm.train.config import AdamW, FitConfig, Muon
+from loopwm.train.config import FitConfig, Muon
 from loopwm.world.config import WorldConfig
 
 
@@ -38,7 +38,7 @@ class Train:
         choice: The model.
         members: Number of models; two or more make an ensemble.
         valid: Dataset for validation; by default 5% of the episodes of DATA.
-        muon: Train matrices with Muon, all else with AdamW.
+        adamw: Train by AdamW alone; else Muon trains the matrices, AdamW all else.
         with_: Lesson that a reasoner is taught by the same core, such as arc or sudoku-4x4; width
             and cell are those of the lesson, unless --width says otherwise.
         slots: Puzzles in flight, with --with.
@@ -51,7 +51,7 @@ class Train:
     choice: Annotated[ModelChoice, arg(name="")] = ModelChoice()
     members: int = 1
     valid: Annotated[str | None, arg(metavar="DATA")] = None
-    muon: bool = False
+    adamw: bool = False
     with_: Annotated[str | None, arg(name="with", metavar="LESSON")] = None
     slots: Annotated[int | None, arg(help_behavior_hint="(default: the lesson's own)")] = None
     puzzle_weight: float = 1.0
@@ -106,7 +106,7 @@ class Train:
 
     def fit_config(self) -> FitConfig:
         """Return how to train, with the optimiser that was asked for."""
-        adamw = self.fit.optimizer
-        if not self.muon or not isinstance(adamw, AdamW):
+        muon = self.fit.optimizer
+        if not self.adamw or not isinstance(muon, Muon):
             return self.fit
-        return replace(self.fit, optimizer=Muon(adamw=adamw))
+        return replace(self.fit, optimizer=muon.adamw)

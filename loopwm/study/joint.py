@@ -17,7 +17,7 @@ from loopwm.study.datasets import Experience, Split, study_data
 from loopwm.study.recipe import DATA, HORIZONS, UNITS, Computed, Options
 from loopwm.study.results import Column, Sheet
 from loopwm.study.windows import Sampling
-from loopwm.train.config import FitConfig
+from loopwm.train.config import AdamW, FitConfig
 
 if TYPE_CHECKING:
     from loopwm.joint import Puzzles
@@ -128,6 +128,7 @@ def train(cell: JointCell, data: Split, run_dir: Path | None, threads: int = 1) 
         updates=cell.updates,
         batch_size=cell.batch,
         lr=cell.lr,
+        optimizer=AdamW(),
         seed=cell.seed,
         threads=threads,
         validate_every=max(1, cell.updates // 4),

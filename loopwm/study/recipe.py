@@ -6,6 +6,7 @@ from pathlib import Path
 
 from loopwm.study.plan import Plan
 from loopwm.study.results import Sheet
+from loopwm.train.config import OPTIMIZERS
 
 HORIZONS = (1, 15, 50)
 UNITS = (
@@ -78,9 +79,10 @@ def training(plan: Plan) -> str:
             "until the best lies between two others, by whole runs of the first seed and the "
             "geometric mean of their errors after 1 and 15 steps on the validation set. "
         )
+    by = type(OPTIMIZERS[plan.base.optimizer]).__name__
     return (
         f"{plan.base.rows:,} transitions, batches of {plan.base.batch} windows, {plan.updates:,} "
-        f"updates, loss over {plan.base.horizon} steps; {chosen}"
+        f"updates by {by}, loss over {plan.base.horizon} steps; {chosen}"
         "Gain in the last quarter: by how much the validation error still fell; below 1% is "
         "taken as a plateau."
     )

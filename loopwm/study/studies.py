@@ -71,7 +71,7 @@ def _of_reasoners() -> dict[str, Recipe]:
 
 
 def _prediction(task: str, options: Options) -> Computed:
-    plan = Plan(Cell(task=task), arms=HEADLINE)
+    plan = Plan(Cell(task=task, optimizer="muon"), arms=HEADLINE, rates=(5e-3, 1e-2))
     tried, finals = run_plan(plan, options.work, threads=options.threads, report=options.report)
     groups = group_cells(finals)
     sheets = [over_seeds(groups, HORIZONS), ratios(groups, HORIZONS)]

@@ -124,7 +124,7 @@ class FitConfig:
         weight_decay: Decoupled weight decay of matrices; vectors are never decayed.
         clip: Largest global norm of the gradient; None clips nothing.
         ema: Decay of the moving average of the weights, in [0, 1); 0 keeps the raw weights.
-        optimizer: `AdamW()`, `Muon()` or `AdamATan2()`.
+        optimizer: `Muon()`, `AdamW()` or `AdamATan2()`.
         seed: Seed of batches and of the loss's own randomness.
         device: "auto" takes a GPU if there is one; else a torch device name.
         precision: "bf16" computes in bfloat16 around float32 weights.
@@ -141,7 +141,7 @@ class FitConfig:
 
     updates: int = 20_000
     batch_size: int = 256
-    lr: float = 3e-3
+    lr: float = 5e-3
     horizon: int = 4
     horizon_warmup: float = 0.25
     warmup: float = 0.02
@@ -149,7 +149,7 @@ class FitConfig:
     weight_decay: float = 0.01
     clip: float | None = 1.0
     ema: float = 0.999
-    optimizer: AdamW | Muon | AdamATan2 = AdamW()
+    optimizer: AdamW | Muon | AdamATan2 = Muon()
     seed: int = 0
     device: str = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"

@@ -63,7 +63,7 @@ class Settings:
     mixture: str = "standard"
     batch: int = 256
     steps: int = 4
-    optimizer: str = "adamw"
+    optimizer: str = "muon"
     margin: float | None = None
     windows: int = 2_000
     levels: tuple[tuple[int, tuple[float, ...]], ...] = ()
@@ -135,7 +135,7 @@ QUICK = Settings(
     tasks=("Hopper-v5",),
     arms=(REFERENCE, "once", "untied", "mlp", "gru"),
     sizes=(2_000, 4_000, 8_000, 16_000, 32_000),
-    rates=(4e-3, 8e-3),
+    rates=(5e-3, 1e-2),
     seeds=(0, 1),
     updates=(500,),
     rows=16_000,

@@ -104,7 +104,7 @@ class Terms:
     """
 
     sizes: tuple[int, ...] = (8_000, 16_000, 32_000, 64_000, 128_000)
-    rates: tuple[float, ...] = (2e-3, 4e-3, 8e-3)
+    rates: tuple[float, ...] = (2.5e-3, 5e-3, 1e-2)
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     horizons: tuple[int, ...] = (1, 15, 50)
     fit: FitConfig = FitConfig(updates=8_000, progress=False)

@@ -186,11 +186,11 @@ def test_bad_settings_are_refused_by_name(tmp_path: Path, text: str, message: st
 
 def test_the_optimiser_of_every_arm_is_named_in_a_file(tmp_path: Path) -> None:
     path = tmp_path / "a.toml"
-    path.write_text('optimizer = "muon"\n')
-    by_muon = read_settings(path)
-    assert by_muon.terms(10).fit.optimizer == Muon()
-    assert Settings().terms(10).fit.optimizer == AdamW()
-    assert "steps by Muon" in " ".join(method(by_muon))
+    path.write_text('optimizer = "adamw"\n')
+    by_adamw = read_settings(path)
+    assert by_adamw.terms(10).fit.optimizer == AdamW()
+    assert Settings().terms(10).fit.optimizer == Muon()
+    assert "steps by AdamW" in " ".join(method(by_adamw))
 
 
 def test_every_arm_of_the_study_is_named_in_a_file(tmp_path: Path) -> None:
