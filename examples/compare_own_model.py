@@ -58,7 +58,7 @@ def main(smoke: bool) -> None:
         {"mine": Skipping, "once": "once", "MLP": (lw.MLP(depth=2), lw.MLP(depth=4))},
         sizes=sizes,
         fit=lw.FitConfig(updates=updates),
-        rates=(4e-3,) if smoke else (2e-3, 4e-3, 8e-3),
+        rates=(5e-3,) if smoke else (2.5e-3, 5e-3, 1e-2),
         seeds=seeds,
         horizons=(1, 3),
     )
