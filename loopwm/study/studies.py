@@ -30,9 +30,20 @@ from loopwm.study.loops import dial, halting
 from loopwm.study.plan import Plan, run_plan
 from loopwm.study.plans import planning
 from loopwm.study.provenance import provenance
-from loopwm.study.recipe import DATA, HEADLINE, HORIZONS, UNITS, Computed, Options, Recipe, training
+from loopwm.study.recipe import (
+    BEST_MLP,
+    DATA,
+    HEADLINE,
+    HORIZONS,
+    UNITS,
+    Computed,
+    Options,
+    Recipe,
+    training,
+)
 from loopwm.study.registry import find_recipe
 from loopwm.study.results import Study, save_study
+from loopwm.study.speeds import collection, speed
 
 _PARTS = ("excitation", "early", "middle", "late")
 _FREE = "all parts, imagination held to no range"
@@ -84,8 +95,8 @@ def _prediction(task: str, options: Options) -> Computed:
 
 
 def _horizon(task: str, options: Options) -> Computed:
-    base = Cell(task=task, horizon=16, rise=0.5, decay=1.0)
-    plan = Plan(base, arms=("looped", "once", "mlp-3x256"), rates=(4e-3,))
+    base = Cell(task=task, horizon=16, rise=0.5, decay=1.0, optimizer="muon")
+    plan = Plan(base, arms=("looped", "once", BEST_MLP[task]), rates=(5e-3,))
     _, finals = run_plan(plan, options.work, threads=options.threads, report=options.report)
     groups = group_cells(finals)
     method = (
@@ -171,31 +182,6 @@ def _uncertainty(task: str, options: Options) -> Computed:
     return plan.seeds, method, sheets
 
 
-def _speed(options: Options) -> Computed:
-    from loopwm.study.bench import BenchConfig, bench_imagine
-
-    options.report("imagination: a few minutes, most of them for torch.compile")
-    method = (
-        "Contestants take turns, so that a busy machine slows all of them alike; rates per CPU "
-        "second are what a core to itself would give. All heads are decoded; weights are random.",
-        "The bare cell is `core.refine` alone, as often as imagination applies it; the bare loop "
-        "computes what depends on the injection once a step, as imagination does.",
-    )
-    return (), method, tuple(bench_imagine(BenchConfig()))
-
-
-def _collection(options: Options) -> Computed:
-    from loopwm.study.collection import collection_sheet
-
-    method = (
-        "Uniform actions drawn beforehand, one process, the tasks that the fast path takes. The "
-        "same rows by SyncVectorEnv: stepped, checked and made a dataset like those of `collect`. "
-        "Keeping nothing: SyncVectorEnv is stepped and what it returns is dropped. The three take "
-        "turns.",
-    )
-    return (), method, (collection_sheet(options.report),)
-
-
 # Name, heading, question, place on the page, what computes it for a task.
 _OF_A_TASK = (
     (
@@ -279,10 +265,10 @@ RECIPES = {
 RECIPES |= {
     "compare": Recipe(TITLE, QUESTION, 5, compared),
     "bench": Recipe(
-        "Speed of imagination", "How many transitions per second, and what limits them?", 40, _speed
+        "Speed of imagination", "How many transitions per second, and what limits them?", 40, speed
     ),
     "collection": Recipe(
-        "Speed of collection", "How fast is real experience gathered?", 41, _collection
+        "Speed of collection", "How fast is real experience gathered?", 41, collection
     ),
     "joint": Recipe(
         "One core for both domains",
