@@ -17,7 +17,7 @@ from loopwm.study.datasets import Experience, Split, study_data
 from loopwm.study.recipe import DATA, HORIZONS, UNITS, Computed, Options
 from loopwm.study.results import Column, Sheet
 from loopwm.study.windows import Sampling
-from loopwm.train.config import AdamW, FitConfig
+from loopwm.train.config import FitConfig
 
 if TYPE_CHECKING:
     from loopwm.joint import Puzzles
@@ -72,7 +72,7 @@ class JointCell:
     updates: int = 1_500
     batch: int = 128
     slots: int = 64
-    lr: float = 3e-3
+    lr: float = 5e-3
 
     @property
     def name(self) -> str:
@@ -89,7 +89,7 @@ def joint(task: str, options: Options) -> Computed:
     base = cells[0]
     method = (
         f"{base.rows:,} transitions, {base.updates:,} updates of {base.batch} windows of 4 steps "
-        f"and {base.slots} puzzles, learning rate {base.lr:g} for all, AdamW.",
+        f"and {base.slots} puzzles, learning rate {base.lr:g} for all, Muon.",
         *(DATA, UNITS),
     )
     return SEEDS, (*_METHOD, *method), tuple(sheets(found))
@@ -128,7 +128,6 @@ def train(cell: JointCell, data: Split, run_dir: Path | None, threads: int = 1) 
         updates=cell.updates,
         batch_size=cell.batch,
         lr=cell.lr,
-        optimizer=AdamW(),
         seed=cell.seed,
         threads=threads,
         validate_every=max(1, cell.updates // 4),
