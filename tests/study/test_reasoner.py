@@ -21,7 +21,8 @@ from loopwm.reason.loss import step_loss
 from loopwm.reason.model import Reasoner
 from loopwm.reason.tasks import Pair, Task
 from loopwm.study.canvas import png
-from loopwm.study.reasoner.bench import bench_arc, bench_puzzles
+from loopwm.study.reasoner.bench import bench_arc
+from loopwm.study.reasoner.bench_puzzles import bench_puzzles
 from loopwm.study.reasoner.drawing import plot_steps
 from loopwm.study.reasoner.plain import plain_loss
 from loopwm.study.reasoner.story import Story, draw, panels, tell
