@@ -113,8 +113,9 @@ def test_the_share_is_that_of_a_count_by_hand(pair: Pair):
     d, obs, inputs = WIDTH, 3, 3 + 1 + 1
     hidden = 8 * -(-round(4 * d * 2 / 3) // 8)
     cell = 2 * (3 * d * d + d * d + 2 * d * hidden + hidden * d)
-    # Into the core, what is carried, where it begins; the heads.
-    world = (inputs * d + d) + d * d + d + (d * obs + obs) + 2 * ((d * 32 + 32) + 33)
+    # Into the core, what is carried, where it begins; the heads: change, reward, termination.
+    world = (inputs * d + d) + d * d + d + (d * obs + obs) + (d * 32 + 32) + 33
+    world += (obs * 32 + 32) + (32 * 32 + 32) + 33
     reasoner = 5 * d + 2 * d + 2
     assert pair.shares() == pytest.approx(
         {"world model": cell / (cell + world), "reasoner": cell / (cell + reasoner)}

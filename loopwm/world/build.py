@@ -25,7 +25,7 @@ from loopwm.world.model import WorldModel
 from loopwm.world.rssm import RSSMDynamics
 from loopwm.world.terms import Objective
 
-SCHEMA = 3
+SCHEMA = 4
 _DYNAMICS = {
     WorldConfig: LoopedDynamics,
     MLP: MLPDynamics,

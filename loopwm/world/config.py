@@ -71,7 +71,8 @@ class WorldConfig:
             returns a module from [..., O] to [..., D]; an angle without limit comes as its sine
             and cosine and counts twice.
         heads: Replaces heads by name ("change", "reward", "termination"): called with (D, out), it
-            returns a module from [..., D] to [..., out].
+            returns a module from [..., D] to [..., out]. That of termination is given the
+            next observation, as the encoder is given the last one, in place of the feature.
     """
 
     width: int = 64

@@ -18,6 +18,12 @@ def small_head(width: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, _HIDDEN), nn.SiLU(), nn.Linear(_HIDDEN, outputs))
 
 
+def deep_head(width: int, outputs: int) -> nn.Sequential:
+    """Return a head of two hidden layers, from [..., D] to [..., outputs], for sharp bounds."""
+    enter, leave = nn.Linear(width, _HIDDEN), nn.Linear(_HIDDEN, outputs)
+    return nn.Sequential(enter, nn.SiLU(), nn.Linear(_HIDDEN, _HIDDEN), nn.SiLU(), leave)
+
+
 def linear_head(width: int, outputs: int) -> nn.Linear:
     """Return a linear head from [..., D] to [..., outputs] that starts near zero."""
     head = nn.Linear(width, outputs)
@@ -29,9 +35,13 @@ def linear_head(width: int, outputs: int) -> nn.Linear:
 class Heads(nn.Module):
     """Hold the heads of a world model; all work in standardised units.
 
+    Whether a step ends the episode is read off the observation that it leads to, for that is what
+    environments read it off. Read off the feature, it failed on states unlike those of training.
+
     Args:
         width: Width D of the feature.
         obs_dim: Number of observation dimensions O.
+        shown_dim: Number X of inputs that an observation is shown as.
         kind: Mean or Gaussian.
         custom: Factories that replace heads by name.
     """
@@ -39,12 +49,17 @@ class Heads(nn.Module):
     spread_scale: Tensor
 
     def __init__(
-        self, width: int, obs_dim: int, kind: Head, custom: dict[str, ModuleFactory]
+        self,
+        width: int,
+        obs_dim: int,
+        shown_dim: int,
+        kind: Head,
+        custom: dict[str, ModuleFactory],
     ) -> None:
         super().__init__()
         self.change = custom.get("change", linear_head)(width, obs_dim)
         self.reward = custom.get("reward", small_head)(width, 1)
-        self.termination = custom.get("termination", small_head)(width, 1)
+        self.termination = custom.get("termination", deep_head)(shown_dim, 1)
         self.floor = kind.floor if isinstance(kind, Gaussian) else None
         self.spread = linear_head(width, obs_dim) if self.floor is not None else None
         # Set after training so that standardised errors have unit variance on held-out data.

@@ -57,7 +57,7 @@ class LatentModel(nn.Module):
         self.encoder = None if factory is None else factory(self.shown_dim, config.width)
         self.dynamics: Dynamics = dynamics  # type: ignore[assignment]
         custom = dict(getattr(config, "heads", {}))
-        self.heads = Heads(config.width, self.obs_dim, config.head, custom)
+        self.heads = Heads(config.width, self.obs_dim, self.shown_dim, config.head, custom)
         self.reward_fn: TransitionFn | None = None
         self.termination_fn: TransitionFn | None = None
         self.history: list[dict[str, Any]] = []
@@ -113,6 +113,10 @@ class LatentModel(nn.Module):
         """Add the change that a feature decodes to, to standardised observations."""
         change = self.heads.change(feature)
         return obs + change * self.normaliser.change_scale + self.normaliser.change_shift
+
+    def ending(self, obs: Float[Tensor, "*B O"]) -> Float[Tensor, "*B"]:
+        """Return the logit of termination of steps that lead to standardised observations."""
+        return self.heads.termination(self.normaliser.shown(obs, self.config.clip)).squeeze(-1)
 
     def held(
         self, obs: Float[Tensor, "*B O"], before: Float[Tensor, "*B O"]

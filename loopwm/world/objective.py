@@ -26,6 +26,7 @@ class _Unrolled:
     drift: Tensor | None = None
     divergences: list[Tensor] = field(default_factory=list)
     features: list[Tensor] = field(default_factory=list)
+    observations: list[Tensor] = field(default_factory=list)
 
 
 def sequence_loss(
@@ -67,7 +68,7 @@ def sequence_loss(
         loss = loss + weights.settle * drift
     features = torch.stack(unrolled.features, dim=1)
     reward = mean(_reward_error(model, features, batch))
-    alive = _ending_error(model, features, batch)
+    alive = _ending_error(model, torch.stack(unrolled.observations, dim=1), batch)
     loss = loss + weights.reward * reward + weights.termination * alive
     metrics = {"error": mean(squared.detach()).sqrt(), "reward": reward.detach().sqrt()}
     if unrolled.divergences:
@@ -133,18 +134,16 @@ def _unroll(model: WorldModel, batch: SequenceBatch, generator: torch.Generator)
         if out.drift is not None:
             unrolled.drift = out.drift
         if isinstance(model.dynamics, Infers):
-            real = model.next_state(state, target[:, k + 1], torch.ones_like(state[1]), out.carry)
-            shown = model.shown(real, torch.zeros_like(actions[:, k]))
+            after = model.next_state(state, target[:, k + 1], torch.ones_like(state[1]), out.carry)
+            shown = model.shown(after, torch.zeros_like(actions[:, k]))
             unrolled.divergences.append(model.dynamics.divergence(out.carry, shown))
         run = replace(run, tap=None, drift=False)
-        if k + 1 < model.config.objective.context:
-            real = target[:, k + 1]
-            state = model.next_state(state, real, torch.ones_like(state[1]), out.carry)
-        else:
-            seen = _seen(model, state, generator)
-            # The error is that of the free prediction: its gradient leads back into the range.
-            fed = torch.where(seen > 0, model.held(obs, state[0]), obs)
-            state = model.next_state(state, fed, seen, out.carry)
+        real = k + 1 < model.config.objective.context
+        seen = torch.ones_like(state[1]) if real else _seen(model, state, generator)
+        # The error is that of the free prediction: its gradient leads back into the range.
+        fed = torch.where(seen > 0, model.held(obs, state[0]), obs)
+        unrolled.observations.append(fed)
+        state = model.next_state(state, target[:, k + 1] if real else fed, seen, out.carry)
     return unrolled
 
 
@@ -183,9 +182,9 @@ def _reward_error(model: WorldModel, features: Tensor, batch: SequenceBatch) -> 
     return (predicted - model.normaliser.reward(batch.reward)).square()
 
 
-def _ending_error(model: WorldModel, features: Tensor, batch: SequenceBatch) -> Tensor:
+def _ending_error(model: WorldModel, observations: Tensor, batch: SequenceBatch) -> Tensor:
     """Return the cross-entropy of termination, mean over the steps that could have ended."""
-    logits = model.heads.termination(features).squeeze(-1)
+    logits = model.ending(observations)
     errors = F.binary_cross_entropy_with_logits(
         logits, batch.terminated.to(logits.dtype), reduction="none"
     )

@@ -149,7 +149,7 @@ def _decode(
     else:
         reward = _user(model, model.reward_fn, first, obs, actions)
     if model.termination_fn is None:
-        terminated = torch.sigmoid(model.heads.termination(features).squeeze(-1))
+        terminated = torch.sigmoid(model.ending(standard))
     else:
         terminated = _user(model, model.termination_fn, first, obs, actions)
     std = model.heads.std(features) if decode != "reward" else None

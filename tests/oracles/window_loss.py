@@ -49,7 +49,7 @@ def sequence_loss(
             feedback = "latent" if hidden is not None and hidden[row, k] else "observation"
             action, real = batch.action[row, k : k + 1], batch.obs[row, k + 1]
             before, halt = state, lw.Fixed(depth)
-            state, _ = model.step(before, action, halt=halt, feedback=feedback)
+            state, fed = model.step(before, action, halt=halt, feedback=feedback)
             model.margin = None
             _, out = model.step(before, action, halt=halt, feedback=feedback)
             model.margin = margin
@@ -59,7 +59,7 @@ def sequence_loss(
             sizes.append(1 / max(1, k + 2 - weights.context) ** weights.decay)
             miss = (float(out.reward[0]) - float(batch.reward[row, k])) / float(stats.reward_std)
             rewards.append(miss**2)
-            p = float(out.terminated[0])
+            p = float(fed.terminated[0])
             if bool(batch.can_end[row, k]):
                 endings.append(-np.log(p if bool(batch.terminated[row, k]) else 1 - p))
             if k == 0 and out.std is not None:

@@ -227,7 +227,7 @@ class Row:
         out = {
             "next_obs": after,
             "reward": self.small("reward", feature) * stats.reward_std + stats.reward_mean,
-            "terminated": sigmoid(self.small("termination", feature)),
+            "terminated": sigmoid(self.ending()),
         }
         if self.floor is not None:
             raw = w["heads.spread.weight"] @ feature + w["heads.spread.bias"]
@@ -243,6 +243,13 @@ class Row:
             low, high = stats.obs_low[i] - reach, stats.obs_high[i] + reach
             out[i] = min(max(out[i], min(low, before[i])), max(high, before[i]))
         return out
+
+    def ending(self) -> Array:
+        x = self.frame(self.obs)
+        for layer in (0, 2):
+            w, b = (self.w[f"heads.termination.{layer}.{name}"] for name in ("weight", "bias"))
+            x = silu(w @ x + b)
+        return (self.w["heads.termination.4.weight"] @ x + self.w["heads.termination.4.bias"])[0]
 
     def small(self, name: str, feature: Array) -> Array:
         hidden = silu(self.w[f"heads.{name}.0.weight"] @ feature + self.w[f"heads.{name}.0.bias"])

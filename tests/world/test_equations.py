@@ -141,7 +141,8 @@ def test_parameters_are_counted_by_closed_form(make, kinds, data):
     d, inputs, obs = 8, 3 + 2 + 1, 3
     cell = d + 2 * d * d + (2 * d * d + 2 * d) + d * d + d * d
     looped = inputs * d + d + d * d + d + cell
-    heads = (d * obs + obs) + 2 * ((d * 32 + 32) + 33)
+    # The change, the reward; termination, which is read off the next observation.
+    heads = (d * obs + obs) + ((d * 32 + 32) + 33) + ((obs * 32 + 32) + (32 * 32 + 32) + 33)
     model = make(kinds["looped"], data)
     assert (model.core_parameters, model.num_parameters) == (looped, looped + heads)
     mlp = make(kinds["MLP"], data)

@@ -137,8 +137,8 @@ def test_gradient_of_the_loss_equals_finite_differences(make, data, case, traini
             torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in model.parameters()
         ]
         slope = (
-            along(model, batch, direction, 1e-5) - along(model, batch, direction, -1e-5)
-        ) / 2e-5
+            along(model, batch, direction, 1e-6) - along(model, batch, direction, -1e-6)
+        ) / 2e-6
         inner = sum(float((g * d).sum()) for g, d in zip(found, direction, strict=True))
         assert inner == pytest.approx(slope, rel=1e-6, abs=1e-8)
 

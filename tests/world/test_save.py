@@ -143,7 +143,7 @@ def test_a_dataset_is_no_model(data, tmp_path):
 
 def test_a_newer_schema_is_refused(saved):
     rewrite(saved, lambda model: model.update(schema=99))
-    with pytest.raises(StoreError, match="no model of schema 3; it was saved by another version"):
+    with pytest.raises(StoreError, match="no model of schema 4; it was saved by another version"):
         lw.load(saved)
 
 

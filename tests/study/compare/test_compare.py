@@ -177,8 +177,8 @@ def test_training_flops_of_an_mlp_are_those_of_its_matrices():
     d, obs, act = 8, 2, 1
     model = build(lw.MLP(width=d, depth=2), TRAIN.meta, Statistics.of(TRAIN), 0)
     x = obs + act + 1
-    small = (d * 32 + 32) * 2
-    forward = 2 * (x * d + d * d + d * obs + small)
+    reward, ending = d * 32 + 32, obs * 32 + 32 * 32 + 32
+    forward = 2 * (x * d + d * d + d * obs + reward + ending)
     # Forward, gradient of the weights, gradient of the inputs: the first step's observation needs
     # none, and only later ones lead back through it.
     fit = lw.FitConfig(updates=10, batch_size=4, horizon=1, horizon_warmup=0.0)
