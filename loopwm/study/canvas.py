@@ -75,6 +75,15 @@ def plain_log_ticks(axes: "Axes") -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
+def short_log_ticks(axes: "Axes") -> None:
+    """Label a logarithmic horizontal axis by 1, 2 and 5 of each decade, in thousands, millions."""
+    from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+
+
 def label_lines(
     axes: "Axes", ends: Sequence[tuple[str, float, float, str]], size: float = 9.0
 ) -> None:

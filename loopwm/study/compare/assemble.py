@@ -13,7 +13,7 @@ from loopwm.study.compare.beyond import beyond
 from loopwm.study.compare.curve import envelope
 from loopwm.study.compare.difficulty import by_difficulty
 from loopwm.study.compare.drawing import Runs, drawn_curves, error_of, errors_at, middle, sizes_of
-from loopwm.study.compare.gap import Drawn, Gap, levels_of, ratio
+from loopwm.study.compare.gap import Drawn, Gap, Level, levels_of, ratio
 from loopwm.study.compare.report import (
     MEASURES,
     ArmReport,
@@ -90,13 +90,13 @@ def _with_ratios(
     for k in report.horizons:
         drawn = drawn_curves(list(arms.values()), runs, errors_at(k))
         if REFERENCE in drawn:
-            levels[k] = tuple(terms.levels.get(k) or levels_of(drawn[REFERENCE]))
+            levels[k] = tuple(each.error for each in _levels(terms, k, drawn[REFERENCE]))
         for name, arm in arms.items():
             if name not in drawn or arm.against not in drawn:
                 continue
             base = arms[arm.against]
             # An ensemble errs less than a single model: its levels are those of its own reference.
-            errors = tuple(terms.levels.get(k) or levels_of(drawn[base.name]))
+            errors = _levels(terms, k, drawn[base.name])
             for measure in MEASURES:
                 ours, theirs = (
                     drawn[each.name].along(sizes_of(each, measure)) for each in (arm, base)
@@ -115,6 +115,11 @@ def _with_ratios(
         beyond=beyond(every, runs, report.horizons, terms.levels),
         strata=by_difficulty(every, runs, report.horizons),
     )
+
+
+def _levels(terms: Terms, k: int, base: Drawn) -> tuple[Level, ...]:
+    """Return the levels that were given, or those inside the reference's curve."""
+    return tuple(map(Level.fixed, terms.levels.get(k, ()))) or levels_of(base)
 
 
 def _gate(arms: Mapping[str, ArmReport], drawn: Mapping[str, Drawn]) -> Gap:

@@ -40,7 +40,7 @@ def beyond(
             base = arm.against or arm.name
             if not {arm.name, base} <= within.keys() & outside.keys():
                 continue
-            errors = tuple(levels.get(k) or levels_of(within[base]))
+            errors = levels.get(k) or tuple(each.error for each in levels_of(within[base]))
             found.setdefault(arm.name, {})[k] = tuple(
                 _at(within, outside, arm.name, base, level) for level in errors
             )

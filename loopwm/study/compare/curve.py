@@ -45,20 +45,25 @@ def envelope(sizes: Float[ndarray, " N"], errors: Float[ndarray, " N"]) -> Int[n
     return np.array(chosen, np.int64)
 
 
-def size_at(sizes: Float[ndarray, " N"], errors: Float[ndarray, "R N"], level: float) -> Reading:
+def size_at(
+    sizes: Float[ndarray, " N"],
+    errors: Float[ndarray, "R N"],
+    level: float | Float[ndarray, " R"],
+) -> Reading:
     """Read the smallest size at which an error is reached, on R curves over the same sizes.
 
     Args:
         sizes: Sizes, ascending.
         errors: Error at each size; infinite ones are never reached through.
-        level: Error to reach, positive.
+        level: Error to reach, positive; one for all curves, or one for each.
 
     Returns:
         Logarithm of the size. A curve that never reaches the level gives the largest size as lower
         end; one that is below it from the start gives the smallest size as upper end.
     """
     x, y = np.log(sizes), _log(errors)
-    reached = y <= np.log(level)
+    at = np.log(np.broadcast_to(level, len(y)))
+    reached = y <= at[:, None]
     rows = np.arange(len(y))
     first = np.where(reached.any(axis=1), reached.argmax(axis=1), len(x))
     after = np.clip(first, 1, len(x) - 1) if len(x) > 1 else np.zeros(len(y), np.int64)
@@ -66,9 +71,9 @@ def size_at(sizes: Float[ndarray, " N"], errors: Float[ndarray, "R N"], level: f
     above, below = y[rows, before], y[rows, after]
     with np.errstate(invalid="ignore", divide="ignore"):
         # From an infinite error nothing can be drawn: the level is reached at the next size.
-        part = np.where(np.isfinite(above), (above - np.log(level)) / (above - below), 1.0)
+        part = np.where(np.isfinite(above), (above - at) / (above - below), 1.0)
         exact = x[before] + part * (x[after] - x[before])
-    none, start = first == len(x), (first == 0) & (y[:, 0] < np.log(level))
+    none, start = first == len(x), (first == 0) & (y[:, 0] < at)
     exact = np.where(first == 0, x[0], exact)
     return Reading(
         np.where(none, x[-1], np.where(start, -np.inf, exact)), np.where(none, np.inf, exact)

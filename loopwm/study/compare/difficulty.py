@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from loopwm.study.compare.drawing import Runs, drawn_curves, errors_of_third, middle
-from loopwm.study.compare.gap import Drawn, levels_of, ratio
+from loopwm.study.compare.gap import Drawn, Level, levels_of, ratio
 from loopwm.study.compare.report import ArmReport, Stratum
 from loopwm.study.compare.strata import THIRDS
 
@@ -44,7 +44,7 @@ def _stratum(
     (base,) = (each for each in arms if each.name == arm.against)
     ours, theirs = drawn[arm.name], drawn[base.name]
     levels, size = levels_of(theirs), middle(base).cost["parameters"]
-    level = levels[len(levels) // 2] if levels else 1.0
+    level = levels[len(levels) // 2] if levels else Level.fixed(1.0)
     return Stratum(
         label=label,
         third=THIRDS[third],

@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loopwm.study.canvas import COLOURS, FAINT, dress, label_lines, make_figure, plain_log_ticks
+from loopwm.study.canvas import (
+    COLOURS,
+    FAINT,
+    dress,
+    label_lines,
+    make_figure,
+    plain_log_ticks,
+    short_log_ticks,
+)
 from loopwm.study.compare.gap import Gap
 from loopwm.study.compare.law import Law, Runs
 from loopwm.study.compare.report import MEASURES, ComparisonReport
@@ -111,6 +119,7 @@ def plot_law(runs: Runs, law: Law, *, title: str = "") -> "Figure":
     axes.set_xscale("log")
     axes.set_yscale("log")
     plain_log_ticks(axes)
+    short_log_ticks(axes)
     figure.draw_without_rendering()
     label_lines(axes, ends)
     return figure
@@ -141,6 +150,7 @@ def _panel(
     axes.set_xscale("log")
     axes.set_yscale("log")
     plain_log_ticks(axes)
+    short_log_ticks(axes)
     return ends
 
 
@@ -153,6 +163,14 @@ def _ratio(axes: "Axes", x: float, gap: Gap, colour: str) -> None:
     low = gap.low if gap.low > 0 else gap.value
     high = gap.high if np.isfinite(gap.high) else gap.value
     axes.plot([x, x], [low, high], color=colour, lw=1.2)
+    if np.isinf(gap.high):
+        # How far up it goes is not known.
+        axes.annotate(
+            "",
+            (x, 1.3 * gap.value),
+            (x, gap.value),
+            arrowprops={"arrowstyle": "->", "color": colour, "lw": 1.2},
+        )
     marker = {">=": "^", "<=": "v"}.get(gap.bound, "o")
     axes.plot(
         [x],

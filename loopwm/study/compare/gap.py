@@ -89,6 +89,24 @@ class Gap:
 
 
 @dataclass(frozen=True, eq=False)
+class Level:
+    """State an error at which sizes are read.
+
+    Attributes:
+        error: On the curves as measured.
+        draws: In each of R draws, or in all of them.
+    """
+
+    error: float
+    draws: float | Float[ndarray, " R"]
+
+    @classmethod
+    def fixed(cls, error: float) -> "Level":
+        """Return a level that is the same in every draw."""
+        return cls(error, error)
+
+
+@dataclass(frozen=True, eq=False)
 class Drawn:
     """Hold a curve with its bootstrap draws, all along one measure of size.
 
@@ -107,9 +125,10 @@ class Drawn:
         order = np.argsort(sizes, kind="stable")
         return Drawn(sizes[order], self.errors[:, order], self.draws[:, order])
 
-    def size_at(self, level: float) -> tuple[Reading, Reading]:
+    def size_at(self, level: Level) -> tuple[Reading, Reading]:
         """Read the size at which an error is reached: of the curve, and of its draws."""
-        return size_at(self.sizes, self.errors, level), size_at(self.sizes, self.draws, level)
+        of_draws = size_at(self.sizes, self.draws, level.draws)
+        return size_at(self.sizes, self.errors, level.error), of_draws
 
     def error_at(self, size: float) -> tuple[Reading, Reading]:
         """Read the error at a size: of the curve, and of its draws."""
@@ -181,18 +200,30 @@ def ratio(
         return Gap(float(np.exp(value)), float(np.exp(low)), float(np.exp(high)), bound)
 
 
-def levels_of(
-    curve: Curve | Drawn, shares: Sequence[float] = (0.25, 0.5, 0.75)
-) -> tuple[float, ...]:
+def levels_of(curve: Drawn, shares: Sequence[float] = (0.25, 0.5, 0.75)) -> tuple[Level, ...]:
     """Return the errors at which arms are compared, by a rule that is fixed before any result.
+
+    The rule is applied to every draw anew: of harder episodes every arm errs more, and the level
+    goes up with them. One level for all would lie outside the curves of many draws.
 
     Args:
         curve: The looped arm.
         shares: How far each level lies between the least and the largest error of the curve, as a
             share of the distance of their logarithms.
     """
-    usable = curve.errors[np.isfinite(curve.errors)]
-    if len(usable) == 0:
+    if not np.isfinite(curve.errors).any():
         return ()
-    low, high = math.log(usable.min()), math.log(usable.max())
-    return tuple(math.exp(high + share * (low - high)) for share in shares)
+    measured, drawn = (
+        [_between(errors, share) for share in shares] for errors in (curve.errors, curve.draws)
+    )
+    return tuple(Level(float(e[0]), each) for e, each in zip(measured, drawn, strict=True))
+
+
+def _between(errors: Float[ndarray, "R N"], share: float) -> Float[ndarray, " R"]:
+    """Return the error at a share of the way from the largest to the least; zero where none is."""
+    finite = np.isfinite(errors)
+    logs = np.log(np.where(finite, errors, 1.0))
+    low, high = np.where(finite, logs, np.inf).min(1), np.where(finite, logs, -np.inf).max(1)
+    some = finite.any(axis=1)
+    low, high = np.where(some, low, 0.0), np.where(some, high, 0.0)
+    return np.where(some, np.exp(high + share * (low - high)), np.finfo(float).tiny)

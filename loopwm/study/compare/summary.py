@@ -234,7 +234,8 @@ def method(settings: Settings) -> tuple[str, ...]:
         "A curve goes through the lower envelope, chosen by the validation set, straight between "
         "its points on a log-log plot and never beyond them: where an arm does not reach an "
         "error, the ratio is a bound and written so. Intervals are 95%, by bootstrap of the seeds "
-        "of every model and then of the test episodes. A ratio stands where the validation errors "
+        "of every model and then of the test episodes; levels of error that a rule sets inside the "
+        "looped curve are set in every draw anew. A ratio stands where the validation errors "
         "of both arms fell by less than 1% in the last quarter of training.",
     )
 

@@ -9,15 +9,17 @@ import pytest
 from loopwm.errors import DataError
 from loopwm.study.compare.gap import (
     Curve,
+    Drawn,
     Gap,
+    Level,
     draw,
     levels_of,
     ratio,
 )
 
 
-def size_ratio(first: Curve, second: Curve, level: float, **options: Any) -> Gap:
-    drawn = draw([first, second], **options)
+def size_ratio(first: Curve, second: Curve, error: float, **options: Any) -> Gap:
+    drawn, level = draw([first, second], **options), Level.fixed(error)
     return ratio(drawn[0].size_at(level), drawn[1].size_at(level))
 
 
@@ -171,11 +173,43 @@ def test_as_good_means_that_the_upper_end_is_at_most_two_percent(gap: Gap, verdi
 
 def test_levels_lie_inside_the_looped_curve_by_a_rule():
     rng = np.random.default_rng(9)
-    made = curve(rng)
-    low, high = np.log(made.errors.min()), np.log(made.errors.max())
-    np.testing.assert_allclose(
-        np.log(levels_of(made)), [high + s * (low - high) for s in (0.25, 0.5, 0.75)]
+    (made,) = draw([curve(rng, noise=0.3)], resamples=20)
+    levels = levels_of(made)
+    for row, read in ((made.errors[0], [each.error for each in levels]), *enumerated(made)):
+        low, high = np.log(row.min()), np.log(row.max())
+        np.testing.assert_allclose(
+            np.log(read), [high + s * (low - high) for s in (0.25, 0.5, 0.75)]
+        )
+
+
+def enumerated(made: Drawn) -> list[tuple[np.ndarray, list[float]]]:
+    """Each draw with the levels of that draw."""
+    draws = [np.asarray(each.draws) for each in levels_of(made)]
+    return [(row, [each[i] for each in draws]) for i, row in enumerate(made.draws)]
+
+
+def test_where_episodes_differ_a_lot_levels_of_each_draw_still_tell_the_ratio():
+    rng = np.random.default_rng(4)
+    hard = np.exp(2.5 * rng.normal(size=40))
+    sizes = np.geomspace(1e3, 8e3, 5)
+    drawn = draw([curve(rng, f, sizes=sizes, difficulty=hard) for f in (2.0, 1.0)])
+    middle = levels_of(drawn[1])[1]
+    moved, fixed = (
+        ratio(drawn[0].size_at(level), drawn[1].size_at(level))
+        for level in (middle, Level.fixed(middle.error))
     )
+    assert (moved.value, moved.low, moved.high) == pytest.approx((2.0, 2.0, 2.0))
+    # At one error for all, some draws never reach it and others begin below it.
+    assert fixed.low < 1.5
+    assert fixed.high == math.inf
+
+
+def test_a_draw_without_a_finite_error_has_a_level_that_nothing_reaches():
+    errors = np.array([[2.0, 1.0]])
+    draws = np.array([[2.0, 1.0], [np.inf, np.nan], [np.inf, 4.0]])
+    middle = levels_of(Drawn(np.array([1e3, 1e4]), errors, draws))[1]
+    np.testing.assert_allclose(middle.draws, [2**0.5, np.finfo(float).tiny, 4.0])
+    assert levels_of(Drawn(np.array([1e3]), np.array([[np.inf]]), np.array([[np.inf]]))) == ()
 
 
 @pytest.mark.slow
