@@ -41,7 +41,7 @@ def treatment(net: Net, config: FitConfig) -> dict[str, tuple[str, float]]:
 
 
 def test_adamw_decays_matrices_only_and_obeys_the_flag():
-    assert treatment(Net(), FitConfig(weight_decay=0.1)) == {
+    assert treatment(Net(), FitConfig(weight_decay=0.1, optimizer=AdamW())) == {
         "matrix": ("AdamW", 0.1),
         "bias": ("AdamW", 0.0),
         "stack": ("AdamW", 0.1),
