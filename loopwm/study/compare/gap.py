@@ -220,7 +220,7 @@ def levels_of(curve: Drawn, shares: Sequence[float] = (0.25, 0.5, 0.75)) -> tupl
 
 
 def _between(errors: Float[ndarray, "R N"], share: float) -> Float[ndarray, " R"]:
-    """Return the error at a share of the way from the largest to the least; zero where none is."""
+    """Return the error at a share of the way from the largest to the least; tiny where none is."""
     finite = np.isfinite(errors)
     logs = np.log(np.where(finite, errors, 1.0))
     low, high = np.where(finite, logs, np.inf).min(1), np.where(finite, logs, -np.inf).max(1)
