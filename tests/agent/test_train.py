@@ -90,17 +90,9 @@ def stopping(step: int) -> type[PointEnv]:
     return Dies
 
 
-# While acting at random, between refits, in evaluations; each algorithm in two of them.
+@ALL
 @pytest.mark.parametrize(
-    ("algorithm", "step"),
-    [
-        pytest.param(PLANS, 75, id="mpc-75"),
-        pytest.param(PLANS, 10, id="mpc-10", marks=pytest.mark.slow),
-        pytest.param(VALUES, 33, id="value-33", marks=pytest.mark.slow),
-        pytest.param(VALUES, 95, id="value-95", marks=pytest.mark.slow),
-        pytest.param(PRACTISES, 75, id="dyna-75"),
-        pytest.param(PRACTISES, 33, id="dyna-33", marks=pytest.mark.slow),
-    ],
+    "step", [75, *(pytest.param(n, marks=pytest.mark.slow) for n in (10, 33, 95))]
 )
 def test_a_run_that_was_killed_ends_as_if_it_had_not_been(
     algorithm: Algorithm, step: int, tmp_path: Path

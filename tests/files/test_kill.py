@@ -45,7 +45,7 @@ def kill_while_saving(path: Path, rng: np.random.Generator) -> int:
 
 
 @pytest.mark.parametrize(
-    "kills", [30, pytest.param(60, marks=[pytest.mark.slow, pytest.mark.timeout(580)])]
+    "kills", [30, pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(580)])]
 )
 def test_a_killed_writer_never_leaves_an_unloadable_tree(tmp_path: Path, kills: int):
     rng = np.random.default_rng(0)

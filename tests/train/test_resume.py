@@ -108,7 +108,7 @@ def test_kills_at_any_moment_of_saving_do_not_change_the_end(toy: ModuleType, tm
     net, _ = toy.train(tmp_path / "whole", toy.long_config())
     rng = np.random.default_rng(0)
     newest = [0]
-    for _ in range(4):
+    for _ in range(6):
         command = [sys.executable, str(toy.__file__), str(tmp_path / "killed")]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None

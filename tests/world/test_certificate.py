@@ -22,7 +22,7 @@ def wild(model: Any, scale: float) -> Any:
 @pytest.mark.slow
 @pytest.mark.usefixtures("without_shape_checks")  # of 10,000 steps alike
 # Not of post-norm cells, each of whose refinements ends within the bound, wherever it began.
-@pytest.mark.parametrize("kind", ["looped", "looped, contractive"])
+@pytest.mark.parametrize("kind", ["looped", "looped, renewal", "looped, contractive"])
 def test_ten_thousand_steps_of_latent_carry_stay_within_the_bound(make, kinds, data, kind):
     model = wild(make(kinds[kind], data), 30.0)
     proof = model.certificate()
