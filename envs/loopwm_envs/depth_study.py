@@ -19,7 +19,7 @@ from loopwm.study.depth import DepthReport, depth_report
 from loopwm.study.efficiency import Cell
 from loopwm.study.loops import models_of
 from loopwm.study.plan import Plan, run_plan
-from loopwm.study.recipe import Computed, Options, Recipe, training
+from loopwm.study.recipe import RATE, Computed, Options, Recipe, training
 from loopwm.study.results import Column, Sheet
 from loopwm.study.windows import Sampling
 from loopwm.world.ensemble import Ensemble
@@ -43,7 +43,7 @@ _METHOD = (
 
 def compute(task: str, options: Options) -> Computed:
     """Train the looped models that are not trained yet, and correlate their iterations."""
-    plan = Plan(Cell(task=task), arms=("looped",), rates=(4e-3,))
+    plan = Plan(Cell(task=task), arms=("looped",), rates=(RATE,))
     _, finals = run_plan(plan, options.work, threads=options.threads, report=options.report)
     models = models_of(group_cells(finals)[0], options.work)
     options.report("labelled steps")

@@ -21,7 +21,7 @@ from loopwm.study.datasets import Experience, study_data
 from loopwm.study.efficiency import Cell
 from loopwm.study.loops import certificates, models_of
 from loopwm.study.plan import Plan, run_plan
-from loopwm.study.recipe import Computed, Options
+from loopwm.study.recipe import RATE, Computed, Options
 from loopwm.study.results import Column, Sheet
 from loopwm.world.build import build
 from loopwm.world.config import WorldConfig
@@ -91,7 +91,7 @@ def certificate(task: str, options: Options) -> Computed:
         options.figures.mkdir(parents=True, exist_ok=True)
         figure = plot_courses(courses(SHOWN, SEEDS[0]))
         write_file(options.figures / "certificates.png", png(figure))
-    plan = Plan(Cell(task=task), tuple(TRAINED), (4e-3,), updates=2_000, seeds=(0, 1))
+    plan = Plan(Cell(task=task), tuple(TRAINED), (RATE,), updates=2_000, seeds=(0, 1))
     _, finals = run_plan(plan, options.work, threads=options.threads, report=options.report)
     data = study_data(Experience(task), options.work / "data")
     models: dict[str, Sequence[WorldModel]] = {

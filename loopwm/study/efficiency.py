@@ -49,7 +49,7 @@ class Cell:
     task: str = "Hopper-v5"
     arm: str = "looped"
     seed: int = 0
-    lr: float = 1e-3
+    lr: float = 5e-3
     updates: int = 20_000
     rows: int = 100_000
     observation: str = "full"
@@ -59,7 +59,7 @@ class Cell:
     decay: float = 0.0
     context: int = 1
     batch: int = 256
-    optimizer: Literal["adamw", "muon"] = "adamw"
+    optimizer: Literal["adamw", "muon"] = "muon"
 
     @property
     def name(self) -> str:

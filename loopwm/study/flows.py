@@ -18,7 +18,7 @@ from loopwm.study.gradients import MIB, WINDOWS, kept_bytes, trainable, training
 from loopwm.study.loops import models_of
 from loopwm.study.openloop import Imagination, imagine_windows
 from loopwm.study.plan import Plan, run_plan
-from loopwm.study.recipe import DATA, HORIZONS, UNITS, Computed, Options, training
+from loopwm.study.recipe import DATA, HORIZONS, RATE, UNITS, Computed, Options, training
 from loopwm.study.results import Column, Sheet
 from loopwm.study.timing import Contestant, race, single_thread
 from loopwm.study.trace import real_states, squared_errors
@@ -53,7 +53,7 @@ _METHOD = (
 
 def flow(task: str, options: Options) -> Computed:
     """Compare models trained as flows with those trained as loops."""
-    plan = Plan(Cell(task=task), arms=ARMS, rates=(4e-3,), updates=1_000, seeds=(0,))
+    plan = Plan(Cell(task=task), arms=ARMS, rates=(RATE,), updates=1_000, seeds=(0,))
     _, finals = run_plan(plan, options.work, threads=options.threads, report=options.report)
     groups = group_cells(finals)
     data = study_data(Experience(task), options.work / "data")

@@ -20,7 +20,7 @@ from loopwm.study.efficiency import Cell
 from loopwm.study.loops import models_of
 from loopwm.study.memory import MIB, saved_bytes
 from loopwm.study.plan import Plan, run_plan
-from loopwm.study.recipe import DATA, HORIZONS, UNITS, Computed, Options, training
+from loopwm.study.recipe import DATA, HORIZONS, RATE, UNITS, Computed, Options, training
 from loopwm.study.results import Column, Sheet
 from loopwm.study.solvers import residual_sheet, solver_sheet
 from loopwm.study.timing import Contestant, race, single_thread
@@ -70,7 +70,7 @@ _METHOD = (
 def gradients(task: str, options: Options) -> Computed:
     """Compare gradient modes, and ways to the fixed point, on models that settle."""
     work = options.work
-    plan = Plan(Cell(task=task), arms=ARMS, rates=(4e-3,), updates=1_000, seeds=(0, 1))
+    plan = Plan(Cell(task=task), arms=ARMS, rates=(RATE,), updates=1_000, seeds=(0, 1))
     groups = _groups(plan, options)
     models = {each.arm: models_of(each, work) for each in groups}
     # What the loop starts from is no gradient mode: its models stand in tables of their own.

@@ -24,7 +24,7 @@ from loopwm.study.halting import calibrated, equal_depth, outcome_sheet, outcome
 from loopwm.study.halting_time import RACED, speed_sheet, speeds
 from loopwm.study.openloop import Imagination, imagine_windows
 from loopwm.study.plan import Plan, run_plan
-from loopwm.study.recipe import DATA, HORIZONS, UNITS, Computed, Options, training
+from loopwm.study.recipe import DATA, HORIZONS, RATE, UNITS, Computed, Options, training
 from loopwm.study.results import Column, Sheet
 from loopwm.study.trace import squared_errors
 from loopwm.study.windows import Sampling, window_rows
@@ -43,7 +43,7 @@ DIAL = (
 
 def dial(task: str, options: Options) -> Computed:
     """Compare a bounded cell with contractive ones of falling rates."""
-    plan = Plan(Cell(task=task), arms=DIAL, rates=(4e-3,), updates=2_000)
+    plan = Plan(Cell(task=task), arms=DIAL, rates=(RATE,), updates=2_000)
     _, finals = run_plan(plan, options.work, threads=options.threads, report=options.report)
     groups = group_cells(finals)
     models = {group.label: models_of(group, options.work) for group in groups}
@@ -61,7 +61,7 @@ def dial(task: str, options: Options) -> Computed:
 
 def halting(task: str, options: Options) -> Computed:
     """Measure what stopping early saves, in iterations and in seconds."""
-    plan = Plan(Cell(task=task), arms=("looped",), rates=(4e-3,))
+    plan = Plan(Cell(task=task), arms=("looped",), rates=(RATE,))
     _, finals = run_plan(plan, options.work, threads=options.threads, report=options.report)
     models = models_of(group_cells(finals)[0], options.work)
     data = study_data(Experience(task), options.work / "data")

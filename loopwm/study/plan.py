@@ -33,7 +33,7 @@ class Plan:
         *("looped", "once", "untied"),
         *("mlp-4x208", "mlp-3x256", "mlp-2x384", "gru"),
     )
-    rates: tuple[float, ...] = (2e-3, 4e-3)
+    rates: tuple[float, ...] = (5e-3, 1e-2)
     most_trials: int = 5
     updates: int = 8_000
     seeds: tuple[int, ...] = (0, 1, 2)

@@ -35,6 +35,7 @@ from loopwm.study.recipe import (
     DATA,
     HEADLINE,
     HORIZONS,
+    RATE,
     UNITS,
     Computed,
     Options,
@@ -82,7 +83,7 @@ def _of_reasoners() -> dict[str, Recipe]:
 
 
 def _prediction(task: str, options: Options) -> Computed:
-    plan = Plan(Cell(task=task, optimizer="muon"), arms=HEADLINE, rates=(5e-3, 1e-2))
+    plan = Plan(Cell(task=task), arms=HEADLINE)
     tried, finals = run_plan(plan, options.work, threads=options.threads, report=options.report)
     groups = group_cells(finals)
     sheets = [over_seeds(groups, HORIZONS), ratios(groups, HORIZONS)]
@@ -95,8 +96,8 @@ def _prediction(task: str, options: Options) -> Computed:
 
 
 def _horizon(task: str, options: Options) -> Computed:
-    base = Cell(task=task, horizon=16, rise=0.5, decay=1.0, optimizer="muon")
-    plan = Plan(base, arms=("looped", "once", BEST_MLP[task]), rates=(5e-3,))
+    base = Cell(task=task, horizon=16, rise=0.5, decay=1.0)
+    plan = Plan(base, arms=("looped", "once", BEST_MLP[task]), rates=(RATE,))
     _, finals = run_plan(plan, options.work, threads=options.threads, report=options.report)
     groups = group_cells(finals)
     method = (
@@ -130,7 +131,7 @@ def _draw(task: str, groups: Sequence[Group], folder: Path) -> None:
 def _partial(task: str, options: Options) -> Computed:
     base = Cell(task=task, observation="positions", context=16, batch=64)
     arms = ("looped", "no-carry", "stack", "gru")
-    plan = Plan(base, arms=arms, rates=(4e-3,), updates=1_500)
+    plan = Plan(base, arms=arms, rates=(RATE,), updates=1_500)
     _, finals = run_plan(plan, options.work, threads=options.threads, report=options.report)
     groups = group_cells(finals)
     method = (
@@ -148,7 +149,7 @@ def _partial(task: str, options: Options) -> Computed:
 
 
 def _feedback(task: str, options: Options) -> Computed:
-    plan = Plan(Cell(task=task), arms=("looped", "masked", "latent"), rates=(4e-3,), updates=2_000)
+    plan = Plan(Cell(task=task), arms=("looped", "masked", "latent"), rates=(RATE,), updates=2_000)
     _, finals = run_plan(plan, options.work, threads=options.threads, report=options.report)
     groups = group_cells(finals)
     by_latent = otherwise(groups, "latent")
@@ -169,7 +170,7 @@ def _feedback(task: str, options: Options) -> Computed:
 
 def _uncertainty(task: str, options: Options) -> Computed:
     arms = ("gaussian", "ensemble", "mlp-ensemble")
-    plan = Plan(Cell(task=task), arms=arms, rates=(4e-3,), updates=1_200)
+    plan = Plan(Cell(task=task), arms=arms, rates=(RATE,), updates=1_200)
     _, finals = run_plan(plan, options.work, threads=options.threads, report=options.report)
     groups = group_cells(finals)
     method = (
