@@ -1,6 +1,6 @@
 """Run each row until a stop rule lets it go: rows that have left the batch cost no more time."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -40,21 +40,20 @@ def run_until(
         return run_all(iterate, z, fixed, 1, grad, chosen)
     rows = torch.arange(len(z[0]), device=z[0].device)
     limit = depth if isinstance(depth, int) else int(depth.max())
-    left, judge = _Left(), _Judge(stop, readout, torch.zeros_like(rows))
+    left, judge = _Left(chosen), _Judge(stop, readout, torch.zeros_like(rows))
     for t in range(1, limit + 1):
         before = z[chosen]
         z = grad.step(partial(iterate, fixed), z, depth - t + 1)
         settled = judge.settled(t, depth, z[chosen], before)
         if settled is None:
             continue
-        leaving = settled if isinstance(depth, int) else settled | (depth <= t)
+        leaving = settled | (depth <= t)
         out = leaving.nonzero().squeeze(1)
-        if t == limit or len(out) == len(rows):
-            left.add(rows, z, before, settled, t)
-            break
         if not len(out):
             continue
-        left.add(rows[out], _select(z, out), before[out], settled[out], t)
+        left.add(rows, out, z, before, settled, t)
+        if len(out) == len(rows):
+            break
         # Most of what an iteration reads beside the weights is copied here: once for each time
         # that rows leave, which the iterations that they are spared repay.
         stay = leaving.logical_not().nonzero().squeeze(1)
@@ -62,7 +61,8 @@ def run_until(
         rows = rows.index_select(0, stay)
         judge.keep(stay)
         depth = depth if isinstance(depth, int) else depth[stay]
-    return left.assemble(chosen)
+    assert left.out is not None
+    return left.out
 
 
 def run_together(  # noqa: PLR0913 - as `run_until`, and of how many members the rows are
@@ -96,7 +96,7 @@ def run_together(  # noqa: PLR0913 - as `run_until`, and of how many members the
     if not len(z[0]):
         return run_all(iterate, z, fixed, 1, grad, chosen)
     rows = torch.arange(len(z[0]), device=z[0].device)
-    left, judge = _Left(), _Judge(stop, readout, torch.zeros_like(rows))
+    left, judge = _Left(chosen), _Judge(stop, readout, torch.zeros_like(rows))
     waiting = torch.ones_like(rows, dtype=torch.bool)
     for t in range(1, depth + 1):
         before = z[chosen]
@@ -107,7 +107,7 @@ def run_together(  # noqa: PLR0913 - as `run_until`, and of how many members the
         done = (waiting if t == depth else waiting & settled).nonzero().squeeze(1)
         if not len(done) and t < depth:
             continue
-        left.add(rows[done], _select(z, done), before[done], settled[done], t)
+        left.add(rows, done, z, before, settled, t)
         waiting = waiting.index_fill(0, done, False)
         stay = waiting.view(members, -1).any(0).repeat(members).nonzero().squeeze(1)
         if not len(stay):
@@ -116,7 +116,8 @@ def run_together(  # noqa: PLR0913 - as `run_until`, and of how many members the
             z, fixed = _select(z, stay), _select(fixed, stay)
             rows, waiting = _select((rows, waiting), stay)
             judge.keep(stay)
-    return left.assemble(chosen)
+    assert left.out is not None
+    return left.out
 
 
 @dataclass(slots=True)
@@ -158,38 +159,42 @@ def _ends(t: int, depth: int | Tensor) -> bool:
 
 @dataclass(slots=True)
 class _Left:
-    """Collect the rows that have left, until all have."""
+    """Hold what rows left with, in their places.
 
-    rows: list[Tensor] = field(default_factory=list)
-    states: list[State] = field(default_factory=list)
-    before: list[Tensor] = field(default_factory=list)
-    settled: list[Tensor] = field(default_factory=list)
-    counts: list[int] = field(default_factory=list)
+    Whoever leaves first, all rows are put down as they are then: most leave at once, and one copy
+    of everything costs less than to collect them and to sort them back.
+    """
 
-    def add(self, rows: Tensor, z: State, before: Tensor, settled: Tensor, t: int) -> None:
-        self.rows.append(rows)
-        self.states.append(z)
-        self.before.append(before)
-        self.settled.append(settled)
-        self.counts.append(t)
+    chosen: int
+    out: LoopOutput | None = None
 
-    def assemble(self, chosen: int) -> LoopOutput:
-        """Put all rows back into their places."""
-        rows = torch.cat(self.rows)
-        states = tuple(torch.cat(parts) for parts in zip(*self.states, strict=True))
-        sizes = torch.tensor([len(each) for each in self.rows])
-        counts = torch.tensor(self.counts).repeat_interleave(sizes).to(rows.device)
-        residual = relative_change(states[chosen], torch.cat(self.before))
+    def add(
+        self, rows: Tensor, leaving: Tensor, z: State, before: Tensor, settled: Tensor, t: int
+    ) -> None:
+        """Let rows leave after iteration t.
 
-        def back(values: Tensor) -> Tensor:
-            return torch.empty_like(values).index_copy(0, rows, values)
-
-        return LoopOutput(
-            state=tuple(back(each) for each in states),
-            n_iters=back(counts),
-            residual=back(residual),
-            settled=back(torch.cat(self.settled)),
-        )
+        Args:
+            rows: Where the rows of the batch stand in the whole; the first time, all in order.
+            leaving: Indices in the batch of the rows that leave.
+            z: States of the batch.
+            before: The chosen state one iteration earlier.
+            settled: Whether the rule ended a row of the batch.
+            t: Iterations so far.
+        """
+        if self.out is None:
+            self.out = LoopOutput(
+                state=tuple(each.clone() for each in z),
+                n_iters=torch.full_like(rows, t),
+                residual=relative_change(z[self.chosen], before),
+                settled=settled.clone(),
+            )
+            return
+        z, (rows, before, settled) = _select(z, leaving), _select((rows, before, settled), leaving)
+        for whole, part in zip(self.out.state, z, strict=True):
+            whole.index_copy_(0, rows, part)
+        self.out.n_iters.index_fill_(0, rows, t)
+        self.out.residual.index_copy_(0, rows, relative_change(z[self.chosen], before))
+        self.out.settled.index_copy_(0, rows, settled)
 
 
 def _select(tensors: tuple[Tensor, ...], rows: Tensor) -> tuple[Tensor, ...]:

@@ -51,6 +51,7 @@ ARMS = {
     "stack": Arm("looped, no carry, 4 frames", WorldConfig(carry=False, frames=4)),
     "masked": Arm("looped, half of the steps masked", WorldConfig(objective=Objective(mask=0.5))),
     "latent": Arm("looped, trained in latent carry", WorldConfig(feedback="latent")),
+    "expanded": Arm("looped, 4 times the hidden width", _with(Bounded(expand=4.0))),
     "bounded-gain": Arm("bounded, second form (gain 1)", _with(Bounded(gain=1.0))),
     "contractive-0.99": Arm("contractive, rate 0.99", _with(Contractive(0.99))),
     "contractive-0.95": Arm("contractive, rate 0.95", _with(Contractive(0.95))),

@@ -54,18 +54,20 @@ def calibrated(model: "WorldModel", data: "Split", regret: float = 0.01) -> dict
         regret: Loss of accuracy that calibration may allow.
 
     Returns:
-        Calibrations by name: each rule; `staged`, OutputDelta that asks once, after half of the
-        iterations; `first`, as many iterations for the first step as any row needs, and for those
-        that follow as many as they all need.
+        Calibrations by name: each rule; `staged`, OutputDelta that asks once, after the iteration
+        at which that saves most; `first`, as many iterations for the first step as any row needs,
+        and for those that follow as many as they all need.
     """
 
     def found(rule: Any) -> Calibration:
         return calibrate(model, data.valid, regret, rule=rule, horizons=HORIZONS)
 
     every = found(OutputDelta())
+    stages = range(1, max(2, every.max_iters))
+    staged = [found(OutputDelta(stages=(stage,))) for stage in stages]
     return {
         "OutputDelta": every,
-        "staged": found(OutputDelta(stages=(max(1, every.max_iters // 2),))),
+        "staged": max(staged, key=lambda each: each.saved),
         "Residual": found(Residual()),
         "gate": found(fit_gate(model, data.train)),
         "first": found(Fixed()),
@@ -119,8 +121,13 @@ def equal_depth(found: Mapping[str, Outcome], typical: int, rule: str) -> int:
     )
 
 
-def outcome_sheet(seeds: Sequence[Mapping[str, Outcome]]) -> Sheet:
-    """Make the table of iterations and errors, mean over seeds [lowest, highest]."""
+def outcome_sheet(seeds: Sequence[Mapping[str, Outcome]], label: str = "") -> Sheet:
+    """Make the table of iterations and errors, mean over seeds [lowest, highest].
+
+    Args:
+        seeds: What `outcomes` returned for each seed.
+        label: Whose they are.
+    """
     columns = [Column("way", "iterations by")]
     columns += [Column(f"iterations_{k}", f"mean iterations, k={k}") for k in HORIZONS]
     columns += [Column(f"rmse_{k}", f"RMSE, k={k}") for k in HORIZONS]
@@ -134,7 +141,7 @@ def outcome_sheet(seeds: Sequence[Mapping[str, Outcome]]) -> Sheet:
                 span = [float(np.mean(known)), min(known), max(known)] if known else None
                 row[f"{name}_{k}"] = span
         rows.append(row)
-    return Sheet("iterations and error", tuple(columns), tuple(rows))
+    return Sheet(f"iterations and error{label and f': {label}'}", tuple(columns), tuple(rows))
 
 
 def _imagined(

@@ -47,11 +47,12 @@ def speeds(
     return sorted(rows, key=lambda row: list(rules).index(row["rule"]))
 
 
-def speed_sheet(found: Sequence[Sequence[Mapping[str, Any]]]) -> Sheet:
+def speed_sheet(found: Sequence[Sequence[Mapping[str, Any]]], label: str = "") -> Sheet:
     """Make the table of speeds, mean over seeds [lowest, highest].
 
     Args:
         found: What `speeds` returned for each seed.
+        label: Whose speeds they are.
     """
     measured = ("full", "fixed", "early", "iterations", "saved", "seconds", "share", "faster")
     rows = []
@@ -76,7 +77,11 @@ def speed_sheet(found: Sequence[Sequence[Mapping[str, Any]]]) -> Sheet:
         "share": "seconds over iterations saved",
         "faster": "speed over equal error",
     }
-    return Sheet("seconds", tuple(Column(*each) for each in labels.items()), tuple(rows))
+    return Sheet(
+        f"seconds{label and f': {label}'}",
+        tuple(Column(*each) for each in labels.items()),
+        tuple(rows),
+    )
 
 
 def _speed(
