@@ -33,6 +33,7 @@ class Normaliser(nn.Module):
     change_shift: Tensor
     obs_low: Tensor
     obs_high: Tensor
+    obs_width: Tensor
     angles: Tensor
     straight: Tensor
 
@@ -63,9 +64,12 @@ class Normaliser(nn.Module):
         for name in ("obs_low", "obs_high"):
             value = torch.as_tensor(getattr(statistics, name)).float()
             self.register_buffer(name, self.obs(value), persistent=False)
-        # A turn more or less is the same place, so an angle has no range to be held to.
+        # A turn more or less is the same place, so an angle has no range to be held to. The width
+        # is finite all the same: none of it is to be no margin, not NaN.
         turning = torch.zeros(len(statistics.obs_mean), dtype=torch.bool)
         turning[list(angles)] = True
+        width = (self.obs_high - self.obs_low).clamp_min(1)
+        self.register_buffer("obs_width", width, persistent=False)
         self.obs_low[turning], self.obs_high[turning] = -torch.inf, torch.inf
         self.register_buffer("angles", turning.nonzero().flatten(), persistent=False)
         self.register_buffer("straight", (~turning).nonzero().flatten(), persistent=False)
@@ -106,7 +110,7 @@ class Normaliser(nn.Module):
             margin: How far beyond the range, as a share of its width in each dimension; a width
                 below one standard deviation counts as that.
         """
-        reach = margin * (self.obs_high - self.obs_low).clamp_min(1)
+        reach = margin * self.obs_width
         low = torch.minimum(self.obs_low - reach, before)
         return torch.clamp(obs, low, torch.maximum(self.obs_high + reach, before))
 

@@ -113,6 +113,19 @@ def test_a_step_lands_in_reach_or_no_further_out_than_it_began(before, to, ends,
         )
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_no_margin_holds_to_the_range_itself_and_angles_to_nothing(make, kinds, turning_data, name):
+    model = wild(make(replace(kinds[name], margin=0.0), turning_data), 3.0)
+    obs, actions = turning_data.obs[:4], np.tile(turning_data.action[:10], (4, 5, 1))
+    held = model.imagine(obs, actions).obs
+    low, high = reach(turning_data, 0.0)
+    assert np.isfinite(held).all()
+    slack = 1e-5 * (high - low)[1]
+    assert (held[..., 1] >= low[1] - slack).all()
+    assert (held[..., 1] <= high[1] + slack).all()
+    assert ((held[..., 0] < low[0]) | (held[..., 0] > high[0])).any()
+
+
 def test_training_on_further_data_widens_the_range(data):
     quick = lw.FitConfig(updates=2, batch_size=8, progress=False)
     model = lw.fit(data, lw.WorldConfig(width=8), quick, valid=data)
