@@ -1,10 +1,8 @@
 """Train a world model on a dataset: `lw.fit`."""
 
-import zlib
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -17,9 +15,10 @@ from loopwm.train.config import FitConfig
 from loopwm.train.course import Course
 from loopwm.train.fit import device_of
 from loopwm.train.history import History
-from loopwm.world.build import build, encode
+from loopwm.world.build import build
 from loopwm.world.config import ModelConfig, WorldConfig
 from loopwm.world.ensemble import Ensemble
+from loopwm.world.identity import identity
 from loopwm.world.model import WorldModel
 from loopwm.world.objective import calibrate_spread, sequence_loss, validation_error
 
@@ -131,15 +130,8 @@ def course(
         sampler=lambda generator, size: windows.sample(size, generator),
         finish=finish,
         validate=None if held_out is None else validate,
-        documents={"model": encode(config), "data": _digest(data)},
+        documents=identity(config, data, valid, init),
     )
-
-
-def _digest(data: RolloutDataset) -> dict[str, int]:
-    """Return what tells datasets apart, so that a stopped run goes on with its own data only."""
-    columns = (data.obs, data.next_obs, data.action, data.reward)
-    checks = [zlib.crc32(np.ascontiguousarray(column).tobytes()) for column in columns]
-    return {"rows": len(data), "checksum": zlib.crc32(np.array(checks, np.int64).tobytes())}
 
 
 def _held_out(valid: RolloutDataset, length: int, device: torch.device) -> SequenceBatch:

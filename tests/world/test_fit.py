@@ -191,6 +191,39 @@ def test_a_finished_run_is_taken_up_only_with_its_own_data(data, tmp_path):
         lw.fit(data.select_episodes(range(7)), SMALL, SHORT, run_dir=tmp_path)
 
 
+def test_a_run_is_taken_up_only_with_all_that_it_was_trained_on(data, unseen, tmp_path):
+    quick, config = replace(SHORT, updates=1), lw.MLP(width=8, depth=1)
+    start, other = (lw.fit(data, config, replace(quick, seed=seed)) for seed in (1, 2))
+
+    def again(**changed: Any) -> Any:
+        arguments = {"data": data, "valid": unseen, "init": start, **changed}
+        return lw.fit(config=config, fit_config=quick, run_dir=tmp_path, **arguments)
+
+    first = again()
+    assert equal(first, again())
+
+    def other_meta(**changes: Any) -> RolloutDataset:
+        return replace(data, meta=replace(data.meta, **changes))
+
+    cases: dict[str, Any] = {
+        r"\.init was \d+ and is now None": {"init": None},
+        r"\.init was \d+ and is now \d+\.": {"init": other},
+        r"\.valid\.checksum": {"valid": data},
+        r"\.data\.labels": {
+            "data": replace(data, terminated=data.truncated, truncated=data.terminated)
+        },
+        r"data\.labels": {"data": replace(data, info={"can_terminate": np.zeros(len(data), bool)})},
+        r"\.data\.angles": {"data": other_meta(angles=(1,)), "init": None},
+        r"\.data\.action_low was '\[-1": {
+            "data": other_meta(action_low=(-2.0, -1.0)),
+            "init": None,
+        },
+    }
+    for named, changed in cases.items():
+        with pytest.raises(CheckpointError, match=rf"run with other settings: .*{named}"):
+            again(**changed)
+
+
 def test_contradicting_arguments_are_refused(data):
     model = lw.fit(data, SMALL, replace(SHORT, updates=1))
     with pytest.raises(ConfigError, match="members must be at least 1, got 0"):
