@@ -176,6 +176,24 @@ def test_a_model_is_no_dataset(folder: Path, tmp_path: Path, capsys):
     assert "is not a dataset" in line
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("train DATA --out DATA", "holds a dataset, which a world model would replace"),
+        ("train DATA --out DATA --with sudoku-4x4", "holds a dataset, which a world model and a"),
+        ("collect Hopper-v5 --overwrite --out RUN", "a world model, which a dataset would replace"),
+        ("arc train sudoku-4x4 --out DATA", "holds a dataset, which a reasoner would replace"),
+        ("arc import DATA/manifest.json --out RUN", "a world model, which a reasoner would"),
+        ("agent train --env Pendulum-v1 --out DATA", "holds a dataset; an agent needs a folder"),
+    ],
+)
+def test_nothing_of_another_kind_is_replaced(folder: Path, capsys, words: str, expected: str):
+    before = {each: each.read_bytes() for each in folder.rglob("*") if each.is_file()}
+    places = words.replace("DATA", str(folder / "data")).replace("RUN", str(folder / "run"))
+    assert re.search(expected, mistake(capsys, *places.split()))
+    assert before == {each: each.read_bytes() for each in folder.rglob("*") if each.is_file()}
+
+
 def test_other_settings_in_a_used_run_directory_are_named(folder: Path, capsys):
     line = mistake(capsys, "train", folder / "data", "--out", folder / "run", "--width", "8")
     assert re.search("holds a run with other settings.*width", line)

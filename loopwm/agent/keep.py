@@ -13,7 +13,7 @@ from loopwm.agent.learner import Learner, Tensors
 from loopwm.agent.life import Life
 from loopwm.data.store import RolloutDataset
 from loopwm.errors import CheckpointError, StoreError
-from loopwm.files import read_tree, tree_exists, write_tree
+from loopwm.files import kind_at, read_tree, tree_exists, write_tree
 from loopwm.train.checkpoint import plain, refuse_other_run
 from loopwm.train.lock import exclusive
 from loopwm.train.log import Log
@@ -62,7 +62,8 @@ class Keeper:
         seconds: CPU time of the run so far.
 
     Raises:
-        CheckpointError: If the directory is in use, or holds another run.
+        CheckpointError: If the directory is in use, or holds another run or anything else that was
+            saved.
     """
 
     def __init__(self, run_dir: str | Path | None, identity: dict[str, Any]) -> None:
@@ -73,6 +74,11 @@ class Keeper:
         self._stack = ExitStack()
         if self.run_dir is None:
             return
+        there = kind_at(self.run_dir)
+        if there is not None:
+            raise CheckpointError(
+                f"run_dir={str(self.run_dir)!r} holds {there}; an agent needs a folder of its own"
+            )
         with ExitStack() as stack:
             stack.enter_context(exclusive(self.run_dir))
             size = 0

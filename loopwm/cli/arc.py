@@ -8,6 +8,7 @@ from tyro.conf import Positional, arg
 
 from loopwm.cli.screen import console, say
 from loopwm.errors import ConfigError
+from loopwm.files import refuse_other_kind
 
 if TYPE_CHECKING:
     from loopwm.reason.lessons import Lesson
@@ -70,6 +71,7 @@ class TrainArc:
         from loopwm.train.fit import device_of
 
         device_of(taught.training)
+        refuse_other_kind(self.out, ["reasoner"])
         init = None if self.init is None else load(self.init)
         model = teach(taught, taught.make(), self.out, init)
         model.lesson = self.lesson
@@ -141,6 +143,7 @@ class ImportArc:
         """Convert and save."""
         if not self.file.exists():
             raise ConfigError(f"there is no file {self.file}")
+        refuse_other_kind(self.out, ["reasoner"])
         from loopwm.core.count import parameters
         from loopwm.reason.convert import import_trm
         from loopwm.reason.lessons import LESSONS

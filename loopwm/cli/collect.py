@@ -10,6 +10,7 @@ from tyro.conf import Positional, arg
 from loopwm.cli.screen import say
 from loopwm.cli.stored import refuse_existing
 from loopwm.errors import ConfigError
+from loopwm.files import refuse_other_kind
 
 PolicyName = Literal["mixture", "uniform", "ou", "sines", "standard"]
 
@@ -55,6 +56,7 @@ class Collect:
         """Collect and save."""
         env_kwargs = read_object(self.env_kwargs, "--env-kwargs")
         refuse_existing(self.out, self.overwrite)
+        refuse_other_kind(self.out, ["dataset"])
         if self.policy == "standard":
             self._refuse_with_standard(env_kwargs)
             from loopwm.data.standard import collect_standard

@@ -11,6 +11,7 @@ from loopwm.cli.pair import looped_only, puzzles_of
 from loopwm.cli.screen import say
 from loopwm.cli.stored import load_dataset
 from loopwm.errors import ConfigError
+from loopwm.files import refuse_other_kind
 from loopwm.train.config import FitConfig, Muon
 from loopwm.world.config import WorldConfig
 
@@ -64,6 +65,7 @@ class Train:
 
         # Before minutes are spent on reading the data.
         device_of(self.fit)
+        refuse_other_kind(self.out, ["model", *(["reasoner"] if self.with_ else [])])
         if self.with_ is None and (self.slots is not None or self.puzzle_weight != 1.0):
             raise ConfigError("--slots and --puzzle-weight need --with LESSON")
         if self.with_ is not None:

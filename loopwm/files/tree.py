@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors import numpy as safetensors_numpy
 
 from loopwm.errors import StoreError
+from loopwm.files.kind import FORMAT, MANIFEST, refuse_other_kind
 from loopwm.files.single import (
     MAX_JSON_BYTES,
     damaged,
@@ -33,8 +34,6 @@ from loopwm.files.single import (
     write_temporary,
 )
 
-MANIFEST = "manifest.json"
-FORMAT = "loopwm.tree"
 SCHEMA = 1
 MAX_HEADER_BYTES = 8 * 2**20
 MAX_TENSORS = 20_000
@@ -86,14 +85,15 @@ def write_tree(
     """Write a directory of arrays and JSON so that a crash leaves the old or the new, whole.
 
     Args:
-        path: The directory; it is made, with its parents, or its tree is replaced. Files in it
-            that are not part of a tree stay.
+        path: The directory; it is made, with its parents, or its tree is replaced, but never by
+            one of another kind (see `loopwm.files.kind`). Files in it that are not part of a tree
+            stay.
         tensors: Arrays to write, grouped into one file per name.
         documents: JSON values by name; NaN is not JSON.
 
     Raises:
-        StoreError: If something cannot be stored, or the file system fails; a tree that was at
-            `path` before is then still there.
+        StoreError: If something cannot be stored, a tree of another kind is there, or the file
+            system fails; a tree that was at `path` before is then still there.
     """
     path = Path(path)
     for name in [*tensors, *documents]:
@@ -102,6 +102,7 @@ def write_tree(
     with reported("write", path):
         make_directory(path)
         with _locked(path):
+            refuse_other_kind(path, documents)
             try:
                 files = {n: _write_tensors(path, n, arrays) for n, arrays in tensors.items()}
                 manifest = write_temporary(path / MANIFEST, _manifest(path, documents, files))
