@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from loopwm.data.meta import DatasetMeta
 from loopwm.errors import DataError
 
 
@@ -28,6 +29,61 @@ def check_columns(columns: Mapping[str, np.ndarray], info: Mapping[str, np.ndarr
     for name in ("part", "variant"):
         if name in info:
             _check_constant(name, info[name], ends)
+
+
+def check_meta(
+    obs: np.ndarray, action: np.ndarray, info: Mapping[str, np.ndarray], meta: DatasetMeta
+) -> None:
+    """Refuse a description that the columns contradict.
+
+    Args:
+        obs: Observation before each step [N,O].
+        action: Action of each step [N,A] or [N].
+        info: Further columns [N,...].
+        meta: What is said of them.
+
+    Raises:
+        DataError: Naming the field of `meta` or the column.
+    """
+    if action.ndim == 1:
+        choices = None if meta.num_actions is None else int(meta.num_actions)
+        _check_index("action", action, choices, "meta.num_actions")
+    else:
+        _check_bounds(action.shape[1], meta)
+    angles = meta.angles
+    if len(set(angles)) < len(angles) or any(not 0 <= each < obs.shape[1] for each in angles):
+        raise DataError(
+            f"meta.angles must be different dimensions in 0..{obs.shape[1] - 1}, got {angles}"
+        )
+    if "part" in info and meta.parts:
+        _check_index("part", info["part"], len(meta.parts), "the length of meta.parts")
+    if "variant" in info:
+        count = max(1, len(meta.variants))
+        _check_index("variant", info["variant"], count, "the length of meta.variants")
+
+
+def _check_index(name: str, column: np.ndarray, count: int | None, source: str) -> None:
+    wrong = (column < 0) | (column >= count) if count is not None else column < 0
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        limit = "an index from 0 up" if count is None else f"in 0..{count - 1}, {source} is {count}"
+        raise DataError(f"{name} must be {limit}; got {column[row]} in row {row}")
+
+
+def _check_bounds(dims: int, meta: DatasetMeta) -> None:
+    if meta.num_actions is not None:
+        raise DataError(
+            f"meta.num_actions={meta.num_actions}, but actions are vectors of {dims}: leave it "
+            "None, or give discrete actions as integers [N]"
+        )
+    low, high = meta.action_low, meta.action_high
+    for name, bounds in (("action_low", low), ("action_high", high)):
+        if bounds is not None and len(bounds) != dims:
+            raise DataError(
+                f"meta.{name} has {len(bounds)} numbers and actions have {dims}: give one for each"
+            )
+    if low is not None and high is not None and not np.less_equal(low, high).all():
+        raise DataError(f"meta.action_low={low} must not be above meta.action_high={high}")
 
 
 def check_episodes(episode: np.ndarray) -> np.ndarray:

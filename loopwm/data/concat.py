@@ -12,6 +12,8 @@ from loopwm.errors import DataError
 if TYPE_CHECKING:
     from loopwm.data.store import RolloutDataset
 
+# Type of the columns that index parts and variants; files of earlier versions have int8.
+INDEX = np.int32
 _SAME = (
     "env_id",
     "unclipped",
@@ -89,17 +91,17 @@ def _parts(
     if given is not None:
         names = tuple(dict.fromkeys(given))
         columns = [np.full(len(d), names.index(n)) for d, n in zip(datasets, given, strict=True)]
-        return names, np.concatenate(columns).astype(np.int8)
+        return names, np.concatenate(columns).astype(INDEX)
     names = tuple(dict.fromkeys(name for dataset in datasets for name in dataset.meta.parts))
     if not names:
-        return (), np.zeros(0, np.int8)
+        return (), np.zeros(0, INDEX)
     if not all("part" in dataset.info for dataset in datasets):
         raise DataError("some of the datasets have parts and some have none; give parts=")
     columns = [
         np.array([names.index(name) for name in dataset.meta.parts])[dataset.info["part"]]
         for dataset in datasets
     ]
-    return names, np.concatenate(columns).astype(np.int8)
+    return names, np.concatenate(columns).astype(INDEX)
 
 
 def _variants(
@@ -122,14 +124,14 @@ def _variants(
         if each not in variants:
             variants.append(each)
     if variants == [{}]:
-        return shared, (), np.zeros(0, np.int8)
+        return shared, (), np.zeros(0, INDEX)
     columns = [
         np.array([variants.index(each) for each in one])[
-            dataset.info.get("variant", np.zeros(len(dataset), np.int8))
+            dataset.info.get("variant", np.zeros(len(dataset), INDEX))
         ]
         for dataset, one in zip(datasets, own, strict=True)
     ]
-    return shared, tuple(variants), np.concatenate(columns).astype(np.int8)
+    return shared, tuple(variants), np.concatenate(columns).astype(INDEX)
 
 
 def _meta(datasets: "Sequence[RolloutDataset]", **changes: Any) -> DatasetMeta:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loopwm.data.check import check_columns
-from loopwm.data.concat import concat
-from loopwm.data.meta import DatasetMeta
+from loopwm.data.check import check_columns, check_meta
+from loopwm.data.concat import INDEX, concat
+from loopwm.data.meta import DatasetMeta, plain
 from loopwm.data.rows import columns_from_arrays
 from loopwm.data.shards import SHARD_BYTES, read_shards, write_shards
 from loopwm.errors import ConfigError, DataError, StoreError
@@ -49,12 +49,14 @@ class RolloutDataset:
     meta: DatasetMeta = field(default_factory=DatasetMeta)
 
     def __post_init__(self) -> None:
-        """Check the columns.
+        """Check the columns, and what `meta` says of them.
 
         Raises:
-            DataError: If shapes, types, numbers or episode ends are wrong, naming column and row.
+            DataError: If shapes, types, numbers or episode ends are wrong, naming column and row,
+                or if `meta` contradicts the columns.
         """
         check_columns({name: getattr(self, name) for name in COLUMNS}, self.info)
+        check_meta(self.obs, self.action, self.info, self.meta)
 
     def __len__(self) -> int:
         """Return the number of rows N."""
@@ -157,6 +159,7 @@ class RolloutDataset:
 
         Raises:
             StoreError: If it is missing, damaged, or of a newer format.
+            DataError: If its columns and its description contradict each other.
         """
         columns, meta = read_shards(Path(path))
         info = {n.removeprefix("info."): columns.pop(n) for n in [*columns] if n[:5] == "info."}
@@ -259,14 +262,17 @@ class RolloutDataset:
 
         Raises:
             DataError: If no episode was collected with them.
+            ConfigError: If one is nothing that a dataset can record.
         """
-        variant = self.info.get("variant", np.zeros(len(self), np.int8))[self.bounds[:-1]]
-        wanted = [
+        wanted = plain(settings, "settings")
+        variant = self.info.get("variant", np.zeros(len(self), INDEX))[self.bounds[:-1]]
+        having = [
             index
             for index in range(max(1, len(self.meta.variants)))
-            if settings.items() <= self.meta.settings(index).items()
+            # Not as sets: a range is stored as a list, which a set cannot hold.
+            if wanted == {k: v for k, v in self.meta.settings(index).items() if k in wanted}
         ]
-        chosen = np.flatnonzero(np.isin(variant, wanted))
+        chosen = np.flatnonzero(np.isin(variant, having))
         if len(chosen) == 0:
             raise DataError(
                 f"no episode was collected with {settings}; "

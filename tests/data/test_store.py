@@ -305,6 +305,67 @@ def test_concat_records_parts_and_differing_arguments() -> None:
         data.part("z")
 
 
+def test_parts_and_variants_may_be_many(tmp_path: Path) -> None:
+    one = rollouts((2,))
+    datasets = [
+        replace(one, meta=replace(one.meta, env_kwargs={"gravity": index})) for index in range(300)
+    ]
+    data = concat(datasets, [f"part {index}" for index in range(300)])
+    for column in ("part", "variant"):
+        assert data.info[column].tolist() == np.repeat(np.arange(300), 2).tolist()
+    assert data.where(gravity=200).part("part 200").num_episodes == 1
+    assert datasets[0].extend(*datasets[1:]).where(gravity=299).num_episodes == 1
+    data.save(tmp_path / "data")
+    assert_same(RolloutDataset.load(tmp_path / "data"), data)
+
+
+def test_indices_of_earlier_versions_are_read_and_wrapped_ones_refused(tmp_path: Path) -> None:
+    data = concat([rollouts((2,)), rollouts((2,), seed=1)], ["a", "b"])
+    narrow = replace(data, info={**data.info, "part": data.info["part"].astype(np.int8)})
+    narrow.save(tmp_path / "data")
+    assert RolloutDataset.load(tmp_path / "data").part("b").num_episodes == 1
+    # What concat once made of a 201st part.
+    wrapped = {**data.info, "part": np.array([0, 0, 200, 200]).astype(np.int8)}
+    object.__setattr__(data, "info", wrapped)
+    data.save(tmp_path / "wrapped")
+    with pytest.raises(DataError, match=r"part must be in 0\.\.1, .* got -56 in row 2"):
+        RolloutDataset.load(tmp_path / "wrapped")
+    with pytest.raises(DataError, match=r"variant must be in 0\.\.0, .* got 1 in row 3"):
+        replace(rollouts((3, 2)), info={"variant": np.array([0, 0, 0, 1, 1])})
+
+
+def test_episodes_are_found_by_a_range_that_their_environment_was_made_with() -> None:
+    meta = DatasetMeta(env_kwargs={"healthy_z_range": (0.7, 2.0), "noise": 1})
+    data = replace(rollouts((3, 2)), meta=meta)
+    assert_same(data.where(healthy_z_range=(0.7, 2.0), noise=np.int64(1)), data)
+    with pytest.raises(DataError, match="no episode was collected"):
+        data.where(healthy_z_range=(0.7, 3.0))
+    with pytest.raises(DataError, match="no episode was collected"):
+        data.where(unknown=None)
+
+
+def test_a_description_that_the_columns_contradict_is_refused() -> None:
+    boxes, indices = rollouts((3, 2)), rollouts((3, 2), discrete=True)
+
+    def described(data: RolloutDataset, **changes: object) -> RolloutDataset:
+        return replace(data, meta=replace(data.meta, **changes))  # pyright: ignore
+
+    most = int(indices.action.max())
+    with pytest.raises(DataError, match=rf"action must be in 0\.\.{most - 1}, .* got {most} in"):
+        described(indices, num_actions=most)
+    with pytest.raises(DataError, match=r"action must be in .* got -1 in row 0"):
+        replace(indices, action=indices.action - indices.action[0] - 1)
+    with pytest.raises(DataError, match="num_actions=4, but actions are vectors of 2"):
+        described(boxes, num_actions=4)
+    with pytest.raises(DataError, match=r"meta\.action_low has 3 numbers and actions have 2"):
+        described(boxes, action_low=(-1.0,) * 3, action_high=(1.0,) * 3)
+    with pytest.raises(DataError, match=r"action_low=\(0.0, 2.0\) must not be above"):
+        described(boxes, action_low=(0.0, 2.0), action_high=(1.0, 1.0))
+    for wrong in ((5,), (-1,), (1, 1)):
+        with pytest.raises(DataError, match=r"angles must be different dimensions in 0\.\.2"):
+            described(boxes, angles=wrong)
+
+
 def test_datasets_that_differ_are_not_put_together() -> None:
     data = rollouts((3,))
     with pytest.raises(DataError, match="env_id"):
