@@ -46,14 +46,18 @@ def certificate(
 
 
 def _injection(model: "LatentModel", dynamics: LoopedDynamics) -> float | None:
-    """Bound the norm of the injection, or return None where an encoder of the user's makes it."""
-    if model.encoder is not None:
+    """Bound the norm of the injection, or return None where nothing bounds it.
+
+    An encoder of the user's may make anything of an observation, and actions may have no bounds.
+    """
+    if model.encoder is not None or not (model.discrete or model.stats.action_low is not None):
         return None
     # Observations are clipped; sines, cosines, actions and the flag are at most 1.
-    limits = torch.ones(dynamics.enter.weight.shape[1])
+    weight = dynamics.enter.weight
+    limits = torch.ones(weight.shape[1], device=weight.device)
     for frame in limits[: model.frames * model.shown_dim].split(model.shown_dim):
         frame[: len(model.normaliser.straight)] = model.config.clip
-    bound = box_bound(dynamics.enter.weight, dynamics.enter.bias, limits)
+    bound = box_bound(weight, dynamics.enter.bias, limits)
     if dynamics.recall is not None:
         # The carried state is normalised: at most sqrt(D) long.
         norm = float(torch.linalg.matrix_norm(dynamics.recall.weight.detach().double(), 2))
