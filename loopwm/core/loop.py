@@ -14,7 +14,7 @@ from loopwm.core.cell import Cell, Conditioning, Unrolls, Weights
 from loopwm.core.depth import Flow
 from loopwm.core.flow import run_flow
 from loopwm.core.grad import FixedPointMode, Full, GradientMode, LastK
-from loopwm.core.halt import Readout, StopRule
+from loopwm.core.halt import Certified, Readout, StopRule
 from loopwm.core.program import LOOPWM, Program, State
 from loopwm.core.rows import Iterate, LoopOutput, Unroll, run_all, run_depths
 from loopwm.core.until import run_together, run_until
@@ -80,7 +80,8 @@ class LoopedCore(nn.Module):
             The refined latents and, per row, what the loop did.
 
         Raises:
-            ConfigError: If a flow is given a stop rule or a gradient mode that counts iterations.
+            ConfigError: If a flow is given a stop rule or a gradient mode that counts iterations,
+                or if the solver leaves the loop that the stop rule is proven of.
             NumericalError: If the solver of a flow cannot go on.
         """
         if tap is not None and stop is not None:
@@ -91,7 +92,7 @@ class LoopedCore(nn.Module):
             return self.program.iterate(self.cell, states, fixed, weights)
 
         if self.solver is not None and not torch.is_grad_enabled():
-            self._check_solver()
+            self.check_solver(stop)
             iterate, z = partial(self.solver.step, iterate), self.solver.begin(z)
         fixed = self.program.prepare(self.cell, e)
         chosen = self.program.readout
@@ -117,11 +118,26 @@ class LoopedCore(nn.Module):
             return self._finished(out, at_rest, iterate, fixed)
         return replace(out, state=out.state[: self.program.num_states])
 
-    def _check_solver(self) -> None:
+    def check_solver(self, stop: StopRule | None) -> None:
+        """Refuse a solver that cannot run this core, or not under a stop rule.
+
+        Args:
+            stop: The rule by which rows may leave.
+
+        Raises:
+            ConfigError: If the solver cannot.
+        """
+        if self.solver is None:
+            return
         if self.program.num_states > 1 or self.flow is not None:
             raise ConfigError(
                 "core.solver extrapolates loops of one latent; "
                 "set it to None for other programs and for flows"
+            )
+        if isinstance(stop, Certified):
+            raise ConfigError(
+                f"halt={stop} is proven of the plain loop, which core.solver={self.solver} leaves: "
+                "set core.solver to None, or stop by OutputDelta"
             )
 
     def _unroll(self, weights: Weights) -> Unroll | None:

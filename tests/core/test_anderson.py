@@ -6,7 +6,7 @@ import torch
 
 from loopwm.core.anderson import Anderson
 from loopwm.core.config import Bounded, Contractive
-from loopwm.core.halt import Residual
+from loopwm.core.halt import Certified, Residual
 from loopwm.core.loop import LoopedCore
 from loopwm.core.make import make_cell
 from loopwm.core.program import trm
@@ -121,6 +121,10 @@ def test_what_cannot_be_accelerated_is_refused() -> None:
     two.solver = Anderson()
     with pytest.raises(ConfigError, match="one latent"):
         two((h, h), e, 3)
+    core.solver = Anderson()
+    proven = Certified().proven(core.cell.proven_rate(), 1.0, 12)  # pyright: ignore
+    with pytest.raises(ConfigError, match=r"halt=Certified.* is proven of the plain loop, which"):
+        core((h,), e, 3, stop=proven)
     with pytest.raises(ConfigError, match=r"Anderson\.memory"):
         Anderson(memory=0)
     with pytest.raises(ConfigError, match=r"Anderson\.ridge"):

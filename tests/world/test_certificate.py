@@ -1,5 +1,6 @@
 """A model's certificate holds over whole imagined lives, and says where nothing is proven."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,9 +8,11 @@ import pytest
 import torch
 
 import loopwm as lw
+from loopwm.core.anderson import Anderson
 from loopwm.core.certificate import local_gain
 from loopwm.core.config import PostNorm
 from loopwm.errors import ConfigError, DataError
+from loopwm.world.proof import _injection
 
 
 def wild(model: Any, scale: float) -> Any:
@@ -97,6 +100,33 @@ def test_an_encoder_of_ones_own_leaves_the_state_unbounded(make, kinds, data):
     proof = make(kinds["looped, own modules"], data).certificate()
     assert proof.state_bound is None
     assert proof.state_norm > 0
+
+
+def test_actions_without_bounds_leave_the_state_unbounded(make, kinds, data, discrete_data):
+    endless = replace(data.meta, action_low=(-1.0, -np.inf), action_high=(1.0, np.inf))
+    free = replace(data, meta=endless)
+    proof = make(kinds["looped"], free).certificate()
+    assert (proof.state_bound, proof.slack) == (None, None)
+    # Cells whose bound needs nothing of the input, and actions that are indices, keep theirs.
+    assert make(kinds["looped, renewal"], free).certificate().state_bound is not None
+    assert make(kinds["looped"], discrete_data).certificate().state_bound is not None
+
+
+def test_a_bound_is_computed_where_the_weights_are(make, kinds, data):
+    model = make(kinds["looped"], data)
+    bound = _injection(model, model.dynamics)
+    # On "meta" nothing can be mixed with the weights.
+    with torch.device("meta"):
+        assert _injection(model, model.dynamics) == bound
+
+
+def test_a_proof_of_the_plain_loop_is_not_given_to_a_solver(make, kinds, data):
+    model = make(kinds["looped, contractive"], data)
+    obs, action = data.obs[:4], data.action[:4]
+    assert model.predict(obs, action, halt=lw.Certified(), max_iters=200).settled.all()
+    model.core.solver = Anderson()
+    with pytest.raises(ConfigError, match=r"set core\.solver to None, or stop by OutputDelta"):
+        model.predict(obs, action, halt=lw.Certified(), max_iters=200)
 
 
 @pytest.mark.parametrize("kind", ["MLP", "GRU", "untied"])
