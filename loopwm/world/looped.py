@@ -1,13 +1,16 @@
 """The looped dynamics: a prelude makes the injection, the core refines the latent state."""
 
+from functools import partial
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from loopwm.core.block import init_linear, rms_norm
 from loopwm.core.depth import Flow
 from loopwm.core.loop import LoopedCore
 from loopwm.core.make import make_cell
+from loopwm.core.rows import LoopOutput
 from loopwm.core.stack import per_row
 from loopwm.world.config import WorldConfig
 from loopwm.world.dynamics import Advance, Carry, Run
@@ -56,18 +59,12 @@ class LoopedDynamics(nn.Module):
     def forward(self, carry: Carry, x: Float[Tensor, "B X"], run: Run) -> Advance:
         """Refine the carried state under this step's injection."""
         h = carry[0] if self.carries and self.warm else self._origin(x.shape[0])
+        # Asked before the injection is taken in, after which no row is where it began.
+        fresh = None if run.first is None else (h == self._origin(len(h))).flatten(1).all(1)
         e = self.injection(carry, x)
         if not self.reinject:
             h, e = self.core.refine(h, e), torch.zeros_like(e)
-        out = self.core(
-            (h,),
-            e,
-            run.depth if run.first is None else self._depth(h, run, run.first),
-            stop=run.stop,
-            readout=run.readout,
-            grad=self.grad,
-            tap=run.tap,
-        )
+        out = self._refined(h, e, run, fresh)
         settled = out.settled if run.stop is not None else out.residual < run.settled_tol
         return Advance(
             carry=out.state if self.carries else (),
@@ -79,19 +76,38 @@ class LoopedDynamics(nn.Module):
             drift=self._drift(out.state[0], e) if run.drift else None,
         )
 
-    def _depth(self, h: Float[Tensor, "B 1 D"], run: Run, first: int) -> int | Tensor:
-        """Return how far to refine rows of which some may begin at the learned start."""
-        fresh = (h == self._origin(len(h))).flatten(1).all(1)
-        if not fresh.any():
-            return run.depth
+    def _refined(
+        self,
+        h: Float[Tensor, "B 1 D"],
+        e: Float[Tensor, "B 1 D"],
+        run: Run,
+        fresh: Bool[Tensor, " B"] | None,
+    ) -> LoopOutput:
+        """Run the core on rows of which some may be fresh, from the learned start."""
+        options = {"stop": run.stop, "readout": run.readout, "grad": self.grad, "tap": run.tap}
+        core = partial(self.core, (h,), e, **options)
+        if fresh is None or run.first is None or not fresh.any():
+            return core(run.depth)
         if fresh.all():
-            return first
-        if self.core.members > 1:
-            # Rows of stacked members can only leave the batch together.
-            assert isinstance(run.depth, int)
-            return max(first, run.depth)
-        return torch.where(fresh, first, run.depth)
+            return core(run.first)
+        if self.core.members == 1:
+            return core(torch.where(fresh, run.first, run.depth))
+        # Rows of stacked members leave the batch together: all run to both depths, and each
+        # keeps what it had at its own.
+        return _chosen(fresh, core(run.first), core(run.depth))
 
     def _drift(self, h: Float[Tensor, "B 1 D"], e: Float[Tensor, "B 1 D"]) -> Float[Tensor, " B"]:
         moved = (self.core.refine(h, e) - h).flatten(1).square().sum(1)
         return moved / h.flatten(1).square().sum(1).clamp_min(1e-12)
+
+
+def _chosen(first: Bool[Tensor, " B"], one: LoopOutput, two: LoopOutput) -> LoopOutput:
+    """Return of each row what `one` says where it is first, else what `two` says."""
+    wide = first[:, None, None]
+    pairs = zip(one.state, two.state, strict=True)
+    return LoopOutput(
+        state=tuple(torch.where(wide, a, b) for a, b in pairs),
+        n_iters=torch.where(first, one.n_iters, two.n_iters),
+        residual=torch.where(first, one.residual, two.residual),
+        settled=torch.where(first, one.settled, two.settled),
+    )

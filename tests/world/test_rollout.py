@@ -148,6 +148,13 @@ def test_rows_that_begin_among_others_that_go_on_get_their_own_iterations(make, 
     np.testing.assert_allclose(out.next_obs, expected, rtol=1e-9)
 
 
+def test_where_the_injection_enters_once_the_first_step_has_its_own_iterations(make, kinds, data):
+    model = make(kinds["looped, injected once"], data)
+    obs, actions = horizon_of(data)
+    seen = model.imagine(obs, actions, halt=lw.Fixed(2, first=5))
+    np.testing.assert_array_equal(seen.n_iters, [[5, 2, 2, 2, 2]] * 4)
+
+
 @pytest.mark.parametrize("kind", ["looped, no carry", "looped, cold"])
 def test_a_loop_that_goes_on_from_nothing_always_begins(make, kinds, data, kind):
     obs, actions = horizon_of(data)

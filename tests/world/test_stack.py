@@ -262,3 +262,21 @@ def test_members_that_are_one_or_know_other_statistics_take_turns(make, kinds, d
     assert Stack.of([member, member]) is None
     other = make(kinds["looped"], replace(data, obs=2 * data.obs, next_obs=2 * data.next_obs))
     assert Stack.of([member, other]) is None
+
+
+@pytest.mark.parametrize("rule", [lw.Fixed(2, first=5), lw.Fixed(5, first=2)], ids=str)
+def test_rows_that_begin_and_rows_that_go_on_do_not_change_each_other(trio, data, rule):
+    ensemble = lw.Ensemble(trio("looped, Gaussian"))
+    obs, actions = inputs(data, rows=4)
+    begun, old = ensemble.start(obs[:2]), ensemble.start(obs[2:])
+    gone_on, _ = ensemble.step(old, actions[2:, 0])
+    both = tuple(torch.cat(parts) for parts in zip(begun, gone_on, strict=True))
+    following, together = ensemble.step(both, actions[:, 1], halt=rule)
+    first, one = ensemble.step(begun, actions[:2, 1], halt=rule)
+    second, two = ensemble.step(gone_on, actions[2:, 1], halt=rule)
+    assert together.n_iters.tolist() == [rule.first] * 2 + [rule.iterations] * 2
+    for name in ("next_obs", "reward", "std", "residual", "disagreement", "n_iters"):
+        apart = torch.cat([getattr(one, name), getattr(two, name)])
+        torch.testing.assert_close(getattr(together, name), apart, rtol=1e-9, atol=1e-10, msg=name)
+    for ours, *theirs in zip(following, first, second, strict=True):
+        torch.testing.assert_close(ours, torch.cat(theirs), rtol=1e-9, atol=1e-10)
