@@ -18,7 +18,7 @@ from loopwm.agent.train import train_agent
 from loopwm.errors import ConfigError
 from loopwm.files import write_file
 from loopwm.stats import bootstrap, iqm
-from loopwm.study.cells import finished_cells, run_cells
+from loopwm.study.cells import finished_cells, run_cells, version
 from loopwm.study.comparison import spread
 from loopwm.study.curves import curve_of, plot_returns
 from loopwm.study.recipe import Computed, Options
@@ -54,7 +54,8 @@ class AgentCell:
     @property
     def name(self) -> str:
         """Return the name of the run's directory and of its result."""
-        return f"{self.env_id.lower()}-{self.variant}-seed{self.seed}"
+        settings = version(repr(self.recipe))
+        return f"{self.env_id.lower()}-{self.variant}-seed{self.seed}-{settings}"
 
     @property
     def recipe(self) -> Recipe:

@@ -1,9 +1,11 @@
 """Work cut into cells, each a JSON file: finished ones are skipped, several workers can share."""
 
+import json
 import os
 import socket
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +22,18 @@ class Named(Protocol):
     def name(self) -> str:
         """The name, also that of its file."""
         ...
+
+
+def version(*parts: Any) -> str:
+    """Return a checksum of settings that a cell's name does not spell out, made of JSON values.
+
+    With it in the name, a folder of cells never answers for models that are built otherwise today:
+    the format of stored models is a part of it.
+    """
+    from loopwm.world.build import SCHEMA
+
+    text = json.dumps([SCHEMA, *parts], sort_keys=True, default=str)
+    return f"{zlib.crc32(text.encode()):08x}"
 
 
 # A claim of another machine that was not renewed for so many seconds is that of a dead process.

@@ -1,6 +1,5 @@
 """From the cells of a comparison to its tables: errors, ratios, parameters, plateau, parts."""
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from loopwm.stats import paired_ratio
 from loopwm.study.accuracy import PredictionReport
 from loopwm.study.arms import ARMS
+from loopwm.study.compare.gap import Curve, draw
 from loopwm.study.results import Column, Sheet
 
 Result = Mapping[str, Any]
@@ -156,10 +155,9 @@ def costs(groups: Sequence[Group], trials: Mapping[str, Result] | None = None) -
 
 
 def ratios(groups: Sequence[Group], horizons: Sequence[int], against: str = REFERENCE) -> Sheet:
-    """Make the table of RMSE over that of one arm, on the same windows, seeds taken together.
+    """Make the table of RMSE over that of one arm, on the same windows.
 
-    Above 1 means worse than that arm. The interval is a bootstrap over episodes, which are the
-    same for all arms.
+    Above 1 means worse than that arm.
 
     Args:
         groups: The arms.
@@ -176,7 +174,8 @@ def ratios(groups: Sequence[Group], horizons: Sequence[int], against: str = REFE
         row |= {f"ratio_{k}": error_ratio(group.reports, base.reports, k) for k in horizons}
         rows.append(row)
     label = against if base is None else base.label
-    return Sheet(f"RMSE over that of: {label}", tuple(columns), tuple(rows))
+    title = f"RMSE over that of: {label} [95%, seeds and episodes drawn anew]"
+    return Sheet(title, tuple(columns), tuple(rows))
 
 
 def spreads(groups: Sequence[Group], horizons: Sequence[int]) -> Sheet:
@@ -230,7 +229,10 @@ def heads(groups: Sequence[Group], horizons: Sequence[int]) -> Sheet:
 def error_ratio(
     first: Sequence[PredictionReport], second: Sequence[PredictionReport], horizon: int
 ) -> list[float] | None:
-    """Compare two arms on the same windows.
+    """Compare two arms on the same windows, errors of the seeds squared and averaged.
+
+    The interval is a bootstrap: seeds of each arm, for trainings are independent of each other,
+    then test episodes, the same for both arms.
 
     Args:
         first: Reports of the numerator's seeds.
@@ -240,15 +242,18 @@ def error_ratio(
     Returns:
         Ratio of RMSEs and the ends of its 95% interval; None where they share no windows.
     """
-    sums = [_episode_means(reports, horizon) for reports in (first, second)]
-    shared = sorted(set(sums[0]) & set(sums[1]))
-    top, bottom = (np.array([each[number] for number in shared]) for each in sums)
-    usable = np.isfinite(top).all() and np.isfinite(bottom).all() and len(shared) > 0
-    if not usable or not ((top > 0).all() and (bottom > 0).all()):
+    found = [_by_episode(report, horizon) for report in (*first, *second)]
+    shared = sorted(set(found[0]).intersection(*found))
+    if not shared:
         return None
-    interval = paired_ratio(top, bottom)
-    ends = (top.sum() / bottom.sum(), float(interval.low), float(interval.high))
-    return [math.sqrt(each) for each in ends]
+    windows = np.array([found[0][number][0] for number in shared], float)
+    squares = np.array([[each[number][1] for number in shared] for each in found])
+    if not (np.isfinite(squares).all() and (squares > 0).all()):
+        return None
+    parts = (squares[: len(first)], squares[len(first) :])
+    top, bottom = draw([Curve(np.ones(1), (part,), windows) for part in parts])
+    ends = np.quantile(top.draws / bottom.draws, (0.025, 0.975))
+    return [float(each) for each in (*(top.errors / bottom.errors).flat, *ends)]
 
 
 def _family(arm: str) -> str:
@@ -261,13 +266,9 @@ def spread(values: Sequence[float]) -> list[float]:
     return [float(np.mean(values)), float(min(values)), float(max(values))]
 
 
-def _episode_means(reports: Sequence[PredictionReport], horizon: int) -> dict[int, float]:
-    """Return for each episode its summed squared errors, averaged over seeds."""
-    totals: dict[int, float] = {}
-    for report in reports:
-        for number, _, total in report.by_episode[horizon]:
-            totals[number] = totals.get(number, 0.0) + total / len(reports)
-    return totals
+def _by_episode(report: PredictionReport, horizon: int) -> dict[int, tuple[int, float]]:
+    """Return for each episode its windows and the sum of their squared errors."""
+    return {number: (windows, total) for number, windows, total in report.by_episode[horizon]}
 
 
 def _reference_rows(group: Group, horizons: Sequence[int], part: str) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from loopwm.errors import NumericalError
 from loopwm.study.accuracy import PredictionReport
 from loopwm.study.arms import arm_of
-from loopwm.study.cells import run_cells
+from loopwm.study.cells import run_cells, version
 from loopwm.study.datasets import Experience, Split, study_data
 from loopwm.study.windows import Sampling
 from loopwm.train.config import OPTIMIZERS, FitConfig
@@ -71,7 +71,7 @@ class Cell:
             f"d{self.decay:g}" * (self.decay != 0),
         )
         words += [f"h{self.horizon}{rise}{decay}", f"c{self.context}", f"b{self.batch}"]
-        return "_".join([*words, *["muon"] * (self.optimizer == "muon")])
+        return "_".join([*words, self.optimizer, _version(self)])
 
 
 def run_cell(cell: Cell, folder: Path, threads: int = 1) -> dict[str, Any]:
@@ -224,6 +224,14 @@ def flops_per_step(model: Any, obs: Any, action: Any) -> float:
     state = model.start(first)
     with torch.no_grad():
         return matmul_flops(lambda: model.step(state, act)) / len(first)
+
+
+def _version(cell: Cell) -> str:
+    """Return a checksum of how the cell's model is built and trained today."""
+    from loopwm.world.build import encode
+
+    built = [encode(_config(cell)), arm_of(cell.arm).members]
+    return version(*built, _fit_config(cell, 1).fingerprint())
 
 
 def _fit_config(cell: Cell, threads: int) -> FitConfig:

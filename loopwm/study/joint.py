@@ -11,7 +11,7 @@ import numpy as np
 from loopwm.core.config import Attend, PostNorm
 from loopwm.seed import torch_rng
 from loopwm.stats import bootstrap
-from loopwm.study.cells import run_cells
+from loopwm.study.cells import run_cells, version
 from loopwm.study.comparison import Group, error_ratio, group_cells, over_seeds, spread
 from loopwm.study.datasets import Experience, Split, study_data
 from loopwm.study.recipe import DATA, HORIZONS, UNITS, Computed, Options
@@ -78,7 +78,7 @@ class JointCell:
     def name(self) -> str:
         """Name the cell by all that it depends on."""
         sizes = f"n{self.rows}_u{self.updates}_b{self.batch}_s{self.slots}_lr{self.lr:g}"
-        return f"joint_{self.arm}_{self.task}_seed{self.seed}_{sizes}"
+        return f"joint_{self.arm}_{self.task}_seed{self.seed}_{sizes}_{version()}"
 
 
 def joint(task: str, options: Options) -> Computed:

@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ class Plan:
         updates: Gradient updates of every run. A trial is a whole run: the rate that is best for
             a short one is too high for a long one.
         seeds: Seeds; the trials have the first.
+        own: Learning rates of single arms that take the place of an untried one, such as those
+            which trials of another plan chose.
     """
 
     base: Cell = Cell()
@@ -37,6 +39,7 @@ class Plan:
     most_trials: int = 5
     updates: int = 8_000
     seeds: tuple[int, ...] = (0, 1, 2)
+    own: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def tries(self) -> bool:
@@ -73,7 +76,8 @@ def run_plan(
     tried: dict[str, dict[str, Any]] = {}
     wanted = plan_trials(base, plan.arms, plan.rates)
     if not plan.tries:
-        finals = [replace(cell, seed=seed) for seed in plan.seeds for cell in wanted]
+        chosen = [replace(cell, lr=plan.own.get(cell.arm, cell.lr)) for cell in wanted]
+        finals = [replace(cell, seed=seed) for seed in plan.seeds for cell in chosen]
         return {}, _all(finals, folder / "cells", compute, report)
     while wanted:
         tried |= _all(wanted, folder / "cells", compute, report)

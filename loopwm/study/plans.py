@@ -16,7 +16,7 @@ from loopwm.study.datasets import Experience, study_data
 from loopwm.study.efficiency import Cell
 from loopwm.study.plan import Plan, run_plan
 from loopwm.study.planning import depth_choices, evaluate_planning, planning_sheet
-from loopwm.study.recipe import DATA, RATE, Computed, Options, training
+from loopwm.study.recipe import CHOSEN_RATES, DATA, RATE, Computed, Options, training
 from loopwm.study.results import Column, Sheet
 from loopwm.study.timing import single_thread
 
@@ -39,7 +39,9 @@ def planning(task: str, options: Options) -> Computed:
     """
     from loopwm.world.build import load
 
-    plan = Plan(Cell(task=task), arms=ARMS, rates=(RATE,), updates=2_000)
+    own = {"mlp-3x256": 1e-2, "mlp-ensemble": 1e-2} | CHOSEN_RATES[task]
+    own = {arm: rate for arm, rate in own.items() if arm in ARMS}
+    plan = Plan(Cell(task=task), arms=ARMS, rates=(RATE,), own=own, updates=2_000)
     _, finals = run_plan(plan, options.work, threads=options.threads, report=options.report)
     models: dict[str, list[Any]] = {}
     for result in finals.values():

@@ -35,6 +35,11 @@ class MLPDynamics(nn.Module):
             nn.init.zeros_(layer.bias)
         self.layers = nn.ModuleList(layers)
 
+    @property
+    def enter(self) -> nn.Module:
+        """Return the layer that takes the input, named as in the other models."""
+        return self.layers[0]
+
     def initial(self, batch: int) -> Carry:
         """Return nothing: a perceptron carries nothing."""
         return ()

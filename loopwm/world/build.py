@@ -1,6 +1,7 @@
 """From configuration to model and back: the only registry, and the files of a trained model."""
 
 from dataclasses import fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -175,8 +176,15 @@ def encode(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [encode(each) for each in value]
     if callable(value):
-        return {_CUSTOM: getattr(value, "__qualname__", type(value).__name__)}
+        return {_CUSTOM: _called(value)}
     return value
+
+
+def _called(code: Any) -> str:
+    """Return the name of a callable, with what is bound to it."""
+    if isinstance(code, partial):
+        return f"{_called(code.func)} with {code.args} {code.keywords}"
+    return getattr(code, "__qualname__", type(code).__name__)
 
 
 def decode(value: Any, path: str = "the file") -> Any:

@@ -83,7 +83,8 @@ def test_the_table_says_what_the_runs_say(tmp_path: Path, monkeypatch: pytest.Mo
     assert save_study(study, tmp_path).exists()
     assert "never" in "\n".join(markdown(summary)) or "40" in "\n".join(markdown(summary))
     # What was not run is shown as such, and nothing is computed.
-    (tmp_path / "agent-cells" / "invertedpendulum-v5-mlp-seed1.json").unlink()
+    missing = agents.AgentCell(env_id, "mlp", 1).name
+    (tmp_path / "agent-cells" / f"{missing}.json").unlink()
     only = replace(options, finished=True, report=pytest.fail)
     summary, curves = agents.agents(env_id, ("looped", "mlp", "real"), only)[2]
     words = [row["seeds"] for row in summary.rows]

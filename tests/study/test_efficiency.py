@@ -12,21 +12,16 @@ from loopwm.study import datasets, efficiency, plan
 from loopwm.study.accuracy import PredictionReport
 from loopwm.study.arms import ARMS, arm_of
 from loopwm.study.comparison import (
-    Group,
-    costs,
-    error_ratio,
     group_cells,
-    heads,
-    medians,
-    over_seeds,
-    ratios,
 )
 from loopwm.study.datasets import Experience, Split, is_velocity, position_dims, study_data
 from loopwm.study.efficiency import Cell, held_out_error, plateau_gain, run_cell
 from loopwm.study.plan import Plan, plan_finals, plan_further, plan_trials, run_plan
 from loopwm.study.prediction import evaluate
+from loopwm.study.recipe import training
 from loopwm.study.windows import Sampling
 from loopwm.train.config import FitConfig
+from loopwm.world.config import WorldConfig
 
 BASE = Cell(task="linear", updates=4, rows=200)
 
@@ -191,6 +186,27 @@ def test_two_cells_that_differ_have_different_names() -> None:
     assert len(names | {BASE.name}) == len(changes) + 1
 
 
+def test_a_cell_of_other_settings_or_of_another_version_has_another_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = [BASE.name]
+    monkeypatch.setattr("loopwm.world.build.SCHEMA", -1)
+    names.append(BASE.name)
+    monkeypatch.setitem(ARMS, BASE.arm, replace(ARMS[BASE.arm], config=WorldConfig(width=65)))
+    names.append(BASE.name)
+    assert len(set(names)) == 3
+
+
+def test_an_arm_can_have_an_untried_rate_of_its_own(small: None, tmp_path: Path) -> None:
+    plan = Plan(BASE, ("looped", "once"), (5e-3,), updates=3, seeds=(0,), own={"once": 1e-2})
+    finals = run_plan(plan, tmp_path)[1].values()
+    assert {each["cell"]["arm"]: each["cell"]["lr"] for each in finals} == {
+        "looped": 5e-3,
+        "once": 1e-2,
+    }
+    assert "0.005, 0.01 for same cell" in training(plan)
+
+
 def test_the_plateau_compares_the_end_with_three_quarters() -> None:
     history = [{"update": u, "validation": v} for u, v in ((25, 4.0), (75, 2.0), (100, 1.9))]
     assert plateau_gain([*history[:1], {"update": 50, "loss": 1.0}, *history[1:]]) == (
@@ -223,53 +239,6 @@ def test_every_mlp_of_the_family_has_four_times_the_parameters_of_the_looped_mod
 def test_an_unknown_arm_is_answered_by_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="looped, once"):
         arm_of("lopped")
-
-
-def test_a_ratio_is_that_of_the_errors_on_the_same_windows(world: Any) -> None:
-    sampling = Sampling(max_windows=80, ceiling_windows=0)
-    small, large = (
-        evaluate(world.model(bias), world.test, (5,), sampling=sampling) for bias in (0.1, 0.2)
-    )
-    ratio = error_ratio([large], [small], 5)
-    assert ratio is not None
-    assert ratio == pytest.approx([2.0, 2.0, 2.0], rel=1e-3)
-    assert error_ratio([replace(large, by_episode={5: ()})], [small], 5) is None
-
-
-def test_tables_hold_mean_lowest_and_highest_of_the_seeds(world: Any) -> None:
-    sampling = Sampling(max_windows=80, ceiling_windows=0)
-
-    def group(arm: str, biases: tuple[float, ...]) -> Group:
-        reports = tuple(
-            evaluate(world.model(bias), world.test, (1, 5), sampling=sampling) for bias in biases
-        )
-        result = {
-            "cell": {"lr": 1e-3, "updates": 5, "arm": arm, "seed": 0},
-            **{"parameters": 10, "core_parameters": 5, "flops": 2.0, "seconds": 1.0},
-            "plateau": 0.003,
-        }
-        return Group(arm, arm, (result,) * len(biases), reports)
-
-    groups = [group("looped", (0.1, 0.3)), group("once", (0.4,))]
-    sheet = over_seeds(groups, (1, 5))
-    middle, low, high = sheet.rows[0]["rmse_5"]
-    assert (low, high) == (groups[0].reports[0].rmse[5], groups[0].reports[1].rmse[5])
-    assert middle == pytest.approx((low + high) / 2)
-    assert [row["model"] for row in sheet.rows] == ["looped", "once", "copy last", "linear"]
-    typical = medians(groups, (5,)).rows[1]["median_5"]
-    only = groups[1].reports[0]
-    assert typical == [only.median[5], *only.quartiles[5]]
-    part = over_seeds(groups, (5,), "second")
-    assert part.rows[1]["rmse_5"][0] == groups[1].reports[0].parts["second"].rmse[5]
-    (row,) = ratios(groups, (5,)).rows
-    assert row["ratio_5"][0] > 1
-    assert costs(groups).rows[0]["plateau"] == "0.3%"
-    ends = heads(groups, (1,))
-    score = only.termination
-    assert score is not None
-    assert ends.rows[1]["auroc"] == [score.auroc] * 3
-    assert ends.rows[1]["reward_1"] == [only.reward[1]] * 3
-    assert ends.rows[1]["events"] == f"{score.events} of {score.rows}"
 
 
 def test_experience_is_collected_once_and_split_by_episode(

@@ -1,5 +1,6 @@
 """Was every arm given the same? What each training really had is recorded, and compared."""
 
+import json
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from loopwm.data.store import RolloutDataset
+from loopwm.data.store import COLUMNS, RolloutDataset
 from loopwm.study.compare.terms import Terms, shared
 from loopwm.world.config import ModelConfig
 from loopwm.world.terms import Objective
@@ -43,11 +44,12 @@ class Difference:
 
 
 def digest(data: RolloutDataset) -> str:
-    """Return what tells datasets apart: rows and a checksum of all that is trained on."""
-    columns = (data.obs, data.next_obs, data.action, data.reward, data.terminated, data.episode)
-    check = 0
-    for column in columns:
-        check = zlib.crc32(np.ascontiguousarray(column).tobytes(), check)
+    """Return what tells datasets apart: rows, and a checksum of columns and description."""
+    check = zlib.crc32(json.dumps(data.meta.to_json(), sort_keys=True).encode())
+    columns = {name: getattr(data, name) for name in COLUMNS} | dict(data.info)
+    for name in sorted(columns):
+        check = zlib.crc32(name.encode(), check)
+        check = zlib.crc32(np.ascontiguousarray(columns[name]).tobytes(), check)
     return f"{len(data)}-{check:08x}"
 
 

@@ -1,9 +1,7 @@
 """Train one model of a comparison, and measure all that is asked of it."""
 
-import json
 import math
 import shutil
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,6 +12,7 @@ from torch import nn
 from loopwm.core import count
 from loopwm.errors import NumericalError
 from loopwm.study.accuracy import PredictionReport
+from loopwm.study.cells import version
 from loopwm.study.compare import audit
 from loopwm.study.compare.own import fit_own
 from loopwm.study.compare.sizing import latency, make, training_flops, weight_bytes
@@ -90,22 +89,11 @@ class Scene:
 def identity_of(scene: Scene, shape: Shape, members: int) -> str:
     """Return the checksum of what a trial's result depends on beside the fields of its name."""
     data = scene.data
-    # What was measured before there were shifts keeps its name.
-    parts = [
-        data.train,
-        data.valid,
-        data.test,
-        *([data.shifted] if data.shifted is not None else []),
-    ]
+    parts = [each for each in (data.train, data.valid, data.test, data.shifted) if each is not None]
     fit = {**scene.terms.fit.fingerprint(), "lr": None, "seed": None}
     terms = {**asdict(scene.terms), "fit": fit, "sizes": None, "rates": None, "seeds": None}
-    known = [
-        encode(shape),
-        members,
-        {**terms, "levels": None},
-        [audit.digest(each) for each in parts],
-    ]
-    return f"{zlib.crc32(json.dumps(known, default=str, sort_keys=True).encode()):08x}"
+    known = [encode(shape), members, {**terms, "levels": None}]
+    return version(*known, [audit.digest(each) for each in parts])
 
 
 def run_trial(trial: Trial, scene: Scene, folder: Path | None = None) -> dict[str, Any]:
