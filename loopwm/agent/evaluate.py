@@ -1,8 +1,9 @@
 """How well an agent does in the real environment: returns over episodes and training seeds."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium as gym
@@ -10,12 +11,13 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
+from loopwm.agent.action import fitted
 from loopwm.data.engine import quiet_mujoco
 from loopwm.data.environment import Source, make, source_name, time_limit
 from loopwm.data.episode import Episode
 from loopwm.data.guard import Watch, step_fault
 from loopwm.data.policy import as_policy
-from loopwm.errors import ConfigError
+from loopwm.errors import ConfigError, NumericalError
 from loopwm.seed import key, numpy_rng
 from loopwm.stats import bootstrap, iqm
 
@@ -32,12 +34,14 @@ class AgentReport:
         seed: Seed of the episodes.
         returns: Sum of rewards of each episode; one row for each agent where several were given.
         lengths: Steps of each episode, of the same shape.
+        faults: Number of episodes that a spoilt step ended, by the reason.
     """
 
     env_id: str
     seed: int
     returns: Float[ndarray, "*S E"]
     lengths: Int[ndarray, "*S E"]
+    faults: dict[str, int] = field(default_factory=dict)
 
     @property
     def mean(self) -> float:
@@ -69,6 +73,7 @@ class AgentReport:
             "interval": list(self.interval),
             "returns": self.returns.tolist(),
             "lengths": self.lengths.tolist(),
+            "faults": self.faults,
         }
 
 
@@ -96,10 +101,12 @@ def evaluate_agent(
     Returns:
         Returns and lengths [episodes], or [agents, episodes] for several agents, with mean,
         interquartile mean and interval. A step in which the simulation diverged, or after which a
-        number is not finite, ends its episode and counts for nothing.
+        number is not finite, ends its episode and counts for nothing; `faults` says how many.
 
     Raises:
         ConfigError: If an argument is out of range or the agent can not act.
+        DataError: If an action is not finite or lies outside of the action space.
+        NumericalError: If an episode fails in its first step, and so has no return.
     """
     several = isinstance(agent, list | tuple)
     if several and not agent:
@@ -110,9 +117,15 @@ def evaluate_agent(
     ]
     returns = np.array([[each.reward.sum() for each in row] for row in played])
     lengths = np.array([[len(each) for each in row] for row in played], np.int64)
+    faults = Counter(each.fault for row in played for each in row if each.fault)
+    if not lengths.all():
+        raise NumericalError(
+            f"an episode of {source_name(env)} failed in its first step and has no return "
+            f"({dict(faults)}); check the environment and the agent"
+        )
     if not several:
         returns, lengths = returns[0], lengths[0]
-    return AgentReport(source_name(env), seed, returns, lengths)
+    return AgentReport(source_name(env), seed, returns, lengths, dict(faults))
 
 
 def play(
@@ -133,6 +146,10 @@ def play(
         seed: Seed of the episodes.
         env_kwargs: Arguments for the environment.
         unclipped: Observe velocities as simulated.
+
+    Raises:
+        ConfigError: If an argument is out of range or the agent can not act.
+        DataError: If an action is not finite or lies outside of the action space.
     """
     if episodes < 1 or seed < 0:
         raise ConfigError(
@@ -172,6 +189,7 @@ class _Row:
         self.terminated, self.over, self.fault = False, False, None
 
     def step(self, action: Any) -> None:
+        action = fitted(action, self.env.action_space)
         obs, reward, terminated, truncated, _ = self.env.step(action)
         self.fault = step_fault(self.watch, bool(np.isfinite(obs).all()), math.isfinite(reward))
         if self.fault is None:

@@ -60,6 +60,7 @@ class Keeper:
     Attributes:
         log: The log.
         seconds: CPU time of the run so far.
+        pending: Record of a round that is still to be evaluated, or None.
 
     Raises:
         CheckpointError: If the directory is in use, or holds another run or anything else that was
@@ -69,6 +70,7 @@ class Keeper:
     def __init__(self, run_dir: str | Path | None, identity: dict[str, Any]) -> None:
         self.run_dir = None if run_dir is None else Path(run_dir)
         self.identity, self.seconds = plain(identity), 0.0
+        self.pending: dict[str, Any] | None = None
         self.log = Log(None, 0, [])
         self._found: Found | None = None
         self._stack = ExitStack()
@@ -97,6 +99,7 @@ class Keeper:
         life.restore(found.data, found.run["life"])
         learner.restore(found.folder, found.tensors, found.learner, found.data)
         self.seconds = found.run["seconds"]
+        self.pending = found.run.get("pending")
         torch.default_generator.set_state(torch.from_numpy(found.tensors[_GLOBAL]["state"]))
 
     def save(self, life: Life, learner: Learner) -> None:
@@ -111,6 +114,7 @@ class Keeper:
             run = {
                 "life": life.counters(),
                 "seconds": self.seconds,
+                "pending": self.pending,
                 "log_size": self.log.sync(),
             }
             documents = {"identity": self.identity, "run": run, "learner": document}

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from loopwm.agent.action import fitted
 from loopwm.data.environment import Source, describe, make, time_limit
 from loopwm.data.guard import Watch, step_fault
 from loopwm.data.store import RolloutDataset
@@ -81,8 +82,11 @@ class Life:
 
         Returns:
             The step, or None where it was spoilt and is not kept.
+
+        Raises:
+            DataError: If the action is not finite or lies outside of the space.
         """
-        before, action = self.obs, np.asarray(action, self.space.dtype)
+        before, action = self.obs, fitted(action, self.space)
         obs, reward, terminated, truncated, _ = self.env.step(action)
         self.steps += 1
         self.fresh = False

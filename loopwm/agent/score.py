@@ -75,11 +75,15 @@ def score(
     Returns:
         `returns` of the episodes and `real_return`, their mean; with a model also
         `imagined_return`: the mean of what it imagines under the same actions, in stretches of
-        `STRETCH` steps that begin at real observations, weighed by survival.
+        `STRETCH` steps that begin at real observations, weighed by survival. An episode that failed
+        in its first step has no return; if all did, there is nothing to return.
     """
     episodes = play(
         policy, env, scoring.episodes, scoring.seed, env_kwargs=env_kwargs, unclipped=unclipped
     )
+    episodes = [each for each in episodes if len(each)]
+    if not episodes:
+        return {}
     record: dict[str, Any] = {"returns": [float(each.reward.sum()) for each in episodes]}
     record["real_return"] = float(np.mean(record["returns"]))
     if model is not None:

@@ -152,10 +152,12 @@ class _Run:
     ) -> None:
         self.refit, self.life, self.learner, self.keeper = algorithm.refit, life, learner, keeper
         self.scoring, self.played, self.show = scoring, played, show
+        self.begun = time.process_time() - keeper.seconds
 
     def run(self, steps: int) -> None:
         life, refit = self.life, self.refit
-        cpu = time.process_time() - self.keeper.seconds
+        if self.keeper.pending is not None:
+            self._end(self.keeper.pending, self.scoring.episodes > 0)
         while life.steps < steps:
             begun, known = life.steps, len(life.returns)
             due = max(refit.first, (begun // refit.every + 1) * refit.every)
@@ -165,12 +167,24 @@ class _Run:
                 record |= self.learner.refit(life.dataset())
             new = life.returns[known:]
             record["return"] = sum(new) / len(new) if new else None
-            if self.learner.ready and self.scoring.due(begun, life.steps, steps):
-                record |= self.played(self.learner.policy(), self.learner.model)
-            self.keeper.seconds = time.process_time() - cpu
-            record["seconds"] = round(self.keeper.seconds, 3)
-            self.keeper.log.write(record)
-            self.keeper.save(life, self.learner)
+            scored = self.learner.ready and self.scoring.due(begun, life.steps, steps)
+            if scored:
+                # What was learned is not lost where the evaluation fails.
+                self.keeper.pending = record
+                self._save()
+            self._end(record, scored)
+
+    def _end(self, record: dict[str, Any], scored: bool) -> None:
+        if scored:
+            record |= self.played(self.learner.policy(), self.learner.model)
+        self.keeper.pending = None
+        record["seconds"] = round(time.process_time() - self.begun, 3)
+        self.keeper.log.write(record)
+        self._save()
+
+    def _save(self) -> None:
+        self.keeper.seconds = time.process_time() - self.begun
+        self.keeper.save(self.life, self.learner)
 
     def _act(self, until: int) -> None:
         life, learner = self.life, self.learner

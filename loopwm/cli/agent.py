@@ -146,6 +146,7 @@ class AgentEvaluate:
         say(
             f"{meta.env_id}, {len(agents)} agents, {self.episodes} episodes each: mean return "
             f"{report.mean:.5g} [{low:.5g}, {high:.5g}], interquartile mean {report.iqm:.5g}"
+            + "".join(f", {count} cut: {why}" for why, count in report.faults.items())
         )
         if self.json is not None:
             from loopwm.files import write_json

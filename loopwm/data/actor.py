@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -127,25 +127,26 @@ class Actor:
 
     def begin(
         self, rng: np.random.Generator, action_space: gym.Space[Any], horizon: int
-    ) -> "Actor":
+    ) -> Callable[[np.ndarray], np.ndarray]:
         """Start an episode (see `loopwm.data.policy.Policy`).
 
         Raises:
             DataError: If the environment's actions have other bounds than the actor's.
         """
         del rng, horizon
-        same = (
-            isinstance(action_space, gym.spaces.Box)
-            and action_space.shape == self.low.shape
-            and np.array_equal(action_space.low, self.low)
-            and np.array_equal(action_space.high, self.high)
-        )
-        if not same:
+        box = action_space if isinstance(action_space, gym.spaces.Box) else None
+        if box is None or not all(
+            np.array_equal(_float32(theirs), ours)
+            for theirs, ours in ((box.low, self.low), (box.high, self.high))
+        ):
             raise DataError(
                 f"the actor for {self.info.env_id} gives actions between {self.low} and "
                 f"{self.high}, but the environment takes {action_space}"
             )
-        return self
+        if box.dtype == np.float32:
+            return self
+        # A bound may lie elsewhere in 64 bits.
+        return lambda obs: np.clip(self(obs), box.low, box.high)
 
     def __repr__(self) -> str:
         """Name the task, the seed and the stage."""

@@ -8,10 +8,11 @@ import pytest
 from gymnasium.spaces import Box
 
 from loopwm.agent.evaluate import AgentReport, evaluate_agent, evaluation_seed, play
+from loopwm.agent.score import Scoring, score
 from loopwm.data.actor import shipped_actors
 from loopwm.data.excitation import Uniform
-from loopwm.errors import ConfigError
-from tests.agent.worlds import Levers, PointEnv
+from loopwm.errors import ConfigError, DataError, NumericalError
+from tests.agent.worlds import Levers, NarrowEnv, PointEnv
 
 
 class Pays(gym.Env):
@@ -152,6 +153,41 @@ def test_a_spoilt_step_ends_its_episode_and_counts_for_nothing():
     assert len(episode) == 3
     assert episode.fault == "reward not finite"
     assert np.isfinite(evaluate_agent(Acting(), Broken, episodes=1).mean)
+
+
+def test_spoilt_episodes_are_counted_and_none_without_a_step_has_a_return():
+    report = evaluate_agent(Acting(), Broken, episodes=2)
+    assert report.faults == report.to_json()["faults"] == {"reward not finite": 2}
+    assert evaluate_agent(Acting(), PointEnv, episodes=2).faults == {}
+
+    class BrokenAtOnce(PointEnv):
+        def step(self, action: Any):
+            return super().step(action * np.nan)
+
+    with pytest.raises(NumericalError, match="failed in its first step"):
+        evaluate_agent(Acting(), BrokenAtOnce, episodes=2)
+    assert score(Acting(), None, BrokenAtOnce, Scoring()) == {}
+
+
+@pytest.mark.parametrize(
+    ("action", "env", "why"),
+    [
+        (np.full(1, np.nan, np.float32), PointEnv, "must be finite"),
+        (np.full(1, 1.5, np.float32), PointEnv, "must lie in the space"),
+        (np.zeros(2, np.float32), PointEnv, r"numbers of the shape \(1,\)"),
+        ("left", PointEnv, r"numbers of the shape \(1,\)"),
+        (3, Levers, "must lie in the space"),
+        (0.5, Levers, "must lie in the space"),
+    ],
+)
+def test_an_action_that_the_environment_does_not_take_is_no_score(action: Any, env: Any, why: str):
+    with pytest.raises(DataError, match=why):
+        evaluate_agent(lambda obs: action, env, episodes=2)
+
+
+def test_actions_in_32_bits_stay_inside_bounds_in_64():
+    report = evaluate_agent(lambda obs: np.full(1, 0.1, np.float32), NarrowEnv, episodes=2)
+    assert report.lengths.tolist() == [10, 10]
 
 
 def test_mistakes_are_named():

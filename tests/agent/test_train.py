@@ -26,7 +26,7 @@ from loopwm.core.depth import Fixed
 from loopwm.errors import CheckpointError, ConfigError, StoreError
 from loopwm.train.config import FitConfig
 from loopwm.world.config import MLP, WorldConfig
-from tests.agent.worlds import Levers, PointEnv, best_return
+from tests.agent.worlds import Levers, NarrowEnv, PointEnv, best_return
 
 TINY = Refit(
     model=WorldConfig(width=8, depth=Fixed(1)),
@@ -127,6 +127,29 @@ def test_an_agent_read_from_its_run_acts_as_the_one_that_was_returned(
     files = [file.suffix for file in tmp_path.rglob("*") if file.is_file()]
     assert set(files) <= {".json", ".jsonl", ".safetensors", ""}
     assert len(list((tmp_path / "checkpoints").iterdir())) == 2
+
+
+@pytest.mark.parametrize("algorithm", [PLANS, PRACTISES], ids=["mpc", "dyna"])
+def test_bounds_that_32_bits_cannot_hold_are_kept_in_every_step(
+    algorithm: Algorithm, tmp_path: Path
+):
+    agent = train_agent(NarrowEnv, algorithm, 40, run_dir=tmp_path, **QUIET)
+    assert "real_return" in agent.history[-1]
+    assert len(train_agent(NarrowEnv, algorithm, 50, run_dir=tmp_path, **QUIET).data) == 50
+
+
+def test_an_evaluation_that_fails_costs_no_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fails(*_: Any, **__: Any) -> Any:
+        raise Stops
+
+    with monkeypatch.context() as patch:
+        patch.setattr("loopwm.agent.train.score", fails)
+        with pytest.raises(Stops):
+            train_agent(PointEnv, PLANS, 45, run_dir=tmp_path, **QUIET)
+    assert len(load_agent(tmp_path).data) == 30
+    again = train_agent(PointEnv, PLANS, 45, run_dir=tmp_path, **QUIET)
+    straight = train_agent(PointEnv, PLANS, 45, **QUIET)
+    assert timeless(again.history) == timeless(straight.history)
 
 
 def test_more_steps_carry_a_finished_run_on(tmp_path: Path):

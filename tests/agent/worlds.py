@@ -25,6 +25,16 @@ class PointEnv(gym.Env):
         return self.x.copy(), -float(abs(self.x[0])), False, self.steps >= self.length, {}
 
 
+class NarrowEnv(PointEnv):
+    """Like PointEnv, with bounds in 64 bits that 32 bits cannot hold, and no mercy beyond them."""
+
+    action_space = Box(-0.1, 0.1, (1,), np.float64)
+
+    def step(self, action: Any):
+        assert self.action_space.contains(action), action
+        return super().step(10 * action)
+
+
 class Levers(gym.Env):
     """Three levers, of which the second pays 1; the first ends the episode. Five steps."""
 

@@ -69,6 +69,16 @@ def test_an_actor_is_a_policy_of_its_own_action_space_only(actor):
         actor.begin(numpy_rng(0), gym.spaces.Discrete(2), 10)
 
 
+def test_bounds_are_compared_in_32_bits_and_kept_in_64():
+    bound = np.full(2, 0.1)
+    space = gym.spaces.Box(-bound, bound, dtype=np.float64)
+    loud = [(weight, bias * 1e6) for weight, bias in network()]
+    control = Actor(loud, -bound, bound, INFO).begin(numpy_rng(0), space, 10)
+    actions = [control(obs) for obs in numpy_rng(0).standard_normal((20, 5)).astype(np.float32)]
+    assert np.abs(actions).max() == 0.1
+    assert all(space.contains(action) for action in actions)
+
+
 def test_an_observation_of_another_shape_is_refused(actor):
     with pytest.raises(DataError, match=r"\(5,\), got \(6,\)"):
         actor(np.ones(6))
