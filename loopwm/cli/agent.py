@@ -11,6 +11,7 @@ from loopwm.errors import ConfigError, LoopwmError
 
 if TYPE_CHECKING:
     from loopwm.agent.agent import Agent
+    from loopwm.data.meta import DatasetMeta
 
 _SEED = 1_000
 
@@ -133,7 +134,7 @@ class AgentEvaluate:
         from loopwm.agent.train import load_agent
 
         agents = [load_agent(path) for path in self.run_dir]
-        meta = agents[0].data.meta
+        meta = self._same_environment([each.data.meta for each in agents])
         report = evaluate_agent(
             agents if len(agents) > 1 else agents[0],
             meta.env_id,
@@ -155,6 +156,18 @@ class AgentEvaluate:
             say(f"wrote {self.json}")
         if self.video is not None:
             film(agents[0], self.video)
+
+    def _same_environment(self, metas: "list[DatasetMeta]") -> "DatasetMeta":
+        first, *others = metas
+        for place, other in zip(self.run_dir[1:], others, strict=True):
+            for name in ("env_id", "env_kwargs", "unclipped"):
+                one, two = getattr(first, name), getattr(other, name)
+                if one != two:
+                    raise ConfigError(
+                        f"{self.run_dir[0]} and {place} learned in different environments "
+                        f"({name}={one!r} and {two!r}): evaluate them one by one"
+                    )
+        return first
 
 
 def film(agent: "Agent", path: Path) -> None:

@@ -13,7 +13,7 @@ from loopwm.data.engine import quiet_mujoco
 from loopwm.data.meta import DatasetMeta, package_versions
 from loopwm.data.spaces import action_bounds, angle_dims, check_spaces, obs_names
 from loopwm.data.unclipped import UnclippedState
-from loopwm.errors import ConfigError, EnvironmentUnsupported
+from loopwm.errors import ConfigError, EnvironmentUnsupported, LoopwmError
 
 Source: TypeAlias = str | Callable[..., gym.Env[Any, Any]]
 
@@ -27,12 +27,14 @@ def make(
     """Make an environment whose observation is one row of numbers.
 
     Args:
-        source: A Gymnasium id, or a function that makes an environment.
+        source: A Gymnasium id, "module:Name-v0" where a module registers it, or a function that
+            makes an environment.
         env_kwargs: Arguments for the environment.
         unclipped: Observe velocities as simulated where the task would clip them.
 
     Raises:
-        ConfigError: If the id is unknown, with close matches, or the arguments do not fit.
+        ConfigError: If the id is unknown, with close matches, or malformed, its module cannot be
+            imported, or the arguments do not fit.
         EnvironmentUnsupported: If its spaces are not supported, or it cannot be made here.
     """
     name = source_name(source)
@@ -59,7 +61,9 @@ def make_env(
     Raises:
         ConfigError: If the environment is not registered; import the package that does so.
     """
-    if factory is None and meta.env_id not in gym.registry:
+    # An id that names its module is registered by importing that.
+    known = ":" in meta.env_id or meta.env_id in gym.registry
+    if factory is None and not known:
         raise ConfigError(
             f"{meta.env_id!r} is not a registered environment; import the package that registers "
             "it first, or pass factory="
@@ -92,10 +96,9 @@ def describe(
         env_kwargs: The arguments that it was made with.
         unclipped: Whether velocities are observed as simulated.
     """
-    known = isinstance(source, str) and env.spec is not None
     dt = getattr(env.unwrapped, "dt", None)
     return DatasetMeta(
-        env_id=env.spec.id if known and env.spec else source_name(source),
+        env_id=_full_id(source, env),
         env_kwargs=dict(env_kwargs),
         unclipped=unclipped,
         versions=package_versions(),
@@ -117,6 +120,14 @@ def time_limit(env: gym.Env[Any, Any]) -> int:
     return limit or DEFAULT_TIME_LIMIT
 
 
+def _full_id(source: Source, env: gym.Env[Any, Any]) -> str:
+    """Return the id with its version, and with the module that has to be imported for it."""
+    if not isinstance(source, str) or env.spec is None:
+        return source_name(source)
+    module, colon, _ = source.rpartition(":")
+    return f"{module}{colon}{env.spec.id}"
+
+
 def _make(source: Source, name: str, env_kwargs: dict[str, Any]) -> gym.Env[Any, Any]:
     try:
         if isinstance(source, str):
@@ -127,10 +138,19 @@ def _make(source: Source, name: str, env_kwargs: dict[str, Any]) -> gym.Env[Any,
         raise ConfigError(f"there is no environment {name!r}{_matches(name)}") from error
     except (gym.error.DependencyNotInstalled, gym.error.DeprecatedEnv) as error:
         raise EnvironmentUnsupported(f"{name} cannot be made: {error}") from error
-    except TypeError as error:
+    except LoopwmError:
+        raise
+    except (gym.error.Error, ImportError) as error:
+        raise ConfigError(
+            f"env={name!r} cannot be made: {error}; give a Gymnasium id such as Hopper-v5, or "
+            "module:Name-v0 where an installed module registers it"
+        ) from error
+    except Exception as error:
         if not env_kwargs:
             raise
-        raise ConfigError(f"{name} does not accept env_kwargs={env_kwargs}: {error}") from error
+        # What the arguments led the environment into.
+        reason = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{name} does not accept env_kwargs={env_kwargs}: {reason}") from error
     if not isinstance(env, gym.Env):
         raise EnvironmentUnsupported(f"{name} returned {type(env).__name__}, not a gymnasium.Env")
     return env

@@ -52,6 +52,9 @@ def test_an_agent_is_trained_further_trained_and_evaluated(tmp_path: Path, capsy
     main(["agent", "evaluate", "--run", str(run), "--episodes", "3", "--json", str(report)])
     assert "InvertedPendulum-v5, 1 agents, 3 episodes each" in capsys.readouterr().out
     assert len(json.loads(report.read_text())["returns"]) == 3
+    train(tmp_path / "other", "--steps", "20", "--no-video", "--env-kwargs", '{"frame_skip": 3}')
+    line = mistake(capsys, "agent", "evaluate", "--run", str(run), str(tmp_path / "other"))
+    assert "learned in different environments (env_kwargs={} and {'frame_skip': 3})" in line
     line = mistake(
         capsys, *["agent", "train", "--algo", "mpc", "--env", "InvertedPendulum-v5"],
         *["--out", str(run), "--seed", "1", "--settings", SETTINGS],
