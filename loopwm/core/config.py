@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from loopwm.core.settings import settle
 from loopwm.errors import ConfigError
 
 
@@ -25,6 +26,7 @@ class Bounded:
     retention: float = 0.4472
 
     def __post_init__(self) -> None:
+        settle(self)
         if not self.expand > 0:
             raise ConfigError(f"Bounded.expand must be above 0, got {self.expand}")
         if self.gain is not None and not self.gain > 0:
@@ -54,6 +56,7 @@ class Contractive:
     gated: bool = False
 
     def __post_init__(self) -> None:
+        settle(self)
         if not 0 < self.rate < 1:
             raise ConfigError(f"Contractive.rate must be between 0 and 1, got {self.rate}")
         if self.layers < 1:
@@ -76,6 +79,7 @@ class Attend:
     theta: float | None = None
 
     def __post_init__(self) -> None:
+        settle(self)
         if self.heads < 1:
             raise ConfigError(f"Attend.heads must be at least 1, got {self.heads}")
         if self.theta is not None and not self.theta > 1:
@@ -107,6 +111,7 @@ class PostNorm:
     eps: float = 1e-5
 
     def __post_init__(self) -> None:
+        settle(self)
         for name in ("layers", "multiple"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"PostNorm.{name} must be at least 1, got {getattr(self, name)}")

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
+from loopwm.core.settings import settle
 from loopwm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Fixed:
     iterations: int = 8
 
     def __post_init__(self) -> None:
+        settle(self)
         _check_count("Fixed.iterations", self.iterations)
 
     @property
@@ -75,6 +77,7 @@ class Uniform:
     high: int = 12
 
     def __post_init__(self) -> None:
+        settle(self)
         _check_count("Uniform.low", self.low)
         if self.high < self.low:
             raise ConfigError(
@@ -111,6 +114,7 @@ class Poisson:
     max: int | None = None
 
     def __post_init__(self) -> None:
+        settle(self)
         if not self.mean > 0:
             raise ConfigError(f"Poisson.mean must be above 0, got {self.mean}")
         if self.max is not None:
@@ -174,6 +178,7 @@ class Flow:
     adjoint: bool = False
 
     def __post_init__(self) -> None:
+        settle(self)
         if self.method not in _ADAPTIVE + _STEPPED:
             known = ", ".join(_ADAPTIVE + _STEPPED)
             raise ConfigError(f"Flow.method must be one of {known}, got {self.method!r}")

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
+from loopwm.core.settings import settle
 from loopwm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class LastK:
     k: int = 4
 
     def __post_init__(self) -> None:
+        settle(self)
         if self.k < 1:
             raise ConfigError(f"LastK.k must be at least 1, got {self.k}")
 
@@ -132,6 +134,7 @@ class Phantom:
     damping: float = 1.0
 
     def __post_init__(self) -> None:
+        settle(self)
         if self.k < 1:
             raise ConfigError(f"Phantom.k must be at least 1, got {self.k}")
         if not 0 < self.damping <= 1:
@@ -174,6 +177,7 @@ class Implicit:
     max_iters: int = 30
 
     def __post_init__(self) -> None:
+        settle(self)
         if not self.tol > 0:
             raise ConfigError(f"Implicit.tol must be above 0, got {self.tol}")
         if self.max_iters < 1:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from loopwm.core.settings import whole
 from loopwm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -69,6 +70,10 @@ class Fixed:
     first: int | None = None
 
     def __post_init__(self) -> None:
+        # A depth that is no int is taken for one of each row.
+        object.__setattr__(self, "iterations", whole("Fixed.iterations", self.iterations))
+        if self.first is not None:
+            object.__setattr__(self, "first", whole("Fixed.first", self.first))
         if self.iterations < 1:
             raise ConfigError(f"Fixed.iterations must be at least 1, got {self.iterations}")
         if self.first is not None and self.first < 1:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from loopwm.core.settings import settle
 from loopwm.errors import ConfigError
 
 _COUNTS = (
@@ -45,6 +46,7 @@ class AdamW:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        settle(self)
         _check_betas(self.betas)
         _check(self.eps > 0, "eps", self.eps, "a positive number")
 
@@ -67,6 +69,7 @@ class Muon:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        settle(self)
         _check(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
 
 
@@ -88,6 +91,7 @@ class SignSGD:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        settle(self)
         _check(0 < self.lr < math.inf, "lr", self.lr, "a positive number, such as 1e-2")
         _check(0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, "at least 0")
 
@@ -106,6 +110,7 @@ class AdamATan2:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        settle(self)
         _check_betas(self.betas)
 
 
@@ -163,9 +168,10 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        settle(self)
         for name in _COUNTS:
             value = getattr(self, name)
-            _check(isinstance(value, int) and value >= 1, name, value, "an integer from 1 up")
+            _check(value >= 1, name, value, "an integer from 1 up")
         for name in ("horizon_warmup", "warmup", "final_lr"):
             value = getattr(self, name)
             _check(0 <= value <= 1, name, value, "a fraction in [0, 1]")

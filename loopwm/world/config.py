@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from loopwm.core import depth as depths
 from loopwm.core.config import Bounded, CellConfig, MixTokens, PostNorm
 from loopwm.core.grad import Full, GradientMode
+from loopwm.core.settings import settle
 from loopwm.errors import ConfigError
 from loopwm.world.terms import Objective
 
@@ -36,6 +37,7 @@ class Gaussian:
     floor: float = 1e-3
 
     def __post_init__(self) -> None:
+        settle(self)
         if not self.floor > 0:
             raise ConfigError(f"Gaussian.floor must be above 0, got {self.floor}")
 
@@ -92,6 +94,7 @@ class WorldConfig:
     heads: Mapping[str, ModuleFactory] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        settle(self)
         _check_positive("WorldConfig", self, ("width", "frames", "clip"))
         _check_cell("WorldConfig", self.cell, self.width)
         _check_margin("WorldConfig", self.margin)
@@ -130,6 +133,7 @@ class MLP:
     objective: Objective = Objective()
 
     def __post_init__(self) -> None:
+        settle(self)
         _check_positive("MLP", self, ("width", "depth", "frames", "clip"))
         _check_margin("MLP", self.margin)
 
@@ -160,6 +164,7 @@ class Untied:
     objective: Objective = Objective()
 
     def __post_init__(self) -> None:
+        settle(self)
         _check_positive("Untied", self, ("blocks", "width", "clip"))
         _check_cell("Untied", self.cell, self.width)
         _check_margin("Untied", self.margin)
@@ -187,6 +192,7 @@ class GRU:
     objective: Objective = Objective()
 
     def __post_init__(self) -> None:
+        settle(self)
         _check_positive("GRU", self, ("width", "clip"))
         _check_margin("GRU", self.margin)
         _check_feedback(self.feedback)
@@ -230,6 +236,7 @@ class RSSM:
     objective: Objective = Objective()
 
     def __post_init__(self) -> None:
+        settle(self)
         _check_positive("RSSM", self, ("width", "latent", "clip"))
         _check_margin("RSSM", self.margin)
         _check_feedback(self.feedback)

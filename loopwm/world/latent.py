@@ -13,6 +13,7 @@ from loopwm.core.depth import Depth
 from loopwm.core.depth import Fixed as FixedDepth
 from loopwm.core.halt import Certified, Fixed, StopRule
 from loopwm.core.loop import LoopedCore
+from loopwm.core.settings import whole
 from loopwm.data.meta import DatasetMeta
 from loopwm.data.normalise import Statistics
 from loopwm.errors import ConfigError, DataError
@@ -126,9 +127,12 @@ class LatentModel(nn.Module):
 
     def plan(self, halt: Halt | None = None, max_iters: int | None = None) -> Run:
         """Return how far inference refines under a stop rule."""
-        if max_iters is not None and max_iters < 1:
-            raise ConfigError(f"max_iters must be at least 1, got {max_iters}")
-        if halt is not None and not isinstance(halt, Fixed | StopRule):
+        if max_iters is not None:
+            max_iters = whole("max_iters", max_iters)
+            if max_iters < 1:
+                raise ConfigError(f"max_iters must be at least 1, got {max_iters}")
+        # A class has the attributes that the protocol asks for, too.
+        if isinstance(halt, type) or not isinstance(halt, Fixed | StopRule | None):
             raise ConfigError(
                 f"halt must be a stop rule such as lw.OutputDelta() or lw.Fixed(8), got {halt!r}"
             )

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from loopwm.core.settings import settle
 from loopwm.errors import ConfigError
 
 
@@ -34,6 +35,7 @@ class Objective:
     decay: float = 0.0
 
     def __post_init__(self) -> None:
+        settle(self)
         for name in ("reward", "termination", "intermediate", "settle", "decay"):
             if getattr(self, name) < 0:
                 raise ConfigError(

@@ -149,6 +149,14 @@ CONTRADICTING: dict[str, tuple[Any, str]] = {
         lambda m, o, a: m.predict(o, a[:, 0], halt=lw.depth.Fixed(3)),
         "halt must be a stop rule such as lw.OutputDelta() or lw.Fixed(8), got Fixed",
     ),
+    "the class of a stop rule": (
+        lambda m, o, a: m.predict(o, a[:, 0], halt=lw.OutputDelta),
+        "halt must be a stop rule such as lw.OutputDelta() or lw.Fixed(8), got <class",
+    ),
+    "half an iteration": (
+        lambda m, o, a: m.predict(o, a[:, 0], max_iters=2.5),
+        "max_iters must be a whole number, got 2.5",
+    ),
 }
 
 
