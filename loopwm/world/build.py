@@ -76,7 +76,8 @@ def build(config: ModelConfig, meta: DatasetMeta, statistics: Statistics, seed: 
     # Only a model that infers its latent must tell observations from actions.
     apart = {"actions": actions} if isinstance(config, RSSM) else {}
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        # Not torch.manual_seed, which seeds the generators of all GPUs too.
+        torch.default_generator.manual_seed(seed)
         dynamics: nn.Module = make(inputs, config, **apart)  # type: ignore[arg-type]
         model = WorldModel(config, meta, statistics, dynamics)
     _keep_from_muon(model)
@@ -100,13 +101,13 @@ def contents(model: WorldModel | Ensemble) -> tuple[dict[str, Any], dict[str, An
         tensors[f"weights-{index}"] = {
             name: value.detach().cpu().numpy() for name, value in member.state_dict().items()
         }
+        tensors[_statistics_name(index)] = {
+            f.name: np.asarray(getattr(member.stats, f.name))
+            for f in fields(member.stats)
+            if getattr(member.stats, f.name) is not None
+        }
         documents[f"history-{index}"] = member.history
     first = members[0]
-    tensors["statistics"] = {
-        f.name: np.asarray(getattr(first.stats, f.name))
-        for f in fields(first.stats)
-        if getattr(first.stats, f.name) is not None
-    }
     documents["model"] = {
         "schema": SCHEMA,
         "kind": "ensemble" if isinstance(model, Ensemble) else "model",
@@ -142,10 +143,7 @@ def load(path: str | Path, *, config: ModelConfig | None = None) -> WorldModel |
         raise StoreError(f"config= differs from the one that {path} was saved with")
     chosen: ModelConfig = config or decode(document["config"], str(path))
     meta = DatasetMeta.from_json(document["meta"])
-    statistics = Statistics(**tree.tensors("statistics"))
-    members = [
-        _load_member(tree, i, chosen, meta, statistics, path) for i in range(document["members"])
-    ]
+    members = [_load_member(tree, i, chosen, meta, path) for i in range(document["members"])]
     return Ensemble(members) if document["kind"] == "ensemble" else members[0]
 
 
@@ -154,16 +152,22 @@ def _load_member(
     index: int,
     config: ModelConfig,
     meta: DatasetMeta,
-    statistics: Statistics,
     path: str | Path,
 ) -> WorldModel:
-    model = build(config, meta, statistics, seed=0)
+    name = _statistics_name(index)
+    # Earlier versions wrote those of the first member alone.
+    name = name if name in tree.arrays else _statistics_name(0)
+    model = build(config, meta, Statistics(**tree.tensors(name)), seed=0)
     try:
         model.load_state_dict(stored_weights(tree, f"weights-{index}", "dynamics.core.cell"))
     except RuntimeError as error:
         raise StoreError(f"the weights in {path} do not fit its configuration: {error}") from error
     model.history = tree.documents[f"history-{index}"]
     return model.requires_grad_(False).eval()
+
+
+def _statistics_name(index: int) -> str:
+    return f"statistics-{index}" if index else "statistics"
 
 
 def encode(value: Any) -> Any:

@@ -32,13 +32,19 @@ class Ensemble(nn.Module):
     their weights then lie in one memory. Otherwise the members take turns.
 
     Args:
-        members: Models of the same configuration, at least two.
+        members: Models of the same configuration, observations and actions, at least two; each
+            may have statistics of its own.
+
+    Raises:
+        ConfigError: If they are too few, or differ.
     """
 
     def __init__(self, members: Sequence[WorldModel]) -> None:
         super().__init__()
         if len(members) < 2:
             raise ConfigError(f"an ensemble needs at least two members, got {len(members)}")
+        for index, member in enumerate(members[1:], 1):
+            _check_alike(members[0], member, index)
         self._members = nn.ModuleList(members)
         first = members[0]
         self.config, self.meta, self.stats = first.config, first.meta, first.stats
@@ -152,6 +158,22 @@ def _leave(result: Any, edge: Edge) -> Any:
     values = {f.name: getattr(result, f.name) for f in fields(result)}
     arrays = {k: None if v is None else v.detach().cpu().numpy() for k, v in values.items()}
     return type(result)(**arrays)
+
+
+def _check_alike(first: WorldModel, other: WorldModel, index: int) -> None:
+    """Refuse a member that cannot take the same observations and actions, or be saved beside."""
+    for name, one, two in (
+        ("config", first.config, other.config),
+        ("observation dimensions", first.obs_dim, other.obs_dim),
+        ("number of discrete actions", first.meta.num_actions, other.meta.num_actions),
+        ("action dimensions", first.action_axes, other.action_axes),
+        ("angles", first.meta.angles, other.meta.angles),
+    ):
+        if one != two:
+            raise ConfigError(
+                f"members must be alike, but the {name} of member {index} is {two} and that of "
+                f"member 0 is {one}; models that differ can be asked one by one"
+            )
 
 
 def _mean(each: Any, observed: str) -> Any:

@@ -1,5 +1,6 @@
 """An ensemble is the mean of its members, each imagining by itself, and their spread."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,26 @@ def test_equal_members_never_disagree(make, kinds, data, inputs):
 def test_an_ensemble_counts_all_its_parameters(ensemble, members):
     assert ensemble.num_parameters == 3 * members[0].num_parameters
     assert ensemble.core_parameters == 3 * members[0].core_parameters
+
+
+def test_members_that_differ_are_no_ensemble(make, kinds, data, turning_data, discrete_data):
+    first = make(kinds["MLP"], data)
+    few = data.keep_obs([0, 1])
+    narrow = replace(
+        data,
+        action=data.action[:, :1],
+        meta=replace(data.meta, action_low=(-1.0,), action_high=(3.0,)),
+    )
+    different = {
+        "config": make(kinds["looped"], data),
+        "observation dimensions": make(kinds["MLP"], few),
+        "number of discrete actions": make(kinds["MLP"], discrete_data),
+        "action dimensions": make(kinds["MLP"], narrow),
+        "angles": make(kinds["MLP"], turning_data),
+    }
+    for name, other in different.items():
+        with pytest.raises(ConfigError, match=f"must be alike, but the {name} of member 2 is"):
+            lw.Ensemble([first, first, other])
 
 
 def test_one_member_is_no_ensemble(members):
