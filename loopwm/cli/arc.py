@@ -11,6 +11,7 @@ from loopwm.errors import ConfigError
 from loopwm.files import refuse_other_kind
 
 if TYPE_CHECKING:
+    from loopwm.reason.config import ReasonerConfig
     from loopwm.reason.lessons import Lesson
 
 _OWN = "(default: the lesson's own)"
@@ -126,33 +127,38 @@ class ImportArc:
     Examples:
       loopwm arc import step_723914 --out runs/published
       loopwm arc import sudoku.safetensors --out runs/sudoku --puzzles drop
+      loopwm arc import mine.pt --out runs/mine --preset arc-12
 
     Args:
         file: The published file.
         out: Directory of the reasoner.
         puzzles: Keep what was learned of each puzzle, drop it, or give new ones the mean of it.
         num_puzzles: Number of new puzzles, with drop and mean.
+        preset: Sizes, a lesson of `loopwm arc list`, where a file fits several.
     """
 
     file: Annotated[Positional[Path], arg(metavar="FILE")]
     out: Path
     puzzles: Literal["keep", "drop", "mean"] = "keep"
-    num_puzzles: int = 1
+    num_puzzles: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: 1)")] = None
+    preset: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
 
     def run(self) -> None:
         """Convert and save."""
+        if self.puzzles == "keep" and self.num_puzzles is not None:
+            raise ConfigError("--num-puzzles needs --puzzles drop or --puzzles mean")
         if not self.file.exists():
             raise ConfigError(f"there is no file {self.file}")
         refuse_other_kind(self.out, ["reasoner"])
         from loopwm.core.count import parameters
         from loopwm.reason.convert import import_trm
-        from loopwm.reason.lessons import LESSONS
+        from loopwm.reason.presets import preset
         from loopwm.reason.stored import save
 
-        model = import_trm(self.file, puzzles=self.puzzles, num_puzzles=self.num_puzzles)
-        shape = (model.config.vocabulary, model.config.length)
-        fits = [k for k, v in LESSONS.items() if (v.model.vocabulary, v.model.length) == shape]
-        model.lesson = fits[0] if fits else ""
+        config = None if self.preset is None else preset(self.preset)
+        count = 1 if self.num_puzzles is None else self.num_puzzles
+        model = import_trm(self.file, config, puzzles=self.puzzles, num_puzzles=count)
+        model.lesson = _lesson_of(model.config)
         save(model, self.out)
         table = model.config.puzzles * model.config.puzzle_width
         say(
@@ -184,6 +190,19 @@ class ExportArc:
 
         export_trm(load(self.model), self.file)
         say(f"wrote {self.file}")
+
+
+def _lesson_of(config: "ReasonerConfig") -> str:
+    """Return the lesson with puzzles of these sizes, that of the same width first; "" for none."""
+    from loopwm.reason.lessons import LESSONS
+
+    sizes = (config.vocabulary, config.length)
+    fits = {
+        name: each.model.width != config.width
+        for name, each in LESSONS.items()
+        if (each.model.vocabulary, each.model.length) == sizes
+    }
+    return min(fits, key=lambda name: fits[name], default="")
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from loopwm.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from loopwm.reason.arc import Arc
     from loopwm.reason.lessons import Lesson
+    from loopwm.reason.model import Reasoner
 
 
 @dataclass(frozen=True)
@@ -28,23 +29,42 @@ class Asked:
     examples: list[tuple[list[int], list[int]]] = field(default_factory=list)
 
 
-def read_puzzle(taught: "Lesson", text: str) -> Asked:
-    """Return a puzzle that is given as text, in a file, or as the name of an ARC task."""
+def read_puzzle(model: "Reasoner", taught: "Lesson", text: str) -> Asked:
+    """Return a puzzle that is given as text, in a file, or as the name of an ARC task.
+
+    Args:
+        model: Who will be asked.
+        taught: Its lesson.
+        text: What was given.
+
+    Raises:
+        ConfigError: If it is of ARC, and the reasoner has no ids for its tasks.
+        DataError: If it is no puzzle of the lesson.
+    """
     if taught.is_arc:
-        arc = _arc(taught)
+        arc = arc_of(taught, model)
         names = [task.name for task in arc.evaluation]
         if text not in names:
             raise DataError(f"there is no evaluation task {text!r}; the first is {names[0]!r}")
         return _question(arc, names.index(text))
     if text.startswith("@"):
-        text = Path(text[1:]).read_text(encoding="utf-8")
+        text = _text_of(Path(text[1:]))
     return Asked(taught.look.read(text.replace(",", " "), taught.model.length))
 
 
-def held_out(taught: "Lesson", index: int) -> Asked:
-    """Return a held-out puzzle of a lesson, of ARC an evaluation task, by its number."""
+def held_out(model: "Reasoner", taught: "Lesson", index: int) -> Asked:
+    """Return a held-out puzzle of a lesson, of ARC an evaluation task, by its number.
+
+    Args:
+        model: Who will be asked.
+        taught: Its lesson.
+        index: The number.
+
+    Raises:
+        ConfigError: If there is no such number, or the reasoner has no ids for tasks of ARC.
+    """
     if taught.is_arc:
-        arc = _arc(taught)
+        arc = arc_of(taught, model)
         _check_index(index, len(arc.evaluation))
         return _question(arc, index)
     puzzles = next(iter(taught.make().tests.values()))
@@ -52,11 +72,31 @@ def held_out(taught: "Lesson", index: int) -> Asked:
     return Asked(puzzles.tokens[index].tolist(), labels=puzzles.labels[index].tolist())
 
 
-def _arc(taught: "Lesson") -> "Arc":
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} is no text in UTF-8 ({error.reason}); give a text file") from error
+
+
+def arc_of(taught: "Lesson", *models: "Reasoner") -> "Arc":
+    """Return the tasks of ARC that reasoners can be asked.
+
+    Raises:
+        ConfigError: If the puzzle ids of one are not those of the tasks.
+    """
     from loopwm.reason.arc import Arc
 
     source = taught.make().source
     assert isinstance(source, Arc)
+    for count in (model.config.puzzles for model in models):
+        if count != source.num_puzzles:
+            raise ConfigError(
+                f"the reasoner has {count:,} puzzle ids, the tasks of ARC here have "
+                f"{source.num_puzzles:,}: what it learned belongs to other tasks, so it has no "
+                f"answers to these; import it with --puzzles mean --num-puzzles "
+                f"{source.num_puzzles}, and train on with loopwm arc train --init"
+            )
     return source
 
 

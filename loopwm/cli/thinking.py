@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from loopwm.cli.asked import held_out, read_puzzle
+from loopwm.cli.asked import arc_of, held_out, read_puzzle
 from loopwm.cli.screen import console, say
 from loopwm.errors import ConfigError
 
@@ -49,6 +49,8 @@ class Thinking:
         """Return the noise, None if there is none."""
         from loopwm.reason.answer import Noise
 
+        if not self.noise and self.tries != Thinking.tries:
+            raise ConfigError(f"--tries {self.tries} needs --noise above 0")
         return Noise(self.tries, self.noise) if self.noise else None
 
 
@@ -104,21 +106,34 @@ class EvaluateArc:
         """
         if not self.models:
             raise ConfigError("evaluate needs a reasoner: loopwm arc evaluate MODEL")
-        thinking, (models, taught) = self.thinking, _alike(self.models)
+        if self.tasks < 0:
+            raise ConfigError(f"--tasks must not be negative, got {self.tasks}; 0 asks all")
+        thinking = self.thinking
         rule, noise = thinking.rule(), thinking.disturbance()
-        from loopwm.reason.arc import Arc
+        models, taught = _alike(self.models)
+        self._refuse_unused(taught.is_arc)
         from loopwm.study.reasoner.tables import arc_sheet, puzzle_sheets
 
-        material = taught.make()
-        if isinstance(material.source, Arc):
+        if taught.is_arc:
             numbers = (thinking.steps, self.augmentations, self.tasks)
-            sheet = arc_sheet(models, material.source, *numbers)
+            sheet = arc_sheet(models, arc_of(taught, *models), *numbers)
             return {f"ARC, {sheet.title}": sheet}
+        tests = taught.make().tests
         return {
             f"{place.name}, {sheet.title}": sheet
             for place, model in zip(self.models, models, strict=True)
-            for sheet in puzzle_sheets(model, material.tests, thinking.steps, rule, noise)
+            for sheet in puzzle_sheets(model, tests, thinking.steps, rule, noise)
         }
+
+    def _refuse_unused(self, is_arc: bool) -> None:
+        if is_arc and replace(self.thinking, steps=Thinking.steps) != Thinking():
+            raise ConfigError(
+                "--stop, --noise and --tries do not apply to ARC, whose answers are put to the "
+                "vote after --steps steps"
+            )
+        usual = (EvaluateArc.augmentations, EvaluateArc.tasks)
+        if not is_arc and (self.augmentations, self.tasks) != usual:
+            raise ConfigError("--augmentations and --tasks are of ARC, which was not the lesson")
 
 
 @dataclass(frozen=True)
@@ -152,7 +167,7 @@ class SolveArc:
         from loopwm.reason.answer import solve
 
         model, taught = known(self.model)
-        asked = read_puzzle(taught, self.puzzle)
+        asked = read_puzzle(model, taught, self.puzzle)
         tokens, ids = torch.tensor([asked.tokens]), torch.tensor([asked.puzzle_id])
         answer = solve(model, tokens, ids, steps=self.thinking.steps, stop=rule, noise=noise)
         say(taught.look.write(taught.look.filled(asked.tokens, answer.tokens[0].tolist())))
@@ -201,9 +216,9 @@ class ShowArc:
         from loopwm.study.reasoner.story import tell
 
         if self.puzzle is not None:
-            asked = read_puzzle(taught, self.puzzle)
+            asked = read_puzzle(model, taught, self.puzzle)
         else:
-            asked = held_out(taught, self.index)
+            asked = held_out(model, taught, self.index)
         story = tell(
             model,
             taught.look,
@@ -227,8 +242,9 @@ def known(place: Path) -> "tuple[Reasoner, Lesson]":
     model = load(place)
     if not model.lesson:
         raise ConfigError(
-            f"{place} does not say what its reasoner was taught; only what `loopwm arc train` or "
-            "`loopwm arc import` wrote does"
+            f"{place} does not say what its reasoner was taught: it was saved without a lesson, or "
+            f"none of `loopwm arc list` has {model.config.length} tokens of "
+            f"{model.config.vocabulary} kinds; ask it in Python, by loopwm.reason.answer.solve"
         )
     return model, lesson(model.lesson)
 

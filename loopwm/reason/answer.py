@@ -10,6 +10,7 @@ from torch import Tensor
 from loopwm.core.program import State
 from loopwm.core.rows import relative_change
 from loopwm.errors import ConfigError
+from loopwm.reason.check import check_asked
 from loopwm.reason.model import Reasoner
 from loopwm.reason.stop import Stop, Thought
 from loopwm.seed import torch_rng
@@ -37,8 +38,8 @@ class Noise:
     def __post_init__(self) -> None:
         if self.samples < 1:
             raise ConfigError(f"Noise.samples must be at least 1, got {self.samples}")
-        if self.scale < 0:
-            raise ConfigError(f"Noise.scale must not be negative, got {self.scale}")
+        if not 0 <= self.scale < float("inf"):
+            raise ConfigError(f"Noise.scale must be finite and not negative, got {self.scale}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +98,12 @@ def solve(
 
     Raises:
         ConfigError: If a number is below 1.
-        DataError: If the tokens are not `length` many.
+        DataError: If the tokens are not `length` many, or tokens or ids are out of range.
     """
     _check_counts(steps=steps, batch_size=batch_size)
     if puzzle_ids is None:
         puzzle_ids = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
+    check_asked(tokens, puzzle_ids, model.config)
     tries = 1 if noise is None else noise.samples
     disturb = None if noise is None else _disturbance(noise, tokens.device)
     parts = []
@@ -133,11 +135,12 @@ def trace(
 
     Raises:
         ConfigError: If a number is below 1.
-        DataError: If the tokens are not `length` many.
+        DataError: If the tokens are not `length` many, or tokens or ids are out of range.
     """
     _check_counts(steps=steps, batch_size=batch_size)
     if puzzle_ids is None:
         puzzle_ids = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
+    check_asked(tokens, puzzle_ids, model.config)
     answers = tokens.new_empty(steps, *tokens.shape)
     confidence = torch.empty(steps, len(tokens), device=tokens.device)
     change = torch.empty_like(confidence)

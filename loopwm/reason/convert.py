@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from loopwm.errors import StoreError
+from loopwm.errors import ConfigError, StoreError
 from loopwm.files.single import damaged, make_directory, reported, sync_directory
 from loopwm.reason.config import ReasonerConfig
 from loopwm.reason.layout import (
@@ -24,7 +24,7 @@ from loopwm.reason.layout import (
     reference_layout,
 )
 from loopwm.reason.model import Reasoner
-from loopwm.reason.presets import PUBLISHED
+from loopwm.reason.presets import PRESETS
 
 _ZIP = b"PK\x03\x04"
 _CHUNK = 2**16
@@ -40,28 +40,36 @@ def import_trm(
     """Read a published TRM (arXiv 2510.04871): ARC, Sudoku and Maze, attention and perceptron.
 
     Files of `torch.save` and safetensors are read; neither may run code. What a file does not say
-    (heads, cycles, length) comes from the preset with its vocabulary and mixer, or from `config`.
+    (heads, cycles, length) comes from the preset whose weights have its names and shapes, or from
+    `config`.
 
     Args:
         path: The file.
-        config: Sizes, for models that no preset describes; its number of puzzles is not used.
+        config: Sizes, for models that no preset describes, or several; its number of puzzles is
+            not used.
         puzzles: "keep" leaves what was learned of each puzzle in the file and maps it into
             memory; "drop" forgets it, "mean" gives every new puzzle the mean of the old.
-        num_puzzles: Number of new puzzles, with "drop" and "mean".
+        num_puzzles: Number of new puzzles, with "drop" and "mean", at least 1.
 
     Returns:
         The model in evaluation mode, without gradients; `export_trm` writes it back.
 
     Raises:
+        ConfigError: If `puzzles` or `num_puzzles` is out of range, or several presets describe the
+            file.
         StoreError: If the file is damaged or no such model; unknown and missing names and wrong
             shapes are named.
     """
+    if puzzles not in ("keep", "drop", "mean"):
+        raise ConfigError(f'puzzles must be "keep", "drop" or "mean", got {puzzles!r}')
+    if num_puzzles < 1:
+        raise ConfigError(f"num_puzzles must be at least 1, got {num_puzzles}")
     path = Path(path)
     stored, layout = _read(path)
     config = config or _preset_for(path, stored)
     names = published_names(config)
     _check_names(path, stored, names)
-    config = replace(config, puzzles=len(stored[TABLE]), puzzle_width=stored[TABLE].shape[1])
+    config = _sized(config, stored)
     model = _skeleton(config)
     ours = model.state_dict()
     for name, tensor in stored.items():
@@ -159,19 +167,51 @@ def _are_tensors(loaded: Any) -> bool:
 
 
 def _preset_for(path: Path, stored: dict[str, Tensor]) -> ReasonerConfig:
-    """Return the preset with the vocabulary and the mixer of the file."""
+    """Return the one preset with the names and shapes of the file.
+
+    Where none has, it is the first with its vocabulary and mixer, for the error to tell where the
+    file differs.
+    """
     attends = any(".self_attn." in name for name in stored)
+    mixer = "self_attn" if attends else "mlp_t"
     embedding = stored.get("embed_tokens.embedding_weight")
-    for config in PUBLISHED.values():
-        fits = embedding is not None and len(embedding) == config.vocabulary
-        mixer = "self_attn" if attends else "mlp_t"
-        if fits and any(f".{mixer}." in name for name in published_names(config)):
-            return config
+    near = {
+        name: config
+        for name, config in PRESETS.items()
+        if embedding is not None
+        and len(embedding) == config.vocabulary
+        and any(f".{mixer}." in each for each in published_names(config))
+    }
+    fitting = [name for name, config in near.items() if _fits(config, stored)]
+    if len(fitting) > 1:
+        raise ConfigError(
+            f"{path} fits the presets {' and '.join(fitting)}, which differ in what a file does "
+            f'not say: pass config=preset("{fitting[0]}"), or --preset {fitting[0]}'
+        )
+    if near:
+        return near[fitting[0] if fitting else next(iter(near))]
     size = "no vocabulary" if embedding is None else f"a vocabulary of {len(embedding)}"
     raise StoreError(
         f"{path} has {size}, which no preset has with this mixer; "
         f"its names begin with {sorted(stored)[:3]}; pass config= for a model of other sizes"
     )
+
+
+def _fits(config: ReasonerConfig, stored: dict[str, Tensor]) -> bool:
+    """Say whether the file has all names and shapes of a model of these sizes."""
+    names = published_names(config)
+    if stored.keys() != names.keys() or stored[TABLE].ndim != 2:
+        return False
+    try:
+        ours = _skeleton(_sized(config, stored)).state_dict()
+    except ConfigError:
+        return False
+    return all(tensor.shape == ours[names[name]].shape for name, tensor in stored.items())
+
+
+def _sized(config: ReasonerConfig, stored: dict[str, Tensor]) -> ReasonerConfig:
+    """Return the sizes with as many puzzles as the file has, each as wide."""
+    return replace(config, puzzles=len(stored[TABLE]), puzzle_width=stored[TABLE].shape[1])
 
 
 def _check_names(path: Path, stored: dict[str, Tensor], names: dict[str, str]) -> None:

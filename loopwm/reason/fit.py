@@ -1,15 +1,16 @@
 """Train a reasoner on puzzles that a source draws."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from loopwm.errors import ConfigError, DataError
 from loopwm.reason.carry import PuzzleBatch
+from loopwm.reason.check import check_puzzles
 from loopwm.reason.config import TRAINING, Halting, ReasonerConfig
 from loopwm.reason.evaluate import exact
 from loopwm.reason.model import Reasoner
@@ -88,8 +89,10 @@ def course(
         DataError: If the source or the held-out puzzles do not fit the sizes.
     """
     _check_source(source, config)
-    if valid is not None:
-        check_puzzles(valid, config)
+    first = source.sample(torch.Generator().manual_seed(0), 4)
+    for puzzles in (first, valid):
+        if puzzles is not None:
+            check_puzzles(puzzles, config)
     device = device_of(fit_config)
     held_out = None if valid is None else on_device(valid, device)
     module = DeepSupervision(_start(config, fit_config.seed, init), fit_config.batch_size, halting)
@@ -122,7 +125,12 @@ def course(
         sampler=draw,
         finish=finish,
         validate=None if valid is None else validate,
-        documents={"model": encode(config), "halting": asdict(halting), **_described(source)},
+        documents={
+            "model": encode(config),
+            "halting": asdict(halting),
+            "source": {"type": type(source).__name__, "first": _fingerprint(first)},
+            **({} if init is None else {"init": _digest(init)}),
+        },
     )
 
 
@@ -133,31 +141,6 @@ def on_device(batch: PuzzleBatch, device: torch.device) -> PuzzleBatch:
         labels=batch.labels.to(device),
         puzzle_ids=batch.puzzle_ids.to(device),
     )
-
-
-def check_puzzles(batch: PuzzleBatch, config: ReasonerConfig) -> None:
-    """Refuse puzzles that a reasoner of these sizes cannot take.
-
-    Raises:
-        DataError: If there are none, or if length, tokens, labels or ids are out of range.
-    """
-    if not len(batch):
-        raise DataError("there are no puzzles: the batch has no rows")
-    if batch.tokens.shape[1] != config.length:
-        raise DataError(
-            f"puzzles have {batch.tokens.shape[1]} tokens, the reasoner is for {config.length}: "
-            "choose a preset of their length, or pad them"
-        )
-    _check_range("tokens", batch.tokens, config.vocabulary, low=0)
-    # A negative label asks for nothing.
-    _check_range("labels", batch.labels, config.vocabulary, low=None)
-    _check_range("puzzle_ids", batch.puzzle_ids, config.puzzles, low=0)
-
-
-def _check_range(name: str, values: Tensor, end: int, low: int | None) -> None:
-    least, most = int(values.min()), int(values.max())
-    if most >= end or (low is not None and least < low):
-        raise DataError(f"{name} must be in [0, {end}), got values from {least} to {most}")
 
 
 def _check_source(source: PuzzleSource, config: ReasonerConfig) -> None:
@@ -185,13 +168,18 @@ def _start(config: ReasonerConfig, seed: int, init: Reasoner | None) -> Reasoner
     return model
 
 
-def _described(source: PuzzleSource) -> dict[str, Any]:
-    """Say which source it is, so that a stopped run goes on with its own puzzles only."""
-    return {"source": {"type": type(source).__name__, "first": _fingerprint(source)}}
+def _fingerprint(batch: PuzzleBatch) -> int:
+    """Return a number that two sources share if they draw the same first puzzles.
 
-
-def _fingerprint(source: PuzzleSource) -> int:
-    """Return a number that two sources share if they draw the same first puzzles."""
-    batch = source.sample(torch.Generator().manual_seed(0), 4)
+    It keeps a stopped run from going on with puzzles of another source.
+    """
     weights = torch.arange(1, batch.tokens.numel() + 1)
     return int((weights * (batch.tokens.flatten() * 31 + batch.labels.flatten())).sum())
+
+
+def _digest(init: Reasoner) -> str:
+    """Return a checksum of the weights that training starts from."""
+    digest = hashlib.sha256()
+    for name, tensor in init.state_dict().items():
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,13 +1,16 @@
 """`loopwm arc`: train, go on, evaluate, solve, show, export and import at a tiny size."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from loopwm.cli import main
+from loopwm.reason.convert import export_trm
 from loopwm.reason.model import Reasoner
+from loopwm.reason.presets import preset
 from loopwm.reason.stored import load, save
 from tests.reason.tiny import small
 
@@ -100,12 +103,26 @@ def test_a_puzzle_is_shown_in_the_terminal_and_drawn(run_dir: Path, tmp_path: Pa
         (["train", "chess", "--out", "x"], "there is no lesson 'chess'"),
         (["train", "sudoku-4x4", "--out", "x", "--device", "abacus"], "cannot be used here"),
         (["import", "none.pt", "--out", "x"], "there is no file none.pt"),
+        (["solve", "RUN", "@BINARY"], "weights is no text in UTF-8"),
         (["evaluate"], "MODEL"),
+        (["evaluate", "RUN", "--tasks", "-1"], "--tasks must not be negative, got -1"),
+        (["evaluate", "RUN", "--tries", "4"], "--tries 4 needs --noise above 0"),
+        (["evaluate", "RUN", "--noise", "nan"], "must be finite and not negative, got nan"),
+        (["evaluate", "RUN", "--augmentations", "5"], "--augmentations and --tasks are of ARC"),
+        (["import", "none.pt", "--out", "x", "--num-puzzles", "5"], "needs --puzzles drop or"),
+        (
+            ["import", "RUN/manifest.json", "--out", "x", "--preset", "chess"],
+            "'chess' is not known",
+        ),
     ],
 )
 def test_mistakes_are_one_line(words: list[str], message: str, run_dir: Path, capsys):
+    (run_dir.parent / "weights").write_bytes(bytes(range(256)))
+    places = {"RUN": str(run_dir), "@BINARY": f"@{run_dir.parent / 'weights'}"}
+    for name, place in places.items():
+        words = [word.replace(name, place) for word in words]
     with pytest.raises(SystemExit) as stop:
-        main(["arc", *(str(run_dir) if word == "RUN" else word for word in words)])
+        main(["arc", *words])
     assert stop.value.code == 2
     said = capsys.readouterr().err
     assert message in said
@@ -126,6 +143,47 @@ def test_what_is_exported_comes_back(tmp_path: Path, capsys):
         close = 0.02 if name.startswith("start_") else 0
         torch.testing.assert_close(again.state_dict()[name], tensor, atol=close, rtol=0)
     assert "parameters and 1 puzzle ids" in capsys.readouterr().out
+
+
+def test_a_small_lesson_is_exported_and_comes_back(run_dir: Path, tmp_path: Path):
+    main(["arc", "export", str(run_dir), str(tmp_path / "file.pt")])
+    main(["arc", "import", str(tmp_path / "file.pt"), "--out", str(tmp_path / "again")])
+    again = load(tmp_path / "again")
+    assert again.lesson == "sudoku-4x4"
+    assert again.config == load(run_dir).config
+
+
+def test_where_a_file_fits_several_presets_one_is_asked_for(tmp_path: Path, capsys):
+    file, words = tmp_path / "file.pt", ["--out", str(tmp_path / "again")]
+    export_trm(Reasoner(preset("arc-16")), file)
+    with pytest.raises(SystemExit):
+        main(["arc", "import", str(file), *words])
+    assert "fits the presets arc-12 and arc-16" in capsys.readouterr().err
+    main(["arc", "import", str(file), *words, "--preset", "arc-16"])
+    assert load(tmp_path / "again").config == preset("arc-16")
+    assert load(tmp_path / "again").lesson == "arc-16"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["solve", "OWN", "d931c21c"], "the reasoner has 3 puzzle ids, the tasks of ARC here have"),
+        (["show", "OWN"], "the reasoner has 3 puzzle ids"),
+        (["evaluate", "OWN"], "the reasoner has 3 puzzle ids"),
+        (["evaluate", "OWN", "--stop", "sure"], "--stop, --noise and --tries do not apply to ARC"),
+    ],
+)
+def test_a_reasoner_that_learned_other_tasks_is_not_asked_about_arc(
+    words: list[str], message: str, tmp_path: Path, capsys
+):
+    model = Reasoner(replace(preset("arc-12"), puzzles=3))
+    model.lesson = "arc-12"
+    save(model, tmp_path)
+    with pytest.raises(SystemExit):
+        main(["arc", *(word.replace("OWN", str(tmp_path)) for word in words)])
+    said = capsys.readouterr().err
+    assert message in said
+    assert len(said.splitlines()) == 1
 
 
 def test_a_reasoner_of_no_lesson_cannot_be_evaluated(tmp_path: Path, capsys):

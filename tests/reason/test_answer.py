@@ -1,5 +1,7 @@
 """Asking a reasoner: steps, stop rules, noise; each row as if it were alone."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -146,11 +148,12 @@ def test_what_cannot_be_asked_is_refused(model: Reasoner, tokens: Tensor):
         solve(model, tokens, steps=0)
     with pytest.raises(ConfigError, match="batch_size must be at least 1, got 0"):
         trace(model, tokens, batch_size=0)
-    with pytest.raises(DataError, match="tokens have length 2"):
+    with pytest.raises(DataError, match="puzzles have 2 tokens, the reasoner is for 3"):
         solve(model, tokens[:, :2])
     for make, message in (
         (lambda: Noise(samples=0), "Noise.samples must be at least 1"),
-        (lambda: Noise(scale=-1.0), "Noise.scale must not be negative"),
+        (lambda: Noise(scale=-1.0), "Noise.scale must be finite and not negative"),
+        (lambda: Noise(scale=float("nan")), "Noise.scale must be finite"),
         (lambda: Sure(1.0), r"Sure.probability must be in \(0, 1\)"),
         (lambda: Sure(patience=0), "Sure.patience must be at least 1"),
         (lambda: Unchanged(0), "Unchanged.patience must be at least 1"),
@@ -159,3 +162,23 @@ def test_what_cannot_be_asked_is_refused(model: Reasoner, tokens: Tensor):
     ):
         with pytest.raises(ConfigError, match=message):
             make()
+
+
+@pytest.mark.usefixtures("without_shape_checks")
+@pytest.mark.parametrize("ask", [solve, trace])
+@pytest.mark.parametrize(
+    ("asked", "ids", "message"),
+    [
+        (torch.full((2, 3), 5), None, r"tokens must be in \[0, 5\), got values from 5 to 5"),
+        (torch.full((2, 3), -1), None, r"tokens must be in \[0, 5\)"),
+        (torch.zeros(2, 3), None, r"tokens must be whole numbers, got torch\.float32"),
+        (torch.zeros(3).long(), None, r"tokens must have the shape \[B, S\]"),
+        (torch.zeros(2, 3).long(), torch.tensor([0, 6]), r"puzzle_ids must be in \[0, 6\)"),
+        (torch.zeros(2, 3).long(), torch.tensor([0]), "give one id for each"),
+    ],
+)
+def test_what_no_table_has_a_row_for_is_refused(
+    model: Reasoner, ask: Any, asked: Tensor, ids: Tensor | None, message: str
+):
+    with pytest.raises(DataError, match=message):
+        ask(model, asked, ids)

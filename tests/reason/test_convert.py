@@ -11,9 +11,9 @@ from torch import Tensor
 
 import loopwm as lw
 from loopwm.core.config import MixTokens, PostNorm
-from loopwm.errors import StoreError
+from loopwm.errors import ConfigError, StoreError
 from loopwm.reason.layout import COMPILED
-from loopwm.reason.presets import PUBLISHED
+from loopwm.reason.presets import PUBLISHED, preset
 from tests.reason.tiny import small
 
 
@@ -170,6 +170,20 @@ def test_unknown_missing_and_misshapen_tensors_are_refused_by_name(tmp_path: Pat
         lw.import_trm(save(weights_of("perceptron"), tmp_path / "d.pt"), longer)
     with pytest.raises(StoreError, match="a vocabulary of 5, which no preset has"):
         lw.import_trm(save(weights_of("attention"), tmp_path / "e.pt"))
+
+
+@pytest.mark.usefixtures("without_shape_checks")
+def test_what_is_to_become_of_puzzles_is_checked():
+    with pytest.raises(ConfigError, match='puzzles must be "keep", "drop" or "mean", got \'foo\''):
+        lw.import_trm("nowhere.pt", puzzles="foo")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match="num_puzzles must be at least 1, got 0"):
+        lw.import_trm("nowhere.pt", puzzles="drop", num_puzzles=0)
+
+
+@pytest.mark.parametrize("name", ["sudoku-4x4", "sudoku-6x6", "maze-9", "region-10"])
+def test_the_preset_of_a_small_lesson_is_found_by_its_shapes(tmp_path: Path, name: str):
+    lw.export_trm(lw.Reasoner.from_preset(name, num_puzzles=2), tmp_path / "x.pt")
+    assert lw.import_trm(tmp_path / "x.pt").config == replace(preset(name), puzzles=2)
 
 
 class Runs:

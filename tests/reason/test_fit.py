@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,9 +11,10 @@ from loopwm.core.loop import LoopedCore
 from loopwm.errors import CheckpointError, ConfigError, DataError
 from loopwm.files import read_tree
 from loopwm.reason.carry import PuzzleBatch
+from loopwm.reason.check import check_puzzles
 from loopwm.reason.config import Halting
 from loopwm.reason.evaluate import accuracy
-from loopwm.reason.fit import check_puzzles, fit
+from loopwm.reason.fit import fit
 from loopwm.reason.model import Reasoner
 from loopwm.train.checkpoint import checkpoints
 from loopwm.train.compiled import compiled_cells
@@ -154,6 +156,41 @@ def test_training_goes_on_from_given_weights():
 def test_a_source_that_does_not_fit_is_refused(changes: dict, message: str):
     with pytest.raises(DataError, match=message):
         fit(Reversed(), small("attention", **changes), SETTINGS)
+
+
+@pytest.mark.usefixtures("without_shape_checks")
+@pytest.mark.parametrize(
+    ("name", "changed", "message"),
+    [
+        ("tokens", lambda each: each + 1, r"tokens must be in \[0, 5\), got values from 1 to 5"),
+        ("tokens", lambda each: each[:, :2], "puzzles have 2 tokens, the reasoner is for 3"),
+        ("tokens", lambda each: each.float(), r"tokens must be whole numbers, got torch\.float32"),
+        ("labels", lambda each: each + 9, r"labels must be in \[0, 5\)"),
+        ("labels", lambda each: each[:, :2], "every token needs a label"),
+        ("puzzle_ids", lambda each: each + 6, r"puzzle_ids must be in \[0, 6\)"),
+    ],
+)
+def test_what_a_source_draws_is_looked_at_before_training(name: str, changed: Any, message: str):
+    class Mistaken(Reversed):
+        def sample(self, generator: torch.Generator, count: int) -> PuzzleBatch:
+            batch = super().sample(generator, count)
+            return replace(batch, **{name: changed(getattr(batch, name))})
+
+    with pytest.raises(DataError, match=message):
+        fit(Mistaken(), small("attention"), SETTINGS)
+
+
+def test_a_run_that_began_from_given_weights_goes_on_from_those_alone(tmp_path: Path):
+    first, other = (Reasoner(small("attention"), seed) for seed in (1, 2))
+
+    def go_on(init: Reasoner | None) -> Reasoner:
+        return fit(Reversed(), small("attention"), SETTINGS, run_dir=tmp_path, init=init)
+
+    go_on(first)
+    go_on(first)
+    for init in (other, None):
+        with pytest.raises(CheckpointError, match=r"documents\.init was '\w+' and is now"):
+            go_on(init)
 
 
 @pytest.mark.parametrize(

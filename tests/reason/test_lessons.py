@@ -5,7 +5,7 @@ import torch
 
 from loopwm.errors import ConfigError, DataError
 from loopwm.reason.carry import PuzzleBatch
-from loopwm.reason.fit import check_puzzles
+from loopwm.reason.check import check_puzzles
 from loopwm.reason.glyphs import Glyphs, arc, maze, region, sudoku
 from loopwm.reason.kinds import OneKind
 from loopwm.reason.lessons import LESSONS, lesson

@@ -1,0 +1,67 @@
+"""Refuse puzzles that a reasoner cannot take, before they are looked up in its tables."""
+
+import torch
+from torch import Tensor
+
+from loopwm.errors import DataError
+from loopwm.reason.carry import PuzzleBatch
+from loopwm.reason.config import ReasonerConfig
+
+
+def check_puzzles(batch: PuzzleBatch, config: ReasonerConfig) -> None:
+    """Refuse puzzles with answers that a reasoner of these sizes cannot take.
+
+    Args:
+        batch: The puzzles.
+        config: The sizes.
+
+    Raises:
+        DataError: If there are none, or if shapes, tokens, labels or ids do not fit.
+    """
+    if not len(batch):
+        raise DataError("there are no puzzles: the batch has no rows")
+    check_asked(batch.tokens, batch.puzzle_ids, config)
+    if batch.labels.shape != batch.tokens.shape:
+        raise DataError(
+            f"labels have the shape {tuple(batch.labels.shape)}, tokens {tuple(batch.tokens.shape)}"
+            ": every token needs a label, a negative one where nothing is asked"
+        )
+    # A negative label asks for nothing.
+    _check_range("labels", batch.labels, config.vocabulary, low=None)
+
+
+def check_asked(tokens: Tensor, puzzle_ids: Tensor, config: ReasonerConfig) -> None:
+    """Refuse puzzles without answers that a reasoner of these sizes cannot take.
+
+    Args:
+        tokens: Must be whole numbers [B, S] in [0, V).
+        puzzle_ids: Must be whole numbers [B] in [0, N).
+        config: The sizes.
+
+    Raises:
+        DataError: If shapes, tokens or ids do not fit.
+    """
+    if tokens.ndim != 2:
+        raise DataError(f"tokens must have the shape [B, S], got {tuple(tokens.shape)}")
+    if tokens.shape[1] != config.length:
+        raise DataError(
+            f"puzzles have {tokens.shape[1]} tokens, the reasoner is for {config.length}: "
+            "choose a preset of their length, or pad them"
+        )
+    if puzzle_ids.shape != tokens.shape[:1]:
+        raise DataError(
+            f"puzzle_ids have the shape {tuple(puzzle_ids.shape)} for {len(tokens)} puzzles: give "
+            "one id for each"
+        )
+    _check_range("tokens", tokens, config.vocabulary, low=0)
+    _check_range("puzzle_ids", puzzle_ids, config.puzzles, low=0)
+
+
+def _check_range(name: str, values: Tensor, end: int, low: int | None) -> None:
+    if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
+        raise DataError(f"{name} must be whole numbers, got {values.dtype}: convert by .long()")
+    if not values.numel():
+        return
+    least, most = int(values.min()), int(values.max())
+    if most >= end or (low is not None and least < low):
+        raise DataError(f"{name} must be in [0, {end}), got values from {least} to {most}")
