@@ -36,7 +36,7 @@ def version(*parts: Any) -> str:
     return f"{zlib.crc32(text.encode()):08x}"
 
 
-# A claim of another machine that was not renewed for so many seconds is that of a dead process.
+# A claim that was not renewed for so many seconds is that of a dead process.
 _STALE = 600.0
 _RENEWAL = 60.0
 
@@ -126,8 +126,11 @@ def _take_over(claim: Path) -> bool:
 def _held(claim: Path) -> bool:
     try:
         process, _, host = claim.read_text().partition(" ")
+        # A number may be another process's by now, after a restart or in another container.
+        if time.time() - claim.stat().st_mtime >= _STALE:
+            return False
         if host not in ("", socket.gethostname()):
-            return time.time() - claim.stat().st_mtime < _STALE
+            return True
         os.kill(int(process), 0)
     except (OSError, ValueError):
         return False

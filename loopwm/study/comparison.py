@@ -9,7 +9,7 @@ import numpy as np
 
 from loopwm.study.accuracy import PredictionReport
 from loopwm.study.arms import ARMS
-from loopwm.study.compare.gap import Curve, draw
+from loopwm.study.paired import error_ratio
 from loopwm.study.results import Column, Sheet
 
 Result = Mapping[str, Any]
@@ -35,16 +35,24 @@ class Group:
 
 
 def group_cells(finals: Mapping[str, Result]) -> list[Group]:
-    """Group finished cells by arm, seeds ascending; cells that failed are left out."""
+    """Group finished cells by arm, seeds ascending.
+
+    Trainings that failed were not measured: the label says how many, wherever it stands.
+    """
     by_arm: dict[str, list[Result]] = {}
+    failed: Counter[str] = Counter()
     for result in finals.values():
+        arm = result["cell"]["arm"]
         if "report" in result:
-            by_arm.setdefault(result["cell"]["arm"], []).append(result)
+            by_arm.setdefault(arm, []).append(result)
+        else:
+            failed[arm] += 1
     groups = []
     for arm, results in by_arm.items():
         ordered = tuple(sorted(results, key=lambda each: each["cell"]["seed"]))
         reports = tuple(PredictionReport.from_dict(each["report"]) for each in ordered)
-        groups.append(Group(arm, ordered[0]["label"], ordered, reports))
+        lost = f" ({failed[arm]} of {failed[arm] + len(ordered)} seeds failed)" * (failed[arm] > 0)
+        groups.append(Group(arm, ordered[0]["label"] + lost, ordered, reports))
     return groups
 
 
@@ -226,36 +234,6 @@ def heads(groups: Sequence[Group], horizons: Sequence[int]) -> Sheet:
     return Sheet("reward and termination", tuple(known), tuple(rows))
 
 
-def error_ratio(
-    first: Sequence[PredictionReport], second: Sequence[PredictionReport], horizon: int
-) -> list[float] | None:
-    """Compare two arms on the same windows, errors of the seeds squared and averaged.
-
-    The interval is a bootstrap: seeds of each arm, for trainings are independent of each other,
-    then test episodes, the same for both arms.
-
-    Args:
-        first: Reports of the numerator's seeds.
-        second: Reports of the denominator's seeds.
-        horizon: Open-loop steps.
-
-    Returns:
-        Ratio of RMSEs and the ends of its 95% interval; None where they share no windows.
-    """
-    found = [_by_episode(report, horizon) for report in (*first, *second)]
-    shared = sorted(set(found[0]).intersection(*found))
-    if not shared:
-        return None
-    windows = np.array([found[0][number][0] for number in shared], float)
-    squares = np.array([[each[number][1] for number in shared] for each in found])
-    if not (np.isfinite(squares).all() and (squares > 0).all()):
-        return None
-    parts = (squares[: len(first)], squares[len(first) :])
-    top, bottom = draw([Curve(np.ones(1), (part,), windows) for part in parts])
-    ends = np.quantile(top.draws / bottom.draws, (0.025, 0.975))
-    return [float(each) for each in (*(top.errors / bottom.errors).flat, *ends)]
-
-
 def _family(arm: str) -> str:
     """Name what the trials of an arm are counted with: the shapes of one model together."""
     return ARMS[arm].family or arm if arm in ARMS else arm
@@ -266,21 +244,27 @@ def spread(values: Sequence[float]) -> list[float]:
     return [float(np.mean(values)), float(min(values)), float(max(values))]
 
 
-def _by_episode(report: PredictionReport, horizon: int) -> dict[int, tuple[int, float]]:
-    """Return for each episode its windows and the sum of their squared errors."""
-    return {number: (windows, total) for number, windows, total in report.by_episode[horizon]}
-
-
 def _reference_rows(group: Group, horizons: Sequence[int], part: str) -> list[dict[str, Any]]:
     rows = []
     for name, whole in group.reports[0].references.items():
         report = _part(whole, part)
-        label = f"{name}, of {group.label}" if name == "ceiling" else name
-        row: dict[str, Any] = {"model": label, "diverged": max(report.diverged.values())}
+        row: dict[str, Any] = {"model": name, "diverged": max(report.diverged.values())}
         row |= {f"rmse_{k}": report.rmse[k] for k in horizons}
         row |= {f"change_{k}": report.rmse_change[k] for k in horizons}
-        rows.append(row)
+        rows.append(row if name != "ceiling" else _ceiling_row(group, horizons, part))
     return rows
+
+
+def _ceiling_row(group: Group, horizons: Sequence[int], part: str) -> dict[str, Any]:
+    """Every seed's model has a ceiling of its own, measured on fewer windows than its errors."""
+    every = [_part(each.references["ceiling"], part) for each in group.reports]
+    windows = max(every[0].windows.values())
+    row: dict[str, Any] = {"model": f"ceiling, of {group.label}, {windows:,} windows"}
+    row["diverged"] = max(max(each.diverged.values()) for each in every)
+    for k in horizons:
+        row[f"rmse_{k}"] = spread([each.rmse[k] for each in every])
+        row[f"change_{k}"] = spread([each.rmse_change[k] for each in every])
+    return row
 
 
 def _part(report: PredictionReport, part: str) -> PredictionReport:

@@ -12,8 +12,9 @@ from loopwm.core.config import Attend, PostNorm
 from loopwm.seed import torch_rng
 from loopwm.stats import bootstrap
 from loopwm.study.cells import run_cells, version
-from loopwm.study.comparison import Group, error_ratio, group_cells, over_seeds, spread
+from loopwm.study.comparison import Group, group_cells, over_seeds, spread
 from loopwm.study.datasets import Experience, Split, study_data
+from loopwm.study.paired import error_ratio
 from loopwm.study.recipe import DATA, HORIZONS, UNITS, Computed, Options
 from loopwm.study.results import Column, Sheet
 from loopwm.study.windows import Sampling
@@ -200,9 +201,8 @@ def world_sheet(groups: Sequence[Group]) -> Sheet:
         ours, alone = by_arm["joint"].reports, by_arm["world"].reports
         pairs = list(zip(ours, alone, strict=True))
         for k in HORIZONS:
-            ratios = [one.rmse[k] / other.rmse[k] for one, other in pairs]
             ratio = error_ratio(ours, alone, k)
-            seeds = spread(ratios)
+            seeds = spread([one.rmse[k] / other.rmse[k] for one, other in pairs])
             verdict = "not comparable" if ratio is None else _verdict(ratio, seeds, 1.0)
             rows.append({"k": k, "ratio": ratio, "seeds": seeds, "verdict": verdict})
     columns = (

@@ -1,6 +1,7 @@
 """Cells are computed once, whatever happens in between and however many processes share them."""
 
 import os
+import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,14 @@ def test_a_claim_of_another_machine_holds_while_it_is_renewed(tmp_path: Path) ->
     os.utime(claim, (old, old))
     assert len(run_cells(CELLS, tmp_path, compute)) == 4
     assert not claim.exists()
+
+
+def test_a_claim_of_this_machine_that_nobody_renews_is_taken_over(tmp_path: Path) -> None:
+    """A living process may have the number of one that died in another container."""
+    claim = tmp_path / f"{CELLS[0].name}.json.claim"
+    claim.write_text(f"1 {socket.gethostname()}")
+    os.utime(claim, (0, 0))
+    assert set(run_cells(CELLS[:1], tmp_path, compute)) == {CELLS[0].name}
 
 
 def test_a_claim_is_renewed_while_the_work_lasts(

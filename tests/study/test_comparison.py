@@ -8,12 +8,13 @@ import pytest
 from loopwm.study.comparison import (
     Group,
     costs,
-    error_ratio,
+    group_cells,
     heads,
     medians,
     over_seeds,
     ratios,
 )
+from loopwm.study.paired import error_ratio
 from loopwm.study.prediction import evaluate
 from loopwm.study.windows import Sampling
 
@@ -30,6 +31,16 @@ def test_a_ratio_is_that_of_the_errors_on_the_same_windows(world: Any) -> None:
     several = error_ratio([small, large], [small, small], 5)
     assert several == pytest.approx([2.5**0.5, 1.0, 2.0], rel=1e-3)
     assert error_ratio([replace(large, by_episode={5: ()})], [small], 5) is None
+
+
+def test_seeds_that_failed_are_counted_in_the_label(world: Any) -> None:
+    report = evaluate(world.model(0.1), world.test, (1,)).to_dict()
+    cells = {
+        "a": {"cell": {"arm": "once", "seed": 0}, "label": "one", "report": report},
+        "b": {"cell": {"arm": "once", "seed": 1}, "label": "one", "failed": "loss is NaN"},
+    }
+    (group,) = group_cells(cells)
+    assert group.label == "one (1 of 2 seeds failed)"
 
 
 def test_tables_hold_mean_lowest_and_highest_of_the_seeds(world: Any) -> None:

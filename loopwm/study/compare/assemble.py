@@ -1,5 +1,6 @@
 """From the results of trials to the report of a comparison."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -166,12 +167,18 @@ def _point(trial: Trial, tried: Sequence[Trial], runs: Runs, terms: Terms) -> Po
         seeds=len(runs),
         cost=costs | {"seconds": float(np.median([each["seconds"] for each in runs]))},
         plateau=None if any(each is None for each in gains) else max(gains),
-        validation=float(np.exp(np.mean(np.log([each["validation"] for each in runs])))),
+        validation=_validation(runs),
         rmse={k: error_of(reports, k) for k in horizons},
         diverged={k: max(each.diverged[k] for each in reports) for k in horizons},
         envelope=False,
         shifted=_shifted(runs, terms),
     )
+
+
+def _validation(runs: Runs) -> float:
+    """Return the geometric mean over seeds; one whose error is not finite makes it infinite."""
+    errors = [each["validation"] for each in runs]
+    return math.inf if None in errors else float(np.exp(np.mean(np.log(errors))))
 
 
 def _shifted(runs: Runs, terms: Terms) -> dict[int, tuple[float, float, float]]:
@@ -186,9 +193,9 @@ def _others(trial: Trial, second: Sequence[Trial]) -> list[Trial]:
 
 
 def _runs(trials: Sequence[Trial], found: Mapping[str, Result]) -> list[Result]:
-    """Return the results that are there; a seed without validation error has failed."""
+    """Return the results that are there; of a training that failed nothing was measured."""
     results = [found[each.name] for each in trials if each.name in found]
-    return [each for each in results if each["validation"] is not None]
+    return [each for each in results if "report" in each]
 
 
 def _records(
@@ -203,13 +210,22 @@ def _records(
 
 
 def _missing(trials: Sequence[Trial], found: Mapping[str, Result]) -> tuple[str, ...]:
-    lines = [each.name for each in trials if each.name not in found]
-    failed = [
-        f"{each.name}: {found[each.name]['failed']}"
-        for each in trials
-        if "failed" in found.get(each.name, {})
-    ]
-    return (*lines, *failed)
+    lines = []
+    for name in (each.name for each in trials):
+        result = found.get(name)
+        if result is None:
+            lines.append(name)
+        elif "failed" in result:
+            lines.append(f"{name}: {result['failed']}")
+        elif result["validation"] is None:
+            lines.append(f"{name}: its errors are not finite, and count as they are")
+    return tuple(lines)
+
+
+def _interval(terms: Terms) -> str:
+    if len(terms.seeds) == 1:
+        return "95%, bootstrap over test episodes; how trainings differ, one seed does not say"
+    return "95%, bootstrap: seeds of every model, then test episodes"
 
 
 def _notes(terms: Terms) -> dict[str, str]:
@@ -220,6 +236,6 @@ def _notes(terms: Terms) -> dict[str, str]:
         "trials": f"learning rates {', '.join(f'{each:g}' for each in terms.rates)} for every arm "
         "and shape at every size, chosen by the validation set",
         "clamped": clamp,
-        "interval": "95%, bootstrap: seeds of every model, then test episodes",
+        "interval": _interval(terms),
         "diverged": "windows that diverged are counted in every error",
     }

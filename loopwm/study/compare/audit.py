@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from loopwm.data.store import COLUMNS, RolloutDataset
-from loopwm.study.compare.terms import Terms, shared
+from loopwm.study.compare.terms import REFERENCE, Terms, shared
 from loopwm.world.config import ModelConfig
 from loopwm.world.terms import Objective
 
@@ -75,7 +75,8 @@ def record(
         "windows": updates[-1] * fit.batch_size,
         "steps": f"{fit.horizon}, rising over {fit.horizon_warmup:g} of the updates",
         "loss": shared(config) if config is not None else _plain_loss(terms),
-        "margin": config.margin if config is not None else terms.margin,
+        # Modules of the user's own feed back what they predict.
+        "margin": config.margin if config is not None else None,
         "optimiser": {
             name: value
             for name, value in fit.fingerprint().items()
@@ -100,13 +101,15 @@ def differences(records: Mapping[str, Sequence[Record]]) -> list[Difference]:
         records: The records of each arm's models, by the name of the arm.
 
     Returns:
-        One for each arm and kind of thing; what most records have counts as what all should have.
+        One for each arm and kind of thing. What most models of the reference have counts as what
+        all should have; without one, what most models of any arm have.
     """
     every = [each for several in records.values() for each in several]
     names = dict.fromkeys(name for each in every for name in each if name not in _OWN)
     found = []
     for name in names:
-        usual = Counter(_text(each.get(name)) for each in every).most_common(1)[0][0]
+        norm = records.get(REFERENCE) or every
+        usual = Counter(_text(each.get(name)) for each in norm).most_common(1)[0][0]
         for arm, several in records.items():
             other = [each.get(name) for each in several if _text(each.get(name)) != usual]
             if other:

@@ -97,7 +97,10 @@ def verbs_loss(
     loss = (squared * weight).sum() / weight.sum().clamp_min(1e-9)
     count = valid.sum().clamp_min(1)
     loss = loss + weights.reward * (torch.stack(rewards, dim=1) * valid).sum() / count
-    loss = loss + weights.termination * (torch.stack(ends, dim=1) * valid).sum() / count
+    # Where the environment was kept from ending, nothing is learned of when it would have.
+    asked = (batch.valid & batch.can_end).to(valid.dtype)
+    ending = (torch.stack(ends, dim=1) * asked).sum() / asked.sum().clamp_min(1)
+    loss = loss + weights.termination * ending
     return loss, {"error": ((squared * valid).sum() / count).detach().sqrt()}
 
 

@@ -189,12 +189,20 @@ class ComparisonReport:
         return tuple(each.name for each in self.arms if each.learning)
 
     def stands(self, arm: str) -> bool:
-        """Say whether the ratio of an arm stands: nothing unequal, both at their plateau."""
+        """Say whether the ratio of an arm stands.
+
+        It does if nothing was unequal, both arms were at their plateau, and no seed is missing.
+        """
         found = {each.name: each for each in self.arms}
         both = (found[arm], found.get(found[arm].against))
         unequal = {each.arm for each in self.differences}
-        return all(
-            each is not None and not each.learning and each.name not in unequal for each in both
+        most = max(point.seeds for each in self.arms for point in each.points)
+        return most > 1 and all(
+            each is not None
+            and not each.learning
+            and each.name not in unequal
+            and all(point.seeds == most for point in each.points)
+            for each in both
         )
 
     def gain(self, arm: str) -> float | None:

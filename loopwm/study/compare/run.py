@@ -5,13 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from loopwm.data.store import RolloutDataset
-from loopwm.errors import DataError
 from loopwm.study.compare.assemble import assemble
+from loopwm.study.compare.parts import split_of
 from loopwm.study.compare.report import ComparisonReport
 from loopwm.study.compare.rounds import run_rounds
 from loopwm.study.compare.terms import USUAL, Terms, families_of
 from loopwm.study.compare.trial import Scene
-from loopwm.study.datasets import Split
 from loopwm.train.config import FitConfig
 
 
@@ -70,7 +69,7 @@ def compare(  # noqa: PLR0913 - what, on what, at which sizes, and how it is tra
 
     Raises:
         ConfigError: If an argument is out of range, or an arm is none.
-        DataError: If the data has too few episodes, or those of `test` are trained on.
+        DataError: If the data has too few or too short episodes, or parts of it share some.
     """
     families = families_of(arms)
     terms = Terms(
@@ -83,25 +82,7 @@ def compare(  # noqa: PLR0913 - what, on what, at which sizes, and how it is tra
         margin=margin,
         levels={k: tuple(errors) for k, errors in (levels or {}).items()},
     )
-    scene = Scene(families, _split(train, test, valid, shifted), terms)
+    scene = Scene(families, split_of(train, test, valid, shifted, terms), terms)
     folder = None if run_dir is None else Path(run_dir)
     first, second, found = run_rounds(scene, folder, report)
     return assemble(families, terms, first, second, found)
-
-
-def _split(
-    train: RolloutDataset,
-    test: RolloutDataset,
-    valid: RolloutDataset | None,
-    shifted: RolloutDataset | None,
-) -> Split:
-    for name, other in (("test", test), ("valid", valid), ("shifted", shifted)):
-        if other is not None and other.obs_dim != train.obs_dim:
-            raise DataError(
-                f"train has {train.obs_dim} observation dimensions, {name} has {other.obs_dim}"
-            )
-    if valid is None:
-        if train.num_episodes < 2:
-            raise DataError("train has one episode; give valid=, or collect more episodes")
-        train, valid = train.split(0.8, seed=0)
-    return Split(train, valid, valid, test, shifted)

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,6 +20,8 @@ from loopwm.errors import ConfigError
 from loopwm.seed import torch_rng
 from loopwm.study.compare.own import Units, check_verbs, verbs_loss
 from loopwm.study.compare.terms import Shape, Terms
+from loopwm.train.config import FitConfig
+from loopwm.train.optim import build_optimizers
 from loopwm.world.build import build
 from loopwm.world.config import ModelConfig
 from loopwm.world.objective import sequence_loss
@@ -89,7 +92,8 @@ def training_flops(model: nn.Module, data: RolloutDataset, terms: Terms) -> floa
     """Count the floating-point operations of matrix products in a whole training run.
 
     Losses and their gradients are run and counted at every horizon of the curriculum; random depths
-    are averaged over some hundred rows.
+    are averaged over some hundred rows. What the optimiser multiplies is counted too: Muon's share
+    is a few per cent of a looped model's update, and may be half of a perceptron's.
 
     Args:
         model: A built model; its weights are not changed.
@@ -106,7 +110,17 @@ def training_flops(model: nn.Module, data: RolloutDataset, terms: Terms) -> floa
         if horizon not in per_row:
             per_row[horizon] = _counted(model, step, windows, given + horizon)
         total += per_row[horizon] * fit.batch_size
-    return total
+    return total + fit.updates * _optimiser_flops(model, fit)
+
+
+def _optimiser_flops(model: nn.Module, fit: FitConfig) -> int:
+    """Count what one step of the optimisers takes, whatever the batch."""
+    copy = deepcopy(model).requires_grad_(True)
+    for ours, theirs in zip(copy.parameters(), model.parameters(), strict=True):
+        vars(ours).update(vars(theirs))  # what keeps a parameter from an optimiser is not copied
+        ours.grad = torch.ones_like(ours)
+    optimisers = build_optimizers(list(copy.parameters()), fit)
+    return sum(count.matmul_flops(each.step) for each in optimisers)
 
 
 def seconds_per_update(model: nn.Module, data: RolloutDataset, terms: Terms) -> float:

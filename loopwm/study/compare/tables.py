@@ -86,7 +86,8 @@ def _quality(report: ComparisonReport) -> Sheet:
             f"k={k}: {', '.join(f'{each:.3g}' for each in levels)}"
             for k, levels in report.levels.items()
         )
-        title = f"size over the looped model's at equal error (levels of error: {named})"
+        levels = f"levels of error, of single models: {named}"
+        title = f"size over the looped model's at equal error ({levels})"
     else:
         title = "size over the looped model's at equal error"
     return Sheet(title, tuple(columns), tuple(rows))

@@ -62,7 +62,7 @@ class Trial:
         """Name the trial by all that it depends on."""
         words = [f"{self.arm}-{self.shape}", f"w{self.width}", f"lr{self.lr:g}", f"seed{self.seed}"]
         words += [f"u{self.updates}", self.identity]
-        return "_".join([self.place.replace("/", "-"), *words] if self.place else words)
+        return "_".join([self.place, *words] if self.place else words).replace("/", "-")
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,15 +114,17 @@ def run_trial(trial: Trial, scene: Scene, folder: Path | None = None) -> dict[st
         model, records, had = _trained(trial, scene, run_dir)
     except NumericalError as error:
         return {**head, "validation": None, "failed": str(error)}
-    if run_dir is not None:
-        shutil.rmtree(run_dir, ignore_errors=True)
-    return {
+    measured = {
         **head,
         "seconds": sum(training_seconds(each) for each in records),
         "plateau": plateau_gain(records[0]),
         "audit": had,
         **_measured(model, trial, scene),
     }
+    # Not before all is measured: whoever is stopped in between has trained for nothing.
+    if run_dir is not None:
+        shutil.rmtree(run_dir, ignore_errors=True)
+    return measured
 
 
 def _trained(

@@ -12,6 +12,7 @@ import pytest
 
 from loopwm.errors import DataError
 from loopwm.study.compare.assemble import assemble
+from loopwm.study.compare.audit import differences
 from loopwm.study.compare.figures import figures_of, plot_ratios, ratios_over
 from loopwm.study.compare.gap import Gap
 from loopwm.study.compare.report import ComparisonReport
@@ -84,6 +85,31 @@ def test_an_arm_given_more_updates_is_found_and_left_out_of_every_ratio():
     assert set(report.ratio) == {"once"}
     assert not report.stands("mlp")
     assert "mlp: updates 20 instead of 10" in str(report)
+
+
+def test_a_seed_that_diverged_counts_instead_of_vanishing():
+    def diverge(found: dict[str, Any]) -> None:
+        name = next(each for each in found if "once-0_w16000_lr0.001_seed2" in each)
+        found[name] = {**found[name], "validation": None}
+
+    report = report_of({"once": 3.0}, change=diverge)
+    assert report.arms[1].points[-1].validation == math.inf
+    assert not report.arms[1].points[-1].envelope
+    assert any("not finite" in each for each in report.missing)
+
+
+def test_a_ratio_stands_only_with_all_seeds_and_more_than_one():
+    def lose(found: dict[str, Any]) -> None:
+        del found[next(each for each in found if "once-0_w4000_lr0.001_seed2" in each)]
+
+    assert report_of({"once": 3.0}).stands("once")
+    assert not report_of({"once": 3.0}, change=lose).stands("once")
+
+
+def test_the_reference_is_the_norm_however_many_models_the_others_have():
+    given, other = {"loss": "a"}, {"loss": "b"}
+    (found,) = differences({"looped": [given], "mlp": [other] * 3})
+    assert str(found) == "mlp: loss b instead of a"
 
 
 def test_what_was_not_run_or_failed_is_shown_as_missing():

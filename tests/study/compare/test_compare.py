@@ -181,10 +181,16 @@ def test_training_flops_of_an_mlp_are_those_of_its_matrices():
     forward = 2 * (x * d + d * d + d * obs + reward + ending)
     # Forward, gradient of the weights, gradient of the inputs: the first step's observation needs
     # none, and only later ones lead back through it.
-    fit = lw.FitConfig(updates=10, batch_size=4, horizon=1, horizon_warmup=0.0)
+    fit = lw.FitConfig(
+        updates=10, batch_size=4, horizon=1, horizon_warmup=0.0, optimizer=lw.AdamW()
+    )
     counted = training_flops(model, TRAIN, replace(TERMS, fit=fit))
     backward = 2 * forward - 2 * x * d
     assert counted == 10 * 4 * (forward + backward)
+    # Muon brings the momentum of each hidden matrix, [n, m] with n <= m, near an orthogonal one by
+    # five steps of X X', its square, and a product with X; input and heads stay with AdamW.
+    by_muon = training_flops(model, TRAIN, replace(TERMS, fit=replace(fit, optimizer=lw.Muon())))
+    assert by_muon - counted == 10 * 5 * 2 * (d * d * d + d * d * d + d * d * d)
 
 
 def test_training_flops_follow_the_curriculum_of_the_horizon():

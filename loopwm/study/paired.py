@@ -1,0 +1,43 @@
+"""How two arms of several seeds compare on the same windows."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from loopwm.study.accuracy import PredictionReport
+from loopwm.study.compare.gap import Curve, draw
+
+
+def error_ratio(
+    first: Sequence[PredictionReport], second: Sequence[PredictionReport], horizon: int
+) -> list[float] | None:
+    """Compare two arms on the same windows, errors of the seeds squared and averaged.
+
+    The interval is a bootstrap: seeds of each arm, for trainings are independent of each other,
+    then test episodes, the same for both arms.
+
+    Args:
+        first: Reports of the numerator's seeds.
+        second: Reports of the denominator's seeds.
+        horizon: Open-loop steps.
+
+    Returns:
+        Ratio of RMSEs and the ends of its 95% interval; None where they share no windows.
+    """
+    found = [_by_episode(report, horizon) for report in (*first, *second)]
+    shared = sorted(set(found[0]).intersection(*found))
+    if not shared:
+        return None
+    windows = np.array([found[0][number][0] for number in shared], float)
+    squares = np.array([[each[number][1] for number in shared] for each in found])
+    if not (np.isfinite(squares).all() and (squares > 0).all()):
+        return None
+    parts = (squares[: len(first)], squares[len(first) :])
+    top, bottom = draw([Curve(np.ones(1), (part,), windows) for part in parts])
+    ends = np.quantile(top.draws / bottom.draws, (0.025, 0.975))
+    return [float(each) for each in (*(top.errors / bottom.errors).flat, *ends)]
+
+
+def _by_episode(report: PredictionReport, horizon: int) -> dict[int, tuple[int, float]]:
+    """Return for each episode its windows and the sum of their squared errors."""
+    return {number: (windows, total) for number, windows, total in report.by_episode[horizon]}
