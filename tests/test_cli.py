@@ -20,6 +20,7 @@ from loopwm.core.config import Bounded, Contractive, PostNorm
 from loopwm.core.depth import Fixed, Poisson
 from loopwm.core.halt import Fixed as FixedHalt
 from loopwm.core.halt import OutputDelta
+from loopwm.data.collect import collect
 from loopwm.data.store import RolloutDataset
 from loopwm.study.results import Column, Sheet, Study, save_study
 from loopwm.train.config import AdamW, Muon
@@ -278,6 +279,14 @@ def test_results_are_rendered_from_their_files(tmp_path: Path, capsys):
 def test_an_episode_that_is_not_there_is_a_mistake(folder: Path, tmp_path: Path, capsys, words):
     line = mistake(capsys, "imagine", folder / "run", folder / "data", "--out", tmp_path, *words)
     assert "must lie in 0.." in line
+
+
+def test_a_model_does_not_imagine_another_environment(folder: Path, tmp_path: Path, capsys):
+    collect("CartPole-v1", 50).save(tmp_path / "other")
+    words = ("imagine", folder / "run", tmp_path / "other", "--out", tmp_path)
+    line = mistake(capsys, *words)
+    assert "observations of 11 numbers (it was trained on Hopper-v5), the data of 4" in line
+    assert "--horizon must be at least 1, got 0" in mistake(capsys, *words, "--horizon", "0")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from loopwm.agent.config import Algorithm
 from loopwm.agent.planner import Planner
 from loopwm.data.actor import Actor
 from loopwm.data.store import RolloutDataset
+from loopwm.errors import DataError
 from loopwm.world.ensemble import Ensemble
 from loopwm.world.model import WorldModel
 
@@ -31,13 +32,21 @@ class Agent:
     data: RolloutDataset
     history: list[dict[str, Any]] = field(default_factory=list)
 
-    def plan(self, obs: np.ndarray) -> Any:
-        """Return an action [A] for an observation [O], or actions [B, A] for [B, O]."""
+    def plan(self, obs: Any) -> Any:
+        """Return an action [A] for an observation [O], or actions [B, A] for [B, O].
+
+        Raises:
+            DataError: If the observations have another shape.
+        """
         if isinstance(self.policy, Planner):
             return self.policy.plan(obs)
-        if obs.ndim == 1:
-            return self.policy(obs)
-        return np.stack([self.policy(each) for each in obs])
+        seen = np.asarray(obs)
+        if seen.ndim == 1:
+            return self.policy(seen)
+        if seen.ndim != 2:
+            raise DataError(f"obs must have the shape [O] or [B, O], got {seen.shape}")
+        actions = [self.policy(each) for each in seen]
+        return np.stack(actions) if actions else np.zeros((0, *self.policy.low.shape), np.float32)
 
     def reset(self, mask: Any = None) -> None:
         """Tell a planner that episodes begin; a policy remembers nothing."""

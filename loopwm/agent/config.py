@@ -1,6 +1,7 @@
 """How agents learn: by planning in a learned model, or by a policy that practises in it."""
 
 from dataclasses import dataclass
+from math import isfinite
 from typing import Literal
 
 from loopwm.core.depth import Poisson
@@ -12,13 +13,25 @@ from loopwm.world.config import ModelConfig, WorldConfig
 Method = Literal["cem", "icem", "mppi"]
 
 
-def _check_counts(config: object, *names: str) -> None:
+def _check_counts(config: object, *names: str, least: int = 1) -> None:
     # Above the classes: their default values are made, and checked, with the classes.
     for name in names:
         value = getattr(config, name)
-        if not (isinstance(value, int) and value >= 1):
+        if not (isinstance(value, int) and value >= least):
             raise ConfigError(
-                f"{type(config).__name__}.{name} must be a whole number from 1 up, got {value}"
+                f"{type(config).__name__}.{name} must be a whole number from {least} up, "
+                f"got {value!r}"
+            )
+
+
+def _check_widths(config: object, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        fine = isinstance(value, tuple) and all(isinstance(w, int) and w >= 1 for w in value)
+        if not fine:
+            raise ConfigError(
+                f"{type(config).__name__}.{name} must hold whole numbers from 1 up, such as "
+                f"(64, 64), got {value!r}"
             )
 
 
@@ -85,10 +98,9 @@ class Planning:
         if not 0 < self.discount <= 1:
             raise ConfigError(f"Planning.discount must lie in (0, 1], got {self.discount}")
         _check_counts(self, "horizon", "iterations")
-        if self.candidates < 2:
-            raise ConfigError(f"Planning.candidates must be at least 2, got {self.candidates}")
-        if self.depth is not None and self.depth < 1:
-            raise ConfigError(f"Planning.depth must be at least 1 or None, got {self.depth}")
+        _check_counts(self, "candidates", least=2)
+        if self.depth is not None:
+            _check_counts(self, "depth")
 
 
 @dataclass(frozen=True)
@@ -131,10 +143,7 @@ class TerminalValue:
             )
         if not 0 <= self.trace <= 1:
             raise ConfigError(f"TerminalValue.trace must lie in [0, 1], got {self.trace}")
-        if not all(isinstance(each, int) and each >= 1 for each in self.width):
-            raise ConfigError(
-                f"TerminalValue.width must hold whole numbers from 1 up, got {self.width}"
-            )
+        _check_widths(self, "width")
         if not 0 <= self.recency < float("inf"):
             raise ConfigError(f"TerminalValue.recency must be 0 or above, got {self.recency}")
         if not 0 < self.lr < float("inf"):
@@ -199,8 +208,11 @@ class SoftActorCritic:
     def __post_init__(self) -> None:
         """Check the ranges."""
         _check_counts(self, "updates")
-        if self.batch_size < 2:
-            raise ConfigError(f"batch_size must be at least 2, got {self.batch_size}")
+        _check_counts(self, "batch_size", least=2)
+        _check_widths(self, "actor", "critic")
+        target = self.target_entropy
+        if target is not None and not (isinstance(target, int | float) and isfinite(target)):
+            raise ConfigError(f"target_entropy must be a number or None, got {target!r}")
         for name in ("lr", "entropy_weight"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name} must be positive, got {getattr(self, name)}")

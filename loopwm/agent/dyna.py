@@ -43,11 +43,17 @@ class DynaLearner:
     def __init__(
         self, config: Dyna, meta: DatasetMeta, obs_dim: int, refits: Refits, seed: int
     ) -> None:
-        bounds = [np.asarray(bound, np.float32) for bound in (meta.action_low, meta.action_high)]
-        if meta.action_low is None or not np.isfinite(bounds).all():
+        if meta.action_low is None or meta.action_high is None:
             raise EnvironmentUnsupported(
-                f"Dyna needs bounded continuous actions, which {meta.env_id} does not have; "
+                f"Dyna needs continuous actions, and those of {meta.env_id} are discrete; "
                 "plan with lw.MPC instead"
+            )
+        bounds = [np.asarray(bound, np.float32) for bound in (meta.action_low, meta.action_high)]
+        if not np.isfinite(bounds).all():
+            raise EnvironmentUnsupported(
+                f"bounds are needed to learn actions, and those of {meta.env_id} lie between "
+                f"{meta.action_low} and {meta.action_high}: give it some by "
+                "gymnasium.wrappers.TransformAction in a factory"
             )
         self.config, self.meta, self.refits, self.seed = config, meta, refits, seed
         self.low, self.high = bounds

@@ -105,6 +105,11 @@ class ImaginationVectorEnv(VectorEnv):
         for name, count in (("num_envs", num_envs), ("horizon", horizon)):
             if count < 1:
                 raise ConfigError(f"{name} must be at least 1, got {count}")
+        if not isinstance(model, WorldModelLike):
+            raise ConfigError(
+                "model must have the verbs start, observe and step, got "
+                f"{type(model).__name__}; read a saved one by lw.load(path)"
+            )
         if threshold is not None and not 0 < threshold <= 1:
             raise ConfigError(f"threshold must lie in (0, 1], or be None, got {threshold}")
         self.model, self.horizon, self.threshold, self.caution = model, horizon, threshold, caution
@@ -173,6 +178,7 @@ class ImaginationVectorEnv(VectorEnv):
         Raises:
             ConfigError: Before the first reset; with autoreset disabled, also where an episode
                 is over.
+            DataError: If the actions have another shape.
         """
         mode = self.metadata["autoreset_mode"]
         if self._state is None:
@@ -182,10 +188,11 @@ class ImaginationVectorEnv(VectorEnv):
                 f"the episodes of environments {np.flatnonzero(self._over).tolist()} are over: "
                 'call reset(options={"reset_mask": mask}) first'
             )
+        actions, shape = np.asarray(actions), self.action_space.shape
+        if actions.shape != shape:
+            raise DataError(f"actions must have the shape {shape}, got {actions.shape}")
         with torch.no_grad():
-            self._state, predicted = self.model.step(
-                self._state, np.asarray(actions), **self._options
-            )
+            self._state, predicted = self.model.step(self._state, actions, **self._options)
         obs, reward, terminated, truncated, info = self._judge(predicted)
         self._steps += 1
         truncated |= self._steps >= self.horizon

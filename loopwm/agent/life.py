@@ -74,6 +74,12 @@ class Life:
         self.returns: list[float] = []
         self._begin()
 
+    @property
+    def spaces(self) -> dict[str, Any]:
+        """Return what is observed and what can be done, as JSON values."""
+        bounds = ("action_low", "action_high", "num_actions")
+        return {"obs": self.obs.size, **{name: getattr(self.meta, name) for name in bounds}}
+
     def step(self, action: Any) -> Step | None:
         """Make one step; the next episode begins at once where one ends.
 

@@ -16,10 +16,12 @@ from loopwm.agent.life import Step
 from loopwm.agent.mppi import MPPI
 from loopwm.agent.planner import Planner
 from loopwm.agent.refits import Refits
+from loopwm.agent.units import Units
 from loopwm.agent.value import ValueFunction, fit_value, restore_value
 from loopwm.core.halt import Fixed
 from loopwm.data.meta import DatasetMeta
 from loopwm.data.store import RolloutDataset
+from loopwm.errors import ConfigError
 from loopwm.seed import key, numpy_rng
 from loopwm.world.ensemble import Ensemble
 from loopwm.world.model import WorldModel
@@ -38,11 +40,20 @@ class MPCLearner:
         meta: Description of the environment.
         refits: The model.
         seed: Seed of plans and noise.
+
+    Raises:
+        ConfigError: If the planner cannot search the actions.
+        EnvironmentUnsupported: If the actions have no bounds.
     """
 
     def __init__(self, config: MPC, meta: DatasetMeta, refits: Refits, seed: int) -> None:
         self.config, self.refits, self.seed = config, refits, seed
-        self.space: Any = action_space_of(meta)
+        self.space: Any = Units.of(action_space_of(meta), None).space
+        if isinstance(self.space, Discrete) and config.planning.method not in (None, "cem"):
+            raise ConfigError(
+                f'planning.method must be "cem" or None for the discrete actions of {meta.env_id}, '
+                f"got {config.planning.method!r}"
+            )
         self.value: ValueFunction | None = None
         self._planner: Planner | None = None
         self._noise = numpy_rng(seed, "mpc", "noise")

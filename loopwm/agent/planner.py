@@ -92,14 +92,14 @@ class SequencePlanner(ABC):
     ) -> None:
         self.model: Any = model
         self.look = Lookahead(**options)
+        if not isinstance(model, WorldModelLike):
+            _check_function(model, self.look)
         self.units = Units.of(action_space, model)
         if seed < 0:
             raise ConfigError(f"seed must not be negative, got {seed}")
         self.seed = seed
         self._warm: Warm | None = None
         self._generator: torch.Generator | None = None
-        if not isinstance(model, WorldModelLike):
-            _check_function(model, self.look)
 
     @abstractmethod
     def fresh(self, rows: int, like: Tensor) -> Warm:
@@ -255,7 +255,7 @@ def _check_function(function: Any, look: Lookahead) -> None:
     if not callable(function):
         raise ConfigError(
             "model must have the verbs start, observe and step, or be a function of candidates, "
-            f"got {type(function).__name__}"
+            f"got {type(function).__name__}; read a saved model by lw.load(path)"
         )
     takes_observations(function)
     plain = Lookahead(look.horizon)

@@ -77,7 +77,7 @@ def train_agent(  # noqa: PLR0913 - the front door; all but the first three have
             f"first model, got {steps}; raise steps or lower refit.first"
         )
     functions = {"reward_fn": reward_fn, "termination_fn": termination_fn}
-    identity = {
+    identity: dict[str, Any] = {
         "env": source_name(env),
         "env_kwargs": dict(env_kwargs or {}),
         "unclipped": unclipped,
@@ -92,8 +92,11 @@ def train_agent(  # noqa: PLR0913 - the front door; all but the first three have
     with ExitStack() as stack:
         stack.enter_context(quiet_mujoco())
         stack.enter_context(_own_randomness(seed))
-        keeper = stack.enter_context(closing(Keeper(run_dir, identity)))
         life = stack.enter_context(closing(Life(env, seed, env_kwargs, unclipped)))
+        if not isinstance(env, str):
+            # What a function of the same name makes may have changed.
+            identity["spaces"] = life.spaces
+        keeper = stack.enter_context(closing(Keeper(run_dir, identity)))
         learner = make_learner(algorithm, life.meta, life.obs.size, seed, **functions)
         keeper.resume(life, learner)
         show = stack.enter_context(_display(progress, life.meta.env_id, steps))

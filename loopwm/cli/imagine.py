@@ -8,7 +8,7 @@ from tyro.conf import Positional, arg
 
 from loopwm.cli.choice import Refinement
 from loopwm.cli.screen import say
-from loopwm.cli.stored import load_dataset, load_model
+from loopwm.cli.stored import load_dataset, load_model, refuse_other_spaces
 from loopwm.core.halt import OutputDelta
 from loopwm.errors import ConfigError, LoopwmError
 
@@ -59,7 +59,10 @@ class Imagine:
     def run(self) -> None:
         """Imagine, draw and write."""
         rule = self.refinement.rule()
+        if self.horizon < 1:
+            raise ConfigError(f"--horizon must be at least 1, got {self.horizon}")
         model, data = load_model(self.model), load_dataset(self.data)
+        refuse_other_spaces(model, data)
         from loopwm.study.episode import imagine_episode, predict_episode
         from loopwm.study.openloop import Imagination
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from loopwm.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
+    from loopwm.data.meta import DatasetMeta
     from loopwm.data.store import RolloutDataset
 
 MINARI = "minari:"
@@ -37,6 +38,31 @@ def load_model(place: Path) -> Any:
     if not place.exists():
         raise StoreError(f"there is no model {place}; train one: loopwm train DATA --out {place}")
     return load(place)
+
+
+def refuse_other_spaces(model: Any, data: "RolloutDataset") -> None:
+    """Keep a model from data of another environment than the one that it was trained on.
+
+    Raises:
+        ConfigError: If observations or actions have other sizes.
+    """
+    meta = model.meta
+    sizes = {
+        "observations": (f"{len(model.stats.obs_mean)} numbers", f"{data.obs_dim} numbers"),
+        "actions": (_actions(meta), _actions(data.meta)),
+    }
+    for name, (ours, theirs) in sizes.items():
+        if ours != theirs:
+            raise ConfigError(
+                f"the model has {name} of {ours} (it was trained on {meta.env_id}), the data of "
+                f"{theirs} ({data.meta.env_id}): give data of the same environment"
+            )
+
+
+def _actions(meta: "DatasetMeta") -> str:
+    if meta.num_actions is not None:
+        return f"{meta.num_actions} kinds"
+    return f"{len(meta.action_low or ())} numbers"
 
 
 def refuse_existing(place: Path, overwrite: bool) -> None:

@@ -8,8 +8,9 @@ import pytest
 import torch
 from gymnasium.spaces import Box
 
-from loopwm.agent.config import Dyna, Refit, SoftActorCritic
+from loopwm.agent.config import MPC, Dyna, Refit, SoftActorCritic
 from loopwm.agent.life import Life
+from loopwm.agent.mpc import MPCLearner
 from loopwm.agent.refits import Refits
 from loopwm.core.depth import Fixed
 from loopwm.errors import ConfigError, EnvironmentUnsupported
@@ -156,6 +157,18 @@ def test_a_learner_whose_state_was_written_goes_on_as_it_would_have():
 def test_discrete_actions_are_refused_with_the_remedy():
     with pytest.raises(EnvironmentUnsupported, match=r"plan with lw\.MPC"):
         DynaLearner(DYNA, Life(Levers, seed=0).meta, 2, Refits(TINY, 0), 0)
+
+
+def test_actions_without_bounds_are_refused_with_the_remedy():
+    class Unbounded(PointEnv):
+        action_space = Box(-np.inf, np.inf, (1,), np.float32)
+
+    meta = Life(Unbounded, seed=0).meta
+    with pytest.raises(EnvironmentUnsupported, match="TransformAction") as raised:
+        DynaLearner(DYNA, meta, 1, Refits(TINY, 0), 0)
+    assert "MPC" not in str(raised.value)
+    with pytest.raises(EnvironmentUnsupported, match="bounds are needed"):
+        MPCLearner(MPC(), meta, Refits(TINY, 0), 0)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium.spaces import Box, Discrete
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
@@ -51,6 +52,29 @@ def test_a_known_model_is_the_real_environment_step_for_step():
             np.testing.assert_allclose(found[0], expected[0], rtol=1e-5, atol=1e-6)
             assert found[1:4] == expected[1:4]
             over = expected[2] or expected[3]
+
+
+@pytest.mark.usefixtures("without_shape_checks")
+@pytest.mark.parametrize("model", ["runs/hopper", None, STARTS])
+def test_what_is_no_model_is_refused_at_once(model: Any):
+    with pytest.raises(ConfigError, match=r"model must have the verbs.*lw\.load\(path\)"):
+        lw.ImaginationVectorEnv(model, STARTS, action_space=ACTION)
+
+
+def test_actions_of_another_shape_leave_the_episode_as_it_is():
+    for space, model, wrong in (
+        (ACTION, Point(0.0), (np.zeros(2), np.zeros((2, 2)), np.zeros((1, 3)))),
+        (Discrete(2), CartPole(), (np.array(1), np.zeros((1, 1), np.int64))),
+    ):
+        starts = np.zeros((1, 2 if space is ACTION else 4), np.float32)
+        envs = lw.ImaginationVectorEnv(model, starts, 1, 5, action_space=space)
+        envs.reset(seed=0)
+        before = [each.clone() for each in envs._state or ()]
+        for actions in wrong:
+            with pytest.raises(DataError, match="actions must have the shape"):
+                envs.step(actions)
+        assert all(map(torch.equal, before, envs._state or ()))
+        envs.step(envs.action_space.sample())
 
 
 def test_steps_are_those_of_imagine(hopper: lw.RolloutDataset):

@@ -108,6 +108,13 @@ def test_noise_on_discrete_actions_is_a_random_one_at_the_stated_rate():
     assert (actions != 1).mean() == pytest.approx(0.2, abs=0.06)
 
 
+@pytest.mark.parametrize("method", ["icem", "mppi"])
+def test_a_planner_of_continuous_actions_is_refused_before_any_step(method: Any):
+    meta = Life(Levers, seed=0).meta
+    with pytest.raises(ConfigError, match=r'planning\.method must be "cem" or None.*Levers'):
+        MPCLearner(MPC(planning=Planning(method=method)), meta, Refits(Refit(), 0), 0)
+
+
 @pytest.mark.usefixtures("without_shape_checks")
 def test_settings_out_of_range_are_named():
     with pytest.raises(ConfigError, match=r"MPC\.noise"):

@@ -341,6 +341,9 @@ def test_mistakes_are_named():
     for message, options in cases:
         with pytest.raises(ConfigError, match=message):
             small(lw.CEM, model, **options)
+    for wrong in ("runs/pole", None):
+        with pytest.raises(ConfigError, match=r"model must have the verbs.*lw\.load\(path\)"):
+            lw.CEM(wrong)  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match="horizn"):
         lw.CEM(model, action_space=BOX, horizn=3)  # pyright: ignore[reportCallIssue]
     with pytest.raises(ConfigError, match="temperature must be above 0"):

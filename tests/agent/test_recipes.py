@@ -106,6 +106,32 @@ def test_settings_that_are_none_are_named(settings: dict[str, Any], message: str
         with_settings(MPC(), settings)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"learner": {"actor": 64}}, r"SoftActorCritic\.actor must hold whole numbers"),
+        ({"learner": {"actor": ["a"]}}, r"SoftActorCritic\.actor must hold whole numbers"),
+        ({"learner": {"critic": [0]}}, r"SoftActorCritic\.critic must hold whole numbers"),
+        ({"learner": {"target_entropy": "x"}}, "target_entropy must be a number or None"),
+        (
+            {"learner": {"batch_size": 2.5}},
+            r"batch_size must be a whole number from 2 up, got 2\.5",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("without_shape_checks")
+def test_settings_of_another_type_are_named(settings: dict[str, Any], message: str):
+    with pytest.raises(ConfigError, match=message):
+        with_settings(Dyna(), settings)
+
+
+@pytest.mark.parametrize("name", ["depth", "candidates"])
+@pytest.mark.usefixtures("without_shape_checks")
+def test_counts_of_a_plan_are_whole(name: str):
+    with pytest.raises(ConfigError, match=rf"Planning\.{name} must be a whole number.*got 2\.5"):
+        with_settings(MPC(), {"planning": {name: 2.5}})
+
+
 def test_variants_that_do_not_exist_are_named():
     with pytest.raises(ConfigError, match="MPC has no variant 'real'"):
         variant_of(MPC(), "real")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gymnasium.spaces import Box
 
 from loopwm.agent.codec import decode, encode
 from loopwm.agent.config import (
@@ -23,7 +24,7 @@ from loopwm.agent.evaluate import evaluate_agent
 from loopwm.agent.score import Scoring
 from loopwm.agent.train import load_agent, train_agent
 from loopwm.core.depth import Fixed
-from loopwm.errors import CheckpointError, ConfigError, StoreError
+from loopwm.errors import CheckpointError, ConfigError, DataError, StoreError
 from loopwm.train.config import FitConfig
 from loopwm.world.config import MLP, WorldConfig
 from tests.agent.worlds import Levers, NarrowEnv, PointEnv, best_return
@@ -165,6 +166,31 @@ def test_other_settings_in_the_same_directory_are_refused(tmp_path: Path):
         train_agent(PointEnv, replace(PLANS, noise=0.2), 20, run_dir=tmp_path, **QUIET)
     with pytest.raises(CheckpointError, match="seed was 0 and is now 1"):
         train_agent(PointEnv, PLANS, 20, seed=1, run_dir=tmp_path, **QUIET)
+
+
+def test_a_function_that_makes_another_environment_is_another_run(tmp_path: Path):
+    class Wide(PointEnv):
+        action_space = Box(-2.0, 2.0, (1,), np.float32)
+
+    made: dict[str, Any] = {"kind": PointEnv}
+
+    def make() -> PointEnv:
+        return made["kind"]()
+
+    train_agent(make, PLANS, 20, run_dir=tmp_path, **QUIET)
+    train_agent(make, PLANS, 20, run_dir=tmp_path, **QUIET)
+    made["kind"] = Wide
+    with pytest.raises(CheckpointError, match=r"spaces\.action_high was \[1\.0\] and is now"):
+        train_agent(make, PLANS, 20, run_dir=tmp_path, **QUIET)
+
+
+def test_a_policy_takes_lists_one_row_several_and_none():
+    agent = train_agent(PointEnv, PRACTISES, 20, **QUIET)
+    one = agent.plan([0.25])
+    np.testing.assert_array_equal(agent.plan([[0.25], [0.5]])[0], one)
+    assert agent.plan(np.zeros((0, 1), np.float32)).shape == (0, 1)
+    with pytest.raises(DataError, match=r"obs must have the shape \[O\] or \[B, O\]"):
+        agent.plan(np.zeros((1, 1, 1)))
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path):
