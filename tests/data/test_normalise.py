@@ -46,6 +46,31 @@ def test_a_dimension_constant_up_to_rounding_has_a_spread_of_one() -> None:
     np.testing.assert_allclose(stats.obs_std[2], obs[:-1, 2].std(), rtol=1e-6)
 
 
+def test_small_units_are_no_constant() -> None:
+    walk = np.random.default_rng(0).normal(size=(101, 3)).cumsum(axis=0)
+    walk *= [4e-9, 1e-30, 1e-44]
+    walk[:, 2] *= 1e-3
+    stats = Statistics.of(dataset(walk))
+    for name, values in (("obs_std", walk[:-1]), ("change_std", np.diff(walk, axis=0))):
+        std = getattr(stats, name)
+        np.testing.assert_allclose(std[:2], values.std(axis=0)[:2], rtol=1e-6)
+        # Below what float32 has numbers for.
+        assert std[2] == 1
+
+
+def test_an_exact_constant_and_rounding_around_one_have_a_spread_of_one() -> None:
+    obs = np.zeros((101, 4))
+    obs[:, 1] = -3e8
+    obs[:, 2] = 9.81 + 1e-12 * np.random.default_rng(0).normal(size=101)
+    obs[:, 3] = np.arange(101)
+    stats = Statistics.of(dataset(obs))
+    assert stats.obs_std[:3].tolist() == [1, 1, 1]
+    assert stats.change_std.tolist() == [1, 1, 1, 1]
+    flicker = np.full((101, 1), 9.81, np.float32)
+    flicker[::3] = np.nextafter(flicker[0], np.float32(10))
+    assert Statistics.of(dataset(flicker)).change_std.tolist() == [1]
+
+
 def test_bounds_of_actions_are_given_only_where_finite() -> None:
     obs = np.random.default_rng(0).normal(size=(5, 3))
     known = Statistics.of(
