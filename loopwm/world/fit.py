@@ -3,11 +3,12 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
 from loopwm.batch import SequenceBatch
-from loopwm.data.normalise import Statistics
+from loopwm.data.normalise import Statistics, check_precision
 from loopwm.data.replay import Windows
 from loopwm.data.store import RolloutDataset
 from loopwm.errors import ConfigError, DataError
@@ -55,7 +56,8 @@ def fit(
 
     Raises:
         ConfigError: If the arguments contradict each other.
-        DataError: If the data has no window to train on, or other dimensions than `init`.
+        DataError: If no episode is long enough for an imagined step, if float32 cannot tell the
+            observations apart, or if the data has other spaces than `init`.
         CheckpointError: If `run_dir` holds another run.
         NumericalError: If training meets NaN again and again.
     """
@@ -93,9 +95,11 @@ def course(
         init: Trained model to go on from.
 
     Raises:
-        DataError: If the data has no window to train on.
+        DataError: If no episode is long enough for an imagined step, or if float32 cannot tell the
+            observations apart.
     """
     statistics = Statistics.of(data) if init is None else init.stats.covering(data)
+    check_precision(data, statistics)
     model = build(config, data.meta, statistics, fit_config.seed)
     if init is not None:
         model.load_state_dict(init.state_dict())
@@ -104,7 +108,10 @@ def course(
     given = config.objective.context - 1
     length = given + fit_config.horizon
     windows = Windows(data, length, device)
+    _check_reach("the data", int(np.diff(data.bounds).max()), given)
     held_out = None if valid is None else _held_out(valid, length, device)
+    if held_out is not None:
+        _check_reach("the held-out data", int(held_out.valid.sum(1).max()), given)
 
     def loss(
         module: nn.Module, batch: SequenceBatch, update: int, generator: torch.Generator
@@ -142,6 +149,16 @@ def _held_out(valid: RolloutDataset, length: int, device: torch.device) -> Seque
     return windows.at(rows)
 
 
+def _check_reach(name: str, longest: int, given: int) -> None:
+    """Refuse data without a step that is imagined, whose error would be that of nothing: 0."""
+    if longest <= given:
+        raise DataError(
+            f"no window of {name} has a step to imagine: the longest has {longest} steps, and "
+            f"Objective(context={given + 1}) begins with {given + 1} observations; lower context, "
+            "or give longer episodes"
+        )
+
+
 def _starts(
     init: WorldModel | Ensemble | None,
     config: ModelConfig | None,
@@ -158,14 +175,29 @@ def _starts(
         )
     if members not in (1, len(starts)) or (members == 1 and len(starts) > 1):
         raise ConfigError(f"members={members}, but init has {len(starts)}; pass members to match")
-    if len(starts[0].stats.obs_mean) != data.obs_dim:
+    _check_spaces(starts[0], data)
+    return list(starts)
+
+
+def _check_spaces(init: WorldModel, data: RolloutDataset) -> None:
+    """Refuse data of other observations or actions than the model's."""
+    if init.obs_dim != data.obs_dim:
         raise DataError(
-            f"init predicts {len(starts[0].stats.obs_mean)} observation dimensions, "
-            f"the data has {data.obs_dim}"
+            f"init predicts {init.obs_dim} observation dimensions, the data has {data.obs_dim}"
         )
-    if starts[0].meta.angles != data.meta.angles:
+    if init.meta.angles != data.meta.angles:
         raise DataError(
-            f"init takes the observation dimensions {starts[0].meta.angles} for angles, "
+            f"init takes the observation dimensions {init.meta.angles} for angles, "
             f"the data {data.meta.angles}"
         )
-    return list(starts)
+    if init.meta.num_actions != data.meta.num_actions:
+        raise DataError(
+            f"init has num_actions={init.meta.num_actions}, the data {data.meta.num_actions}"
+        )
+    for name in ("action_low", "action_high"):
+        one, two = getattr(init.meta, name), getattr(data.meta, name)
+        if not init.discrete and one != two:
+            raise DataError(
+                f"init takes actions of {name}={one}, by which it scales them, the data has {two}: "
+                "collect with the same bounds, or train a new model"
+            )

@@ -54,7 +54,9 @@ class Normaliser(nn.Module):
         if low is None or high is None:
             low, high = -np.ones(action_dim, np.float32), np.ones(action_dim, np.float32)
         self.register_buffer("action_mid", torch.as_tensor((high + low) / 2))
-        self.register_buffer("action_half", torch.as_tensor((high - low) / 2))
+        half = torch.as_tensor((high - low) / 2)
+        # A dimension with one value only is no scale: it stays in its own unit.
+        self.register_buffer("action_half", torch.where(half > 0, half, 1))
         # One step's change, predicted in its own standard deviations, moves the standardised
         # observation by change_scale * prediction + change_shift.
         self.register_buffer("change_scale", self.change_std / self.obs_std)

@@ -8,9 +8,8 @@ import pytest
 import torch
 
 import loopwm as lw
-from loopwm.data.meta import DatasetMeta
 from loopwm.data.store import RolloutDataset
-from loopwm.errors import CheckpointError, ConfigError, DataError
+from loopwm.errors import CheckpointError
 from loopwm.world import fit as fit_module
 
 pytestmark = pytest.mark.usefixtures("without_shape_checks")
@@ -222,23 +221,3 @@ def test_a_run_is_taken_up_only_with_all_that_it_was_trained_on(data, unseen, tm
     for named, changed in cases.items():
         with pytest.raises(CheckpointError, match=rf"run with other settings: .*{named}"):
             again(**changed)
-
-
-def test_contradicting_arguments_are_refused(data):
-    model = lw.fit(data, SMALL, replace(SHORT, updates=1))
-    with pytest.raises(ConfigError, match="members must be at least 1, got 0"):
-        lw.fit(data, SMALL, SHORT, members=0)
-    with pytest.raises(ConfigError, match="config= differs from that of init="):
-        lw.fit(data, lw.GRU(), SHORT, init=model)
-    with pytest.raises(ConfigError, match="members=3, but init has"):
-        lw.fit(data, None, SHORT, init=model, members=3)
-    with pytest.raises(DataError, match="init predicts 3 observation dimensions, the data has 2"):
-        lw.fit(data.keep_obs([0, 1]), None, SHORT, init=model)
-    with pytest.raises(ConfigError, match=r"config must be one of WorldConfig, .* got FitConfig"):
-        lw.fit(data, SHORT)  # pyright: ignore[reportArgumentType]
-
-
-def test_data_without_action_bounds_is_refused(data):
-    bare = replace(data, meta=DatasetMeta())
-    with pytest.raises(DataError, match="does not say its action bounds: set action_low"):
-        lw.fit(bare, SMALL, SHORT)

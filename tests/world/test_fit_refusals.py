@@ -1,0 +1,97 @@
+"""What cannot be trained on is refused before training begins."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import loopwm as lw
+from loopwm.data.meta import DatasetMeta
+from loopwm.data.store import RolloutDataset
+from loopwm.errors import ConfigError, DataError
+
+pytestmark = pytest.mark.usefixtures("without_shape_checks")
+
+SHORT = lw.FitConfig(updates=1, batch_size=16, horizon=3, device="cpu", threads=1, progress=False)
+SMALL = lw.WorldConfig(width=8, depth=lw.depth.Poisson(3))
+
+
+def test_contradicting_arguments_are_refused(data):
+    model = lw.fit(data, SMALL, SHORT)
+    with pytest.raises(ConfigError, match="members must be at least 1, got 0"):
+        lw.fit(data, SMALL, SHORT, members=0)
+    with pytest.raises(ConfigError, match="config= differs from that of init="):
+        lw.fit(data, lw.GRU(), SHORT, init=model)
+    with pytest.raises(ConfigError, match="members=3, but init has"):
+        lw.fit(data, None, SHORT, init=model, members=3)
+    with pytest.raises(DataError, match="init predicts 3 observation dimensions, the data has 2"):
+        lw.fit(data.keep_obs([0, 1]), None, SHORT, init=model)
+    with pytest.raises(ConfigError, match=r"config must be one of WorldConfig, .* got FitConfig"):
+        lw.fit(data, SHORT)  # pyright: ignore[reportArgumentType]
+
+
+def test_data_without_action_bounds_is_refused(data):
+    bare = replace(data, meta=DatasetMeta())
+    with pytest.raises(DataError, match="does not say its action bounds: set action_low"):
+        lw.fit(bare, SMALL, SHORT)
+
+
+def test_a_model_does_not_go_on_with_other_actions(make, data, discrete_data):
+    model = make(SMALL, data).float()
+    wide = replace(data, meta=replace(data.meta, action_high=(4.0, 3.0)))
+    narrow = replace(data.meta, action_low=(-1.0,), action_high=(3.0,))
+    with pytest.raises(DataError, match=r"action_high=\(3\.0, 3\.0\), .* has \(4\.0, 3\.0\)"):
+        lw.fit(wide, None, SHORT, init=model)
+    with pytest.raises(DataError, match=r"action_low=\(-1\.0, -1\.0\), .* has \(-1\.0,\)"):
+        lw.fit(replace(data, action=data.action[:, :1], meta=narrow), None, SHORT, init=model)
+    with pytest.raises(DataError, match="init has num_actions=None, the data 4"):
+        lw.fit(discrete_data, None, SHORT, init=model)
+
+
+def test_data_without_a_step_to_imagine_is_refused_before_training(data, unseen):
+    def context(steps: int) -> lw.WorldConfig:
+        return replace(SMALL, objective=lw.Objective(context=steps))
+
+    with pytest.raises(DataError, match=r"window of the data .* longest has 30 .*context=31\)"):
+        lw.fit(data, context(31), SHORT, valid=unseen)
+    rows = np.arange(len(data))
+    brief = replace(
+        data, episode=rows // 6, truncated=rows % 6 == 5, terminated=np.zeros(len(data), bool)
+    )
+    with pytest.raises(DataError, match=r"window of the held-out data .*longest has 6 .*context=7"):
+        lw.fit(data, context(7), SHORT, valid=brief)
+    model = lw.fit(data, context(6), SHORT, valid=brief)
+    assert model.history[-1]["validation"] > 0
+
+
+def test_what_float32_cannot_tell_apart_is_refused_before_training(data):
+    def moved(offset: float) -> RolloutDataset:
+        shift = np.array([0.0, 0.0, offset])
+        return replace(data, obs=data.obs + shift, next_obs=data.next_obs + shift)
+
+    with pytest.raises(
+        DataError, match=r"dimension 2 is as large as 5005\.02, .*subtract its offset"
+    ):
+        lw.fit(moved(5e3), SMALL, SHORT)
+    lw.fit(moved(5.0), SMALL, SHORT)
+    # A constant loses nothing, and what came in float32 has lost it before.
+    still = moved(0.0)
+    still.obs[:, 2] = still.next_obs[:, 2] = 1e9
+    lw.fit(still, SMALL, SHORT)
+    single = moved(5e3)
+    single = replace(
+        single, obs=single.obs.astype(np.float32), next_obs=single.next_obs.astype(np.float32)
+    )
+    lw.fit(single, SMALL, SHORT)
+
+
+def test_an_action_with_one_value_only_is_kept_in_its_unit(make, data):
+    meta = replace(data.meta, action_low=(-1.0, 2.0), action_high=(3.0, 2.0))
+    action = np.column_stack([data.action[:, 0], np.full(len(data), 2.0)])
+    model = make(SMALL, replace(data, action=action, meta=meta))
+    scaled = model.normaliser.action(torch.as_tensor(action))
+    assert scaled.isfinite().all()
+    assert (scaled[:, 1] == 0).all()
+    np.testing.assert_allclose(model.normaliser.restore_action(scaled), action)
+    assert np.isfinite(model.predict(data.obs, action).next_obs).all()
