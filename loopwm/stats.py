@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from loopwm.errors import DataError
+from loopwm.errors import ConfigError, DataError
 
 # Resampled counts held at once, in numbers; 32 MB.
 _CHUNK = 4 * 2**20
@@ -50,8 +50,11 @@ def bootstrap(
         The interval of `sums.sum(0) / weights.sum()`.
 
     Raises:
-        DataError: If there is no episode, or none has a weight.
+        DataError: If there is no episode, or none has a weight, if weights are not one for each
+            episode, or if a number is not finite.
+        ConfigError: If `level` or `resamples` is out of range.
     """
+    _check_options(level, resamples)
     means = _resampled(sums, weights, resamples, seed)
     return _percentiles(means, level)
 
@@ -80,8 +83,10 @@ def paired_ratio(
         The interval of `first.sum(0) / second.sum(0)`.
 
     Raises:
-        DataError: If there is no episode, or a sum is not positive.
+        DataError: If there is no episode, or a sum is not positive and finite.
+        ConfigError: If `level` or `resamples` is out of range.
     """
+    _check_options(level, resamples)
     if first.shape != second.shape or not (np.all(first > 0) and np.all(second > 0)):
         raise DataError(
             f"paired sums must be positive and of one shape, got shapes {first.shape} and "
@@ -98,12 +103,21 @@ def iqm(scores: Float[ndarray, " N"]) -> float:
         scores: One score for each run or task; a quarter of N, rounded down, is cut at each end.
 
     Raises:
-        DataError: If there is no score.
+        DataError: If there is no score, or one is NaN.
     """
     if len(scores) == 0:
         raise DataError("iqm needs at least one score, got none")
+    if np.isnan(scores).any():
+        raise DataError(f"iqm got NaN for {int(np.isnan(scores).sum())} scores; leave them out")
     cut = len(scores) // 4
     return float(np.sort(scores)[cut : len(scores) - cut].mean())
+
+
+def _check_options(level: float, resamples: int) -> None:
+    if not 0 < level < 1:
+        raise ConfigError(f"level must be a share in (0, 1), such as 0.95, got {level}")
+    if resamples < 1:
+        raise ConfigError(f"resamples must be at least 1, got {resamples}")
 
 
 def _resampled(
@@ -114,6 +128,15 @@ def _resampled(
 ) -> Float[ndarray, "R ..."]:
     episodes = len(sums)
     weights = np.ones(episodes) if weights is None else weights
+    if len(weights) != episodes:
+        raise DataError(f"sums has {episodes} episodes, weights {len(weights)}: give one for each")
+    for name, numbers in (("sums", sums), ("weights", weights)):
+        bad = int(np.size(numbers) - np.isfinite(numbers).sum())
+        if bad:
+            raise DataError(
+                f"{name} holds {bad} numbers that are not finite; leave their episodes out, or "
+                "set a limit to what one may weigh"
+            )
     if episodes == 0 or np.any(weights < 0) or not weights.sum() > 0:
         raise DataError(
             f"a bootstrap needs episodes with positive weights, got {episodes} episodes of total "

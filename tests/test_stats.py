@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from loopwm.errors import DataError
+from loopwm.errors import ConfigError, DataError
 from loopwm.stats import bootstrap, iqm, paired_ratio
 
 
@@ -105,7 +105,29 @@ def test_iqm_agrees_with_scipys_trimmed_mean(count: int):
     assert iqm(scores) == pytest.approx(scipy_stats.trim_mean(scores, 0.25))
 
 
+@pytest.mark.usefixtures("without_shape_checks")
+def test_what_would_make_an_interval_of_nan_is_refused():
+    ones, spoilt = np.ones(4), np.array([1.0, np.nan, np.inf, 1.0])
+    with pytest.raises(DataError, match="sums holds 2 numbers that are not finite"):
+        bootstrap(spoilt)
+    with pytest.raises(DataError, match="weights holds 2 numbers that are not finite"):
+        bootstrap(ones, spoilt)
+    with pytest.raises(DataError, match="sums has 4 episodes, weights 3"):
+        bootstrap(ones, ones[:3])
+    with pytest.raises(DataError, match="not finite"):
+        paired_ratio(ones, np.array([1.0, np.inf, 1.0, 1.0]))
+    for level in (95, 0, 1, -0.5, float("nan")):
+        with pytest.raises(ConfigError, match=r"level must be a share in \(0, 1\)"):
+            bootstrap(ones, level=level)
+        with pytest.raises(ConfigError, match="level must be a share"):
+            paired_ratio(ones, ones, level=level)
+    with pytest.raises(ConfigError, match="resamples must be at least 1, got 0"):
+        bootstrap(ones, resamples=0)
+
+
 def test_iqm_of_nothing_is_refused():
+    with pytest.raises(DataError, match="iqm got NaN for 1 scores"):
+        iqm(np.array([1.0, np.nan]))
     with pytest.raises(DataError, match="at least one score"):
         iqm(np.zeros(0))
 
