@@ -37,6 +37,11 @@ def exclusive(run_dir: Path) -> Iterator[None]:
                 f"run_dir={str(run_dir)!r} is being written by process {owner}; "
                 "wait for it, stop it, or choose another run_dir"
             ) from error
+        except OSError as error:
+            raise CheckpointError(
+                f"run_dir={str(run_dir)!r} cannot be locked ({error.strerror or error}), and two "
+                "runs may not share one: choose a run_dir on a file system that has locks"
+            ) from error
         os.ftruncate(file, 0)
         os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
         yield

@@ -1,5 +1,7 @@
 """One run directory, one writer."""
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -21,6 +23,18 @@ with exclusive(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
+
+
+def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def without(file: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", without)
+    with (
+        pytest.raises(CheckpointError, match=r"cannot be locked \(No locks available\)"),
+        exclusive(tmp_path),
+    ):
+        pass
 
 
 def test_a_second_writer_is_refused_at_once_and_told_who_is_first(tmp_path: Path):
