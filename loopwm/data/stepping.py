@@ -11,7 +11,7 @@ from gymnasium.spaces import Discrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from loopwm.data.episode import Episode, Task
-from loopwm.data.guard import ACTION, Watch, step_fault
+from loopwm.data.guard import ACTION, OBSERVATION, Watch, step_fault
 from loopwm.data.policy import as_policy
 from loopwm.errors import DataError
 
@@ -139,7 +139,7 @@ class _Field:
 
     def step(self, done: dict[int, Episode]) -> None:
         """Make one step in every environment, moving episodes that end into `done`."""
-        self._reset()
+        self._reset(done)
         actions = self._actions(done)
         self.obs, rewards, terminated, truncated, infos = self.vector.step(actions)
         self.over = terminated | truncated
@@ -159,7 +159,7 @@ class _Field:
                 done[run.number] = run.episode(stopped, fault)
                 self.runs[lane] = None
 
-    def _reset(self) -> None:
+    def _reset(self, done: dict[int, Episode]) -> None:
         free = [lane for lane, run in enumerate(self.runs) if run is None]
         fresh = {lane: number for lane, number in zip(free, self.numbers, strict=False)}
         self.exhausted = len(fresh) < len(free)
@@ -175,7 +175,12 @@ class _Field:
         self.obs, _ = self.vector.reset(seed=seeds, options={"reset_mask": mask})
         for lane, number in fresh.items():
             env = self.vector.envs[lane]
-            self.runs[lane] = _Run(number, self.task, env, self.obs[lane])
+            run = _Run(number, self.task, env, self.obs[lane])
+            if np.isfinite(self.obs[lane]).all():
+                self.runs[lane] = run
+            else:
+                # Over before it began; the lane waits for the next reset.
+                done[number] = run.episode(truncated=True, fault=OBSERVATION)
 
     def _actions(self, done: dict[int, Episode]) -> np.ndarray:
         actions = np.stack([run.choose() if run else self.idle for run in self.runs])

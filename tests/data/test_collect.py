@@ -66,6 +66,14 @@ class Spoilt(gym.Wrapper):
         return obs, float("inf") if now and self.what == "reward" else reward, *rest
 
 
+class UnsoundStart(Counting):
+    """Count steps, from a first observation that is NaN in about half of the episodes."""
+
+    def reset(self, **options: Any) -> Any:
+        obs, info = super().reset(**options)
+        return np.where(obs[0] < 0.5, np.nan, obs), info
+
+
 class Reporting(gym.Wrapper):
     """Report difficulties, one of them at every second step only."""
 
@@ -215,6 +223,19 @@ def test_an_episode_ends_before_a_step_that_is_not_finite(
     assert data.meta.dropped == {reason: whole}
     assert data.truncated[data.bounds[1:] - 1].all()
     assert not data.terminated.any()
+
+
+@pytest.mark.parametrize("num_envs", [1, 3])
+def test_an_episode_that_begins_with_nan_is_dropped_and_counted(num_envs: int) -> None:
+    data = collect(UnsoundStart, 60, seed=1, num_envs=num_envs)
+    assert len(data) == 60
+    # About half of the episodes of 7 steps; which ones, their seeds alone say.
+    assert data.meta.dropped.keys() == {OBSERVATION}
+    assert 2 <= data.meta.dropped[OBSERVATION] <= 20
+    assert (data.obs[:, 0] >= 0.5).all()
+    alone = collect(UnsoundStart, 60, seed=1, num_envs=1)
+    assert alone.obs.tobytes() == data.obs.tobytes()
+    assert alone.meta.dropped == data.meta.dropped
 
 
 def test_episodes_that_all_fail_at_once_are_reported() -> None:
