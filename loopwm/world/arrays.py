@@ -11,6 +11,8 @@ from torch import Tensor
 from loopwm.errors import DataError
 
 Array = np.ndarray | Tensor
+# Bytes of the widest number that torch has; numpy has wider ones.
+_WIDEST = 8
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,10 @@ class Edge:
         """Describe an array whose trailing axes must be `last`.
 
         Raises:
-            DataError: If the trailing axes differ.
+            DataError: If the trailing axes differ, or it is no array of numbers.
         """
         is_numpy = not isinstance(array, Tensor)
-        tensor = to_tensor(array)
+        tensor = to_tensor(array, name=name)
         lead = tensor.shape[: tensor.ndim - len(last)]
         if tensor.ndim < len(last) or tuple(tensor.shape[len(lead) :]) != last:
             raise DataError(f"{name} must end in the axes {last}, got shape {tuple(tensor.shape)}")
@@ -52,7 +54,7 @@ class Edge:
     @classmethod
     def of_actions(cls, actions: Any, axes: tuple[int, ...]) -> "Edge":
         """Describe actions [..., H, *axes], for any horizon H."""
-        shape = tuple(to_tensor(actions).shape)
+        shape = tuple(to_tensor(actions, name="actions").shape)
         split = len(shape) - len(axes)
         if split < 1 or shape[split:] != axes or shape[split - 1] == 0:
             wanted = ", ".join(["...", "H", *map(str, axes)])
@@ -72,14 +74,36 @@ class Edge:
         return tensor.to(self.device, dtype)
 
 
-def to_tensor(array: Any, device: torch.device | None = None) -> Tensor:
-    """Return a numpy array, a torch tensor or a nested list as a tensor, copied if it must be."""
+def to_tensor(array: Any, device: torch.device | None = None, name: str = "the array") -> Tensor:
+    """Return a numpy array, a torch tensor or a nested list as a tensor, copied if it must be.
+
+    Args:
+        array: What is to be a tensor.
+        device: Where it is to be, or None for where it is.
+        name: Name of the argument, for the error.
+
+    Raises:
+        DataError: If it is no array of numbers.
+    """
     if not isinstance(array, Tensor):
-        array = np.asarray(array)
+        array = _numbers(array, name)
         # torch warns of arrays that it could write to, and refuses reversed ones.
         if not array.flags.writeable or min(array.strides, default=0) < 0:
             array = array.copy()
     return torch.as_tensor(array, device=device)
+
+
+def _numbers(given: Any, name: str) -> np.ndarray:
+    """Return an array of a type that torch has, in the order of bytes that it can read."""
+    try:
+        array = np.asarray(given)
+    except ValueError as error:
+        raise DataError(f"{name} must be an array of numbers: {error}") from error
+    if array.dtype.kind not in "biuf" or array.dtype.itemsize > _WIDEST:
+        raise DataError(
+            f"{name} must be an array of numbers, got {type(given).__name__} of type {array.dtype}"
+        )
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def enter(array: Any, name: str, axes: int, like: Tensor, choices: int | None = None) -> Tensor:
@@ -98,7 +122,7 @@ def enter(array: Any, name: str, axes: int, like: Tensor, choices: int | None = 
     Raises:
         DataError: If a value is NaN, infinite, or an index that does not exist.
     """
-    tensor = to_tensor(array, like.device)
+    tensor = to_tensor(array, like.device, name)
     tensor = tensor.reshape(-1, *tensor.shape[tensor.ndim - axes :])
     if not bool(torch.isfinite(tensor).all()):
         raise DataError(f"{name} holds NaN or infinite values; the model predicts from finite ones")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Any
 
+from loopwm.errors import ConfigError
 from loopwm.world.arrays import Array, Edge
 
 
@@ -43,8 +44,8 @@ class Trajectory:
     Attributes:
         obs: Imagined observations [B, H, O]; only the last with decode="last" ([B, 1, O]), None
             with decode="reward".
-        reward: Predicted reward [B, H].
-        terminated: Probability that each step terminates the episode [B, H].
+        reward: Predicted reward [B, H]; with decode="last" of that step alone [B, 1].
+        terminated: Probability that each step terminates the episode [B, H], or [B, 1].
         n_iters: Iterations of the loop [B, H], int64.
         residual: Relative change of the latent state in the last iteration [B, H].
         settled: Whether the refinement had settled [B, H].
@@ -63,7 +64,16 @@ class Trajectory:
 
     @property
     def alive(self) -> Array:
-        """Return the running probability [B, H] that no step so far has terminated."""
+        """Return the running probability [B, H] that no step so far has terminated.
+
+        Raises:
+            ConfigError: If the steps before the last were not decoded.
+        """
+        if self.terminated.shape[-1] != self.n_iters.shape[-1]:
+            raise ConfigError(
+                'alive needs the termination of every step, which decode="last" leaves out: '
+                'imagine with decode="all" or decode="reward"'
+            )
         return (1 - self.terminated).cumprod(-1)
 
     def leave(self, edge: Edge) -> "Trajectory":

@@ -56,6 +56,14 @@ def floats(action: np.ndarray, dtype: type) -> np.ndarray:
     return action.astype(dtype) if action.dtype.kind == "f" else action
 
 
+def test_the_order_of_bytes_makes_no_difference(trained):
+    model, obs, actions = trained
+    swapped = (each.astype(each.dtype.newbyteorder()) for each in (obs, actions))
+    theirs = arrays(model.imagine(obs, actions))
+    for name, ours in arrays(model.imagine(*swapped)).items():
+        np.testing.assert_array_equal(ours, theirs[name])
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
 def test_numpy_in_is_numpy_out_of_the_same_floating_type(trained, dtype):
     model, obs, actions = trained

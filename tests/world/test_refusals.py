@@ -50,6 +50,26 @@ BAD: dict[str, tuple[Any, str]] = {
         lambda m, o, a: m.observe(m.start(o), a[:, 0], spoilt(o, np.nan)),
         "obs holds NaN or infinite values",
     ),
+    "a dict for obs": (
+        lambda m, o, a: m.predict({"a": o}, a[:, 0]),
+        "obs must be an array of numbers, got dict of type object",
+    ),
+    "None for actions": (
+        lambda m, o, a: m.predict(o, None),
+        "action must be an array of numbers, got NoneType of type object",
+    ),
+    "text for actions": (
+        lambda m, o, a: m.imagine(o, ["left", "right"]),
+        "actions must be an array of numbers, got list of type <U5",
+    ),
+    "a ragged obs": (
+        lambda m, o, a: m.start([[1.0, 2.0, 3.0], [1.0]]),
+        "obs must be an array of numbers: ",
+    ),
+    "numbers that torch has not": (
+        lambda m, o, a: m.start(o.astype(np.longdouble)),
+        "obs must be an array of numbers, got ndarray of type",
+    ),
     "narrow obs": (
         lambda m, o, a: m.predict(o[:, :2], a[:, 0]),
         "obs must end in the axes (3,), got shape (4, 2)",

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import loopwm as lw
+from loopwm.errors import ConfigError
 from loopwm.world.prediction import Trajectory
 
 CARRYING = ["looped", "looped, frames", "looped, own modules", "untied", "GRU"]
@@ -52,6 +53,19 @@ def calls_of_heads(model: Any, **options: Any) -> Counter:
     for handle in handles:
         handle.remove()
     return calls
+
+
+def test_survival_is_told_of_every_step_or_not_at_all(make, kinds, data):
+    model = make(kinds["looped"], data)
+    obs, actions = horizon_of(data)
+    every = model.imagine(obs, actions)
+    np.testing.assert_allclose(every.alive, np.cumprod(1 - every.terminated, axis=1))
+    bare = model.imagine(obs, actions, decode="reward")
+    np.testing.assert_allclose(bare.alive, every.alive)
+    with pytest.raises(ConfigError, match=r'alive needs .* decode="all" or decode="reward"'):
+        _ = model.imagine(obs, actions, decode="last").alive
+    once = model.imagine(obs, actions[:, :1], decode="last")
+    np.testing.assert_allclose(once.alive, every.alive[:, :1])
 
 
 def test_what_no_later_step_needs_is_decoded_once_for_all_steps(make, kinds, data):
@@ -226,9 +240,9 @@ def test_functions_of_the_users_get_indices_where_actions_are_discrete(make, kin
 
 def test_survival_of_a_certain_end_is_zero_from_there_on():
     ended = np.array([[0.0, 1.0, 0.0], [0.5, 0.5, 0.0]])
-    path = Trajectory(None, None, ended, None, None, None)
+    path = Trajectory(None, None, ended, np.ones((2, 3), int), None, None)
     np.testing.assert_array_equal(path.alive, [[1, 0, 0], [0.5, 0.25, 0.25]])
-    path = Trajectory(None, None, torch.as_tensor(ended), None, None, None)
+    path = Trajectory(None, None, torch.as_tensor(ended), torch.ones(2, 3), None, None)
     np.testing.assert_array_equal(path.alive, [[1, 0, 0], [0.5, 0.25, 0.25]])
 
 
