@@ -14,6 +14,7 @@ import pytest
 
 from loopwm.cli import main
 from loopwm.cli.choice import ModelChoice, Refinement
+from loopwm.cli.collect import Collect
 from loopwm.cli.train import Train
 from loopwm.cli.usage import COMMANDS, parse
 from loopwm.core.config import Bounded, Contractive, PostNorm
@@ -87,6 +88,22 @@ def test_the_first_help_page_takes_less_than_a_second_of_the_processor():
     assert float(done.stdout.split("SECONDS")[1]) < 1
 
 
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("agent train", "--no-video Film no episode"),
+        ("imagine", "--no-video Write no video"),
+        ("bench", "--no-compiled Leave torch.compile out"),
+        ("bench", "--no-growth Leave out how"),
+        ("bench arc", "--no-compiled Leave torch.compile out"),
+    ],
+)
+def test_a_flag_that_says_no_is_said_to_do_so(command: str, expected: str, capsys):
+    with pytest.raises(SystemExit):
+        run(*command.split(), "--help")
+    assert expected in " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_example_of_the_help_is_a_command(name: str):
     text = COMMANDS[name].__doc__ or ""
@@ -104,6 +121,7 @@ def test_every_example_of_the_help_is_a_command(name: str):
         ("policies lst", "did you mean 'list'"),
         ("train", "missing: DATA, --out PATH"),
         ("train d --out r --updats 4", r"--updats.*did you mean --updates\?.*loopwm train --help"),
+        ("train d --out r --updates", "--updates needs a value; see: loopwm train --help"),
         ("train d --out r --updates five", "--updates.*'five'"),
         ("train d --out r --updates 0", "updates=0 is out of range"),
         ("train d --out r --lr -1", "lr=-1.0 is out of range: it must be a positive number"),
@@ -143,6 +161,8 @@ def test_every_example_of_the_help_is_a_command(name: str):
         ("results --rerun nothing", "name must be one of .*bench.*, got 'nothing'"),
         ("bench --batch 0", "--batch must be at least 1, got 0"),
         ("bench plan --candidates 1", "--candidates must be at least 2, got 1"),
+        ("policies train Hopper-v5 --seeds -1", "seeds must be at least one number"),
+        ("policies train Hopper-v5 --seeds", "seeds must be at least one number"),
         ("policies list Nothing-v0", "there are no.*actors for 'Nothing-v0'"),
     ],
 )
@@ -219,11 +239,14 @@ def test_an_interruption_ends_with_130_and_one_line(monkeypatch, capsys):
     def interrupt(_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Train, "run", interrupt)
-    with pytest.raises(SystemExit) as stop:
-        run("train", "d", "--out", "r")
-    assert stop.value.code == 130
-    assert capsys.readouterr().err.count("\n") == 1
+    for command, words in ((Train, "train d --out r"), (Collect, "collect Hopper-v5 --out d")):
+        monkeypatch.setattr(command, "run", interrupt)
+        with pytest.raises(SystemExit) as stop:
+            run(*words.split())
+        assert stop.value.code == 130
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert ("goes on from what it last saved" in said) == (command is Train)
 
 
 def test_the_dataset_holds_what_was_asked_for(folder: Path):

@@ -13,7 +13,7 @@ from loopwm.agent.learner import Learner, Tensors
 from loopwm.agent.life import Life
 from loopwm.data.store import RolloutDataset
 from loopwm.errors import CheckpointError, StoreError
-from loopwm.files import kind_at, read_tree, tree_exists, write_tree
+from loopwm.files import kind_at, kind_of, read_tree, tree_exists, write_tree
 from loopwm.train.checkpoint import plain, refuse_other_run
 from loopwm.train.lock import exclusive
 from loopwm.train.log import Log
@@ -144,8 +144,13 @@ def latest(run_dir: Path) -> Found:
     Raises:
         StoreError: If there is none.
     """
-    reason = "train one: loopwm agent train"
-    for folder in checkpoints(run_dir):
+    reason, found = "train one: loopwm agent train", checkpoints(run_dir)
+    there = kind_at(found[0]) if found else None
+    if there not in (None, kind_of(["learner"])):
+        raise StoreError(
+            f"{run_dir} holds no agent but {there} of another training; choose another folder"
+        )
+    for folder in found:
         try:
             return _read(run_dir, folder)
         except (StoreError, KeyError) as error:

@@ -67,11 +67,14 @@ def train_policies(
 
     Raises:
         MissingExtra: If Stable-Baselines3 is not installed.
-        ConfigError: If `steps` is too small for the evaluations asked for.
+        ConfigError: If there is no seed, one is negative, or `steps` is too small for the
+            evaluations asked for.
         EnvironmentUnsupported: If the task's spaces are not supported.
         StoreError: If an actor cannot be written.
     """
     config = PRESETS.get(env_id, PolicyTraining()) if config is None else config
+    if not seeds or min(seeds) < 0:
+        raise ConfigError(f"seeds must be at least one number that is not negative, got {seeds}")
     if steps < config.evaluations * config.num_envs:
         raise ConfigError(
             f"steps must be at least evaluations * num_envs = "

@@ -71,11 +71,22 @@ def algorithm_for(env_id: str, name: Name | None = None) -> Algorithm:
         env_id: Gymnasium id.
         name: "mpc" or "dyna"; None takes what the environment's recipe has, or planning.
     """
-    recipe = RECIPES.get(env_id)
-    kind: Any = {"mpc": MPC, "dyna": Dyna, None: None}[name]
-    if recipe is not None and (kind is None or isinstance(recipe.algorithm, kind)):
+    recipe = recipe_for(env_id, name)
+    if recipe is not None:
         return recipe.algorithm
-    return MPC() if kind is None else kind()
+    return Dyna() if name == "dyna" else MPC()
+
+
+def recipe_for(env_id: str, name: Name | None = None) -> Recipe | None:
+    """Return what was chosen for an environment, None where nothing was for this algorithm.
+
+    Args:
+        env_id: Gymnasium id.
+        name: "mpc" or "dyna"; None takes either.
+    """
+    recipe = RECIPES.get(env_id)
+    kinds: Any = {"mpc": MPC, "dyna": Dyna, None: MPC | Dyna}[name]
+    return recipe if recipe is not None and isinstance(recipe.algorithm, kinds) else None
 
 
 def variant_of(algorithm: Algorithm, variant: Variant) -> Algorithm:

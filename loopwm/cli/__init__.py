@@ -9,6 +9,8 @@ from loopwm.errors import LoopwmError
 
 INTERRUPTED = 130
 MISTAKE = 2
+# What goes on where it was when the same words are given again.
+RESUMING = ("train", "agent train", "arc train", "compare", "demo", "results")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -39,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _complain(f"{_reason(error)}")
         raise SystemExit(MISTAKE) from None
     except KeyboardInterrupt:
-        _complain("interrupted; a command with --out goes on from its last checkpoint if repeated")
+        resumes = any(" ".join(words[:count]) in RESUMING for count in (1, 2))
+        _complain("interrupted" + "; repeated, it goes on from what it last saved" * resumes)
         raise SystemExit(INTERRUPTED) from None
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from loopwm.data.meta import DatasetMeta
 
 _SEED = 1_000
+_STEPS = 2_000
 
 
 @dataclass(frozen=True)
@@ -36,49 +37,52 @@ class AgentTrain:
         env: Gymnasium id.
         out: Directory of the run.
         algo: How it learns; by default what was chosen for the environment, else "mpc".
-        steps: Real steps.
+        steps: Real steps; by default what was chosen for the environment, else 2000.
         seed: Seed of everything.
         every: Real steps between evaluations.
         episodes: Episodes of each evaluation.
         env_kwargs: Arguments for the environment, a JSON object.
-        unclipped: Observe velocities as simulated, where Hopper-v5 and Walker2d-v5 clip them.
+        unclipped: Observe velocities as simulated, where Hopper-v5 and Walker2d-v5 clip them; so
+            do the settings that were chosen for Hopper-v5.
         settings: Settings of the algorithm that differ, a JSON object.
-        video: Film an episode at the end.
+        no_video: Film no episode at the end.
     """
 
     env: str
     out: Path
     algo: Annotated[Literal["mpc", "dyna"] | None, arg(metavar="{mpc,dyna}")] = None
-    steps: int = 2_000
+    steps: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None
     seed: int = 0
     every: int = 500
     episodes: int = 10
     env_kwargs: Annotated[str, arg(metavar="JSON")] = "{}"
     unclipped: bool = False
     settings: Annotated[str, arg(metavar="JSON")] = "{}"
-    video: bool = True
+    no_video: bool = False
 
     def run(self) -> None:
         """Train, evaluate, draw."""
-        from loopwm.agent.recipes import algorithm_for, with_settings
+        from loopwm.agent.recipes import algorithm_for, recipe_for, with_settings
         from loopwm.agent.score import Scoring
         from loopwm.agent.train import train_agent
         from loopwm.cli.collect import read_object
 
         settings = read_object(self.settings, "--settings")
+        recipe = recipe_for(self.env, self.algo)
+        usual = _STEPS if recipe is None else recipe.steps
         agent = train_agent(
             self.env,
             with_settings(algorithm_for(self.env, self.algo), settings),
-            self.steps,
+            usual if self.steps is None else self.steps,
             seed=self.seed,
             run_dir=self.out,
             env_kwargs=read_object(self.env_kwargs, "--env-kwargs"),
-            unclipped=self.unclipped,
+            unclipped=self.unclipped or (recipe is not None and recipe.unclipped),
             scoring=Scoring(every=self.every, episodes=self.episodes, seed=_SEED),
         )
         self._say(agent)
         self._draw(agent)
-        if self.video:
+        if not self.no_video:
             film(agent, self.out / "video.mp4")
 
     def _say(self, agent: "Agent") -> None:

@@ -43,7 +43,7 @@ class Imagine:
         start: Step of the episode at which to begin.
         context: Real observations that the model sees before it imagines.
         refinement: How far the loop refines; the plot of iterations lets it halt in any case.
-        video: Write a video.
+        no_video: Write no video.
     """
 
     model: Annotated[Positional[Path], arg(metavar="MODEL")]
@@ -54,7 +54,7 @@ class Imagine:
     start: int = 0
     context: int = 1
     refinement: Annotated[Refinement, arg(name="")] = Refinement()
-    video: bool = True
+    no_video: bool = False
 
     def run(self) -> None:
         """Imagine, draw and write."""
@@ -71,7 +71,7 @@ class Imagine:
         episode = imagine_episode(model, data, row, self.horizon, how)
         single = predict_episode(model, data, row, self.horizon, Imagination(halt=rule or HALT))
         self._draw(episode, single)
-        if self.video:
+        if not self.no_video:
             # Iterations are counted from the truth, as in their plot.
             self._film(data, episode, single.iterations)
 

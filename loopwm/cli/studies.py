@@ -54,8 +54,8 @@ class Bench:
         horizon: Steps of each.
         iterations: Iterations of the loop per step.
         repeats: Timed rounds.
-        compiled: Time torch.compile too, which takes minutes and a C++ compiler.
-        growth: Time how the rate grows with iterations, batch and horizon.
+        no_compiled: Leave torch.compile out, which takes minutes and a C++ compiler.
+        no_growth: Leave out how the rate grows with iterations, batch and horizon.
     """
 
     task: str = "HalfCheetah-v5"
@@ -63,8 +63,8 @@ class Bench:
     horizon: int = 15
     iterations: int = 4
     repeats: int = 9
-    compiled: bool = True
-    growth: bool = True
+    no_compiled: bool = False
+    no_growth: bool = False
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -79,8 +79,10 @@ class Bench:
         from loopwm.study.bench import BenchConfig, bench_imagine
         from loopwm.study.results import rich_table
 
-        screen = console()
-        for sheet in bench_imagine(BenchConfig(**asdict(self))):
+        screen, settings = console(), asdict(self)
+        for name in ("compiled", "growth"):
+            settings[name] = not settings.pop(f"no_{name}")
+        for sheet in bench_imagine(BenchConfig(**settings)):
             screen.print(rich_table(sheet))
 
 
@@ -145,14 +147,14 @@ class BenchArc:
         preset: Shape of the reasoner (loopwm.reason.presets).
         batch: Puzzles in flight.
         repeats: Timed rounds.
-        compiled: Time torch.compile too, which takes minutes and a C++ compiler.
+        no_compiled: Leave torch.compile out, which takes minutes and a C++ compiler.
         device: Where to run, a torch device name.
     """
 
     preset: str = "arc"
     batch: int = 1
     repeats: int = 3
-    compiled: bool = True
+    no_compiled: bool = False
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -167,7 +169,7 @@ class BenchArc:
         from loopwm.study.results import rich_table
 
         sheet = bench_arc(
-            self.preset, self.batch, self.repeats, compiled=self.compiled, device=self.device
+            self.preset, self.batch, self.repeats, compiled=not self.no_compiled, device=self.device
         )
         console().print(rich_table(sheet))
         try:

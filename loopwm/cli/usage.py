@@ -3,6 +3,7 @@
 import difflib
 import inspect
 import io
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr
@@ -163,6 +164,9 @@ def _one_line(box: str) -> str:
 
 
 def _reason(paragraph: list[str]) -> str:
+    option = re.match(r"Missing value for argument '(.+?)'", paragraph[0].strip())
+    if option is not None:
+        return f"{option[1]} needs a value"
     if "Missing" not in paragraph[0]:
         return " ".join(" ".join(paragraph).split()).removesuffix(".")
     # The help of an option stands further in than its name.

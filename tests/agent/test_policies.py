@@ -120,6 +120,9 @@ def test_the_shipped_actors_say_that_they_were_trained_with_the_presets(env_id, 
 def test_settings_that_cannot_be_trained_with_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="steps must be at least"):
         train_policies("InvertedPendulum-v5", (0,), 5, tmp_path, config=SHORT)
+    for seeds in ((), (0, -1)):
+        with pytest.raises(ConfigError, match="seeds must be at least one number"):
+            train_policies("InvertedPendulum-v5", seeds, 100, tmp_path, config=SHORT)
     with pytest.raises(ConfigError, match="evaluations"):
         PolicyTraining(evaluations=2)
     with pytest.raises(ConfigError, match="whole number"):

@@ -8,7 +8,7 @@ import pytest
 
 from loopwm.agent.config import MPC, Dyna, TerminalValue
 from loopwm.agent.life import Life
-from loopwm.agent.recipes import RECIPES, algorithm_for, variant_of, with_settings
+from loopwm.agent.recipes import RECIPES, algorithm_for, recipe_for, variant_of, with_settings
 from loopwm.data.normalise import Statistics
 from loopwm.errors import ConfigError
 from loopwm.world.build import build
@@ -66,6 +66,8 @@ def test_an_algorithm_is_chosen_by_name_or_by_what_was_found_to_work():
     assert algorithm_for("Pendulum-v1", "dyna") is RECIPES["Pendulum-v1"].algorithm
     assert algorithm_for("Pendulum-v1", "mpc") == MPC()
     assert algorithm_for("Unheard-v0") == MPC()
+    assert recipe_for("Pendulum-v1") is recipe_for("Pendulum-v1", "dyna") is RECIPES["Pendulum-v1"]
+    assert recipe_for("Pendulum-v1", "mpc") is recipe_for("Unheard-v0") is None
 
 
 def test_settings_replace_what_they_name_and_nothing_else():

@@ -25,6 +25,7 @@ from loopwm.agent.score import Scoring
 from loopwm.agent.train import load_agent, train_agent
 from loopwm.core.depth import Fixed
 from loopwm.errors import CheckpointError, ConfigError, DataError, StoreError
+from loopwm.files import write_tree
 from loopwm.train.config import FitConfig
 from loopwm.world.config import MLP, WorldConfig
 from tests.agent.worlds import Levers, NarrowEnv, PointEnv, best_return
@@ -269,6 +270,10 @@ def test_configurations_read_back_from_json_as_they_were(algorithm: Algorithm):
 def test_what_is_no_agent_is_refused(tmp_path: Path):
     with pytest.raises(StoreError, match="holds no agent"):
         load_agent(tmp_path / "nothing")
+    folder = tmp_path / "model" / "checkpoints" / "000000005"
+    write_tree(folder, {}, {"identity": {}, "progress": {}})
+    with pytest.raises(StoreError, match="holds no agent but a checkpoint of another training"):
+        train_agent(PointEnv, PLANS, 20, run_dir=tmp_path / "model", **QUIET)
     with pytest.raises(StoreError, match="no configuration of an agent"):
         decode(encode(FitConfig()), "here")
     with pytest.raises(StoreError, match="settings of MPC"):

@@ -3,11 +3,12 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from loopwm.cli import main
-from loopwm.errors import MissingExtra
+from loopwm.errors import ConfigError, MissingExtra
 from loopwm.study import film
 from tests.study.test_video import decoded
 
@@ -92,6 +93,30 @@ def test_without_a_graphics_library_the_remedy_is_named(monkeypatch, tmp_path: P
     done.stderr = "DependencyNotInstalled: pygame is not installed"  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(MissingExtra, match=r"gymnasium\[classic-control\]"):
         film.film_episode(tmp_path / "x.mp4", episode, meta, 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "steps", "unclipped"),
+    [
+        ("--env Hopper-v5", 20_000, True),
+        ("--env Hopper-v5 --steps 30", 30, True),
+        ("--env Hopper-v5 --algo mpc", 2_000, False),
+        ("--env Hopper-v5 --algo mpc --unclipped", 2_000, True),
+        ("--env Ant-v5", 2_000, False),
+    ],
+)
+def test_what_was_chosen_for_an_environment_is_taken_whole(
+    words: str, steps: int, unclipped: bool, monkeypatch, capsys
+):
+    asked: dict[str, Any] = {}
+
+    def train_agent(env: str, algorithm: Any, steps: int, **options: Any) -> Any:
+        asked.update(options, steps=steps)
+        raise ConfigError("enough")
+
+    monkeypatch.setattr("loopwm.agent.train.train_agent", train_agent)
+    assert "enough" in mistake(capsys, "agent", "train", "--out", "r", *words.split())
+    assert (asked["steps"], asked["unclipped"]) == (steps, unclipped)
 
 
 @pytest.mark.parametrize(
