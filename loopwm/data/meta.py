@@ -56,11 +56,15 @@ class DatasetMeta:
     parts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Bring the environment's arguments into the form in which they are stored."""
+        """Bring arguments, bounds and angles into the form in which they are stored."""
         object.__setattr__(self, "env_kwargs", plain(self.env_kwargs, "env_kwargs"))
         object.__setattr__(
             self, "variants", tuple(plain(each, "variants") for each in self.variants)
         )
+        for name, kind in (("action_low", float), ("action_high", float), ("angles", int)):
+            values = getattr(self, name)
+            if values is not None:
+                object.__setattr__(self, name, tuple(kind(each) for each in values))
 
     def settings(self, variant: int = 0) -> dict[str, Any]:
         """Return the arguments of the environment that made the episodes of one variant."""

@@ -61,7 +61,8 @@ def dial(task: str, options: Options) -> Computed:
 
 def halting(task: str, options: Options) -> Computed:
     """Measure what stopping early saves, in iterations and in seconds."""
-    plan = Plan(Cell(task=task), arms=("looped", "expanded"), rates=(RATE,))
+    arms = ("looped", "expanded")
+    plan = Plan(Cell(task=task), arms=arms, rates=(RATE,), updates=2_000)
     _, finals = run_plan(plan, options.work, threads=options.threads, report=options.report)
     data = study_data(Experience(task), options.work / "data")
     sheets: list[Sheet] = []

@@ -109,7 +109,7 @@ def course(
     length = given + fit_config.horizon
     windows = Windows(data, length, device)
     _check_reach("the data", int(np.diff(data.bounds).max()), given)
-    held_out = None if valid is None else _held_out(valid, length, device)
+    held_out = None if valid is None else _held_out(valid, model, length, device)
     if held_out is not None:
         _check_reach("the held-out data", int(held_out.valid.sum(1).max()), given)
 
@@ -141,8 +141,18 @@ def course(
     )
 
 
-def _held_out(valid: RolloutDataset, length: int, device: torch.device) -> SequenceBatch:
+def _held_out(
+    valid: RolloutDataset, model: WorldModel, length: int, device: torch.device
+) -> SequenceBatch:
     """Return fixed windows, spread evenly over the held-out rows."""
+    wide, width = valid.action_dim, model.normaliser.action_dim
+    # Held-out episodes need not hold every discrete action.
+    fits = wide <= width if model.discrete else wide == width
+    if not fits or (valid.obs_dim, valid.discrete) != (model.obs_dim, model.discrete):
+        raise DataError(
+            f"valid={valid} has other observations or actions than the model, which has "
+            f"{model.obs_dim} and {width}: hold out episodes of the same environment"
+        )
     windows = Windows(valid, length, device)
     count = min(_VALIDATION_WINDOWS, len(windows))
     rows = torch.linspace(0, len(windows) - 1, count, device=device).long()

@@ -4,6 +4,7 @@ from pathlib import Path
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
+from gymnasium.spaces import Box
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -387,6 +388,20 @@ def test_kept_observations_remember_their_place() -> None:
     assert kept.meta.obs_names == ("c",)
     with pytest.raises(ConfigError, match="indices"):
         data.keep_obs([3])
+
+
+@pytest.mark.usefixtures("without_shape_checks")
+def test_bounds_may_be_those_of_a_space(tmp_path: Path) -> None:
+    space = Box(-1, 2, (2,), np.float32)
+    meta = DatasetMeta(
+        action_low=space.low,  # pyright: ignore[reportArgumentType]
+        action_high=space.high,  # pyright: ignore[reportArgumentType]
+        angles=np.array([1]),  # pyright: ignore[reportArgumentType]
+    )
+    assert meta == DatasetMeta(action_low=(-1, -1), action_high=(2, 2), angles=(1,))
+    data = replace(rollouts((3,)), meta=meta)
+    data.extend(data).save(tmp_path / "data")
+    assert RolloutDataset.load(tmp_path / "data").meta.action_high == (2, 2)
 
 
 def test_arguments_that_json_cannot_hold_are_refused_by_name() -> None:

@@ -49,6 +49,21 @@ def test_a_model_does_not_go_on_with_other_actions(make, data, discrete_data):
         lw.fit(discrete_data, None, SHORT, init=model)
 
 
+def test_held_out_data_of_other_spaces_is_refused_before_training(data, discrete_data):
+    few = replace(discrete_data, action=discrete_data.action % 2)
+    few = replace(few, meta=replace(few.meta, num_actions=2))
+    for ours, theirs in (
+        (data, data.keep_obs([0, 1])),
+        (data, discrete_data),
+        (few, discrete_data),
+    ):
+        with pytest.raises(
+            DataError, match=r"valid=RolloutDataset.* other observations or actions"
+        ):
+            lw.fit(ours, SMALL, SHORT, valid=theirs)
+    lw.fit(discrete_data, SMALL, SHORT, valid=few)
+
+
 def test_data_without_a_step_to_imagine_is_refused_before_training(data, unseen):
     def context(steps: int) -> lw.WorldConfig:
         return replace(SMALL, objective=lw.Objective(context=steps))
