@@ -31,9 +31,10 @@ def fitted(action: Any, space: gym.Space[Any]) -> Any:
         raise _refused(action, space, "it must be finite")
     if isinstance(space, Box):
         near = np.clip(given.astype(space.dtype), space.low, space.high)
-        # As far as 32 bits tell numbers of this size apart.
-        inside = np.abs(near - given) <= 2 * np.spacing(np.abs(near).astype(np.float32))
-        if inside.all():
+        # As far as 32 bits tell numbers of this size, or of the bounds', apart.
+        ends = [np.where(np.isfinite(end), np.abs(end), 0) for end in (space.low, space.high)]
+        size = np.maximum.reduce([*ends, np.abs(near)]).astype(np.float32)
+        if (np.abs(near - given) <= 2 * np.spacing(size)).all():
             return near
     elif space.contains(given.astype(np.int64)[()]) and given == np.floor(given):
         return np.asarray(given, np.int64)

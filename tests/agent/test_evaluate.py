@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box
 
+from loopwm.agent.action import fitted
 from loopwm.agent.evaluate import AgentReport, evaluate_agent, evaluation_seed, play
 from loopwm.agent.score import Scoring, score
 from loopwm.data.actor import shipped_actors
@@ -188,6 +189,11 @@ def test_an_action_that_the_environment_does_not_take_is_no_score(action: Any, e
 def test_actions_in_32_bits_stay_inside_bounds_in_64():
     report = evaluate_agent(lambda obs: np.full(1, 0.1, np.float32), NarrowEnv, episodes=2)
     assert report.lengths.tolist() == [10, 10]
+    lopsided = Box(0.0, np.array([0.1]), dtype=np.float64)
+    assert fitted(np.array([-1e-9]), lopsided) == 0
+    unbounded = Box(-np.inf, np.inf, (1,), np.float32)
+    for number in (0.1, 1e9 / 3):
+        assert fitted(np.array([number]), unbounded) == np.float32(number)
 
 
 def test_mistakes_are_named():
