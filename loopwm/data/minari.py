@@ -176,9 +176,11 @@ def _meta(dataset: Any) -> DatasetMeta:
 
 
 def _env_spec(meta: DatasetMeta) -> Any:
-    if meta.env_id not in gym.registry:
+    # An id may name the module that registers it, which the registry leaves out.
+    env_id = meta.env_id.rpartition(":")[2]
+    if env_id not in gym.registry:
         return None
-    spec = copy.deepcopy(gym.spec(meta.env_id))
+    spec = copy.deepcopy(gym.spec(env_id))
     settings = meta.settings()
     spec.max_episode_steps = settings.pop("max_episode_steps", spec.max_episode_steps)
     spec.kwargs.update(settings)

@@ -69,6 +69,13 @@ def test_minari_reads_the_exported_episodes_and_environment() -> None:
     assert exported.env_spec.max_episode_steps == 30
 
 
+def test_an_environment_of_another_package_is_exported_with_its_specification() -> None:
+    data = collect("loopwm_envs:loopwm/BallChain-v0", 40)
+    exported = data.to_minari("test/chain-v0")
+    assert exported.env_spec is not None
+    assert exported.env_spec.id == "loopwm/BallChain-v0"
+
+
 def foreign(observation_space: gym.Space, observations: list, infos: dict | None = None):
     """Make a Minari dataset of two episodes with three steps each, as others would."""
     rng = np.random.default_rng(0)
