@@ -4,7 +4,7 @@ import math
 import operator
 import types
 from dataclasses import fields, is_dataclass
-from typing import Any, Union, get_args, get_origin
+from typing import Any, TypeGuard, Union, get_args, get_origin
 
 from loopwm.errors import ConfigError
 
@@ -73,7 +73,7 @@ def _flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def _is_choice(kind: Any) -> bool:
+def _is_choice(kind: Any) -> TypeGuard[type]:
     return isinstance(kind, type) and (is_dataclass(kind) or getattr(kind, "_is_protocol", False))
 
 
