@@ -39,9 +39,7 @@ def planning(task: str, options: Options) -> Computed:
     """
     from loopwm.world.build import load
 
-    own = {"mlp-3x256": 1e-2, "mlp-ensemble": 1e-2} | CHOSEN_RATES[task]
-    own = {arm: rate for arm, rate in own.items() if arm in ARMS}
-    plan = Plan(Cell(task=task), arms=ARMS, rates=(RATE,), own=own, updates=2_000)
+    plan = Plan(Cell(task=task), ARMS, rates=(RATE,), own=CHOSEN_RATES[task], updates=2_000)
     _, finals = run_plan(plan, options.work, threads=options.threads, report=options.report)
     models: dict[str, list[Any]] = {}
     for result in finals.values():
