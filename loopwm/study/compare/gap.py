@@ -31,7 +31,7 @@ class Curve:
     """
 
     sizes: Float[ndarray, " N"]
-    squares: tuple[Float[ndarray, "S E"], ...]
+    squares: tuple[Float[ndarray, "_ E"], ...]
     windows: Float[ndarray, " E"]
 
     def __post_init__(self) -> None:
