@@ -173,6 +173,24 @@ def test_own_modules_are_trained_on_the_very_windows_of_lw_fit():
         torch.testing.assert_close(theirs.state_dict()[name], value, rtol=1e-3, atol=1e-5)
 
 
+def test_own_modules_learn_no_ending_where_the_environment_was_kept_from_it():
+    config = lw.MLP(width=8, depth=2, margin=None)
+    model = build(config, TRAIN.meta, Statistics.of(TRAIN), 0).train()
+    batch = Windows(TRAIN, 2).at(torch.tensor([0, 17, 45]))
+    batch = replace(batch, can_end=torch.zeros_like(batch.can_end))
+    ours, _ = sequence_loss(model, batch, torch.Generator().manual_seed(0))
+    theirs, _ = verbs_loss(model, batch, Units.of(TRAIN, torch.device("cpu")), config.objective)
+    torch.testing.assert_close(theirs, ours)
+
+
+def test_datasets_that_differ_in_labels_or_description_are_told_apart():
+    labelled = replace(
+        TRAIN, info={**TRAIN.info, "difficulty/x": np.arange(len(TRAIN), dtype=float)}
+    )
+    turning = replace(TRAIN, meta=replace(TRAIN.meta, angles=(1,)))
+    assert len({audit.digest(each) for each in (TRAIN, labelled, turning)}) == 3
+
+
 def test_training_flops_of_an_mlp_are_those_of_its_matrices():
     d, obs, act = 8, 2, 1
     model = build(lw.MLP(width=d, depth=2), TRAIN.meta, Statistics.of(TRAIN), 0)
