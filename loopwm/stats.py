@@ -59,43 +59,6 @@ def bootstrap(
     return _percentiles(means, level)
 
 
-def paired_ratio(
-    first: Float[ndarray, "E ..."],
-    second: Float[ndarray, "..."],
-    *,
-    level: float = 0.95,
-    resamples: int = 2_000,
-    seed: int = 0,
-) -> Interval:
-    """Bound the ratio of two sums over the same episodes by the percentile bootstrap.
-
-    Each bootstrap sample draws the same episodes for both, so what they share cancels. The
-    square roots of the ends bound the ratio of two RMSEs.
-
-    Args:
-        first: Sum over each episode for the numerator, positive.
-        second: Sum over the same episodes for the denominator, positive.
-        level: Probability that the interval is meant to cover, in (0, 1).
-        resamples: Number of bootstrap samples.
-        seed: Seed of the resampling.
-
-    Returns:
-        The interval of `first.sum(0) / second.sum(0)`.
-
-    Raises:
-        DataError: If there is no episode, or a sum is not positive and finite.
-        ConfigError: If `level` or `resamples` is out of range.
-    """
-    _check_options(level, resamples)
-    if first.shape != second.shape or not (np.all(first > 0) and np.all(second > 0)):
-        raise DataError(
-            f"paired sums must be positive and of one shape, got shapes {first.shape} and "
-            f"{second.shape}; give both models the same episodes"
-        )
-    both = _resampled(np.stack([first, second], axis=1), None, resamples, seed)
-    return _percentiles(both[:, 0] / both[:, 1], level)
-
-
 def iqm(scores: Float[ndarray, " N"]) -> float:
     """Compute the interquartile mean: the mean of the middle half (arXiv 2108.13264).
 

@@ -3,7 +3,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from loopwm.errors import ConfigError, DataError
-from loopwm.stats import bootstrap, iqm, paired_ratio
+from loopwm.stats import bootstrap, iqm
 
 
 def test_the_interval_of_a_mean_agrees_with_scipys_percentile_bootstrap():
@@ -76,29 +76,6 @@ def test_a_chunk_smaller_than_one_sample_is_one_sample(monkeypatch: pytest.Monke
     assert float(bootstrap(values).low) == pytest.approx(float(whole.low), rel=1e-12)
 
 
-def test_pairing_cancels_what_the_episodes_share():
-    rng = np.random.default_rng(0)
-    difficulty = rng.lognormal(sigma=1.5, size=60)
-    first, second = 0.8 * difficulty * rng.uniform(0.9, 1.1, 60), difficulty
-    paired = paired_ratio(first, second)
-    assert 0.7 < float(paired.low) < 0.8 < float(paired.high) < 0.9
-    apart = bootstrap(first), bootstrap(second)
-    assert float(apart[0].high) > float(apart[1].low)  # unpaired, nothing could be said
-
-
-def test_the_ratio_of_a_model_to_itself_is_one():
-    sums = np.random.default_rng(0).random((9, 2)) + 0.1
-    ratio = paired_ratio(sums, sums)
-    np.testing.assert_array_equal([ratio.low, ratio.high], np.ones((2, 2)))
-
-
-def test_pairs_that_do_not_match_are_refused():
-    with pytest.raises(DataError, match=r"\(3,\) and \(4,\)"):
-        paired_ratio(np.ones(3), np.ones(4))
-    with pytest.raises(DataError, match="positive"):
-        paired_ratio(np.zeros(3), np.ones(3))
-
-
 @pytest.mark.parametrize("count", [1, 3, 4, 7, 20])
 def test_iqm_agrees_with_scipys_trimmed_mean(count: int):
     scores = np.random.default_rng(count).normal(size=count)
@@ -114,13 +91,9 @@ def test_what_would_make_an_interval_of_nan_is_refused():
         bootstrap(ones, spoilt)
     with pytest.raises(DataError, match="sums has 4 episodes, weights 3"):
         bootstrap(ones, ones[:3])
-    with pytest.raises(DataError, match="not finite"):
-        paired_ratio(ones, np.array([1.0, np.inf, 1.0, 1.0]))
     for level in (95, 0, 1, -0.5, float("nan")):
         with pytest.raises(ConfigError, match=r"level must be a share in \(0, 1\)"):
             bootstrap(ones, level=level)
-        with pytest.raises(ConfigError, match="level must be a share"):
-            paired_ratio(ones, ones, level=level)
     with pytest.raises(ConfigError, match="resamples must be at least 1, got 0"):
         bootstrap(ones, resamples=0)
 

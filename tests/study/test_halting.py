@@ -9,7 +9,7 @@ import pytest
 import loopwm as lw
 from loopwm.data.store import RolloutDataset
 from loopwm.study import halting, halting_time
-from loopwm.study.calibrate import Calibration
+from loopwm.study.calibrate import Calibration, calibrate
 from loopwm.study.datasets import Split
 from loopwm.study.halting import (
     Outcome,
@@ -65,6 +65,18 @@ def test_every_way_is_measured_and_controls_use_the_rules_iterations(
     assert oracle.iterations[1] <= rule.iterations[1]
     assert 1 < rule.iterations[1] < 4
     assert oracle.rmse[1] < rule.rmse[1] < dealt.rmse[1]
+
+
+def test_the_one_test_stands_where_it_saves_most(
+    model: Any, data: RolloutDataset, rules: dict[str, Calibration]
+) -> None:
+    def saved(stage: int) -> float:
+        rule = lw.OutputDelta(stages=(stage,))
+        return calibrate(model, data, 0.05, rule=rule, horizons=HORIZONS).saved
+
+    each = [saved(stage) for stage in range(1, rules["OutputDelta"].max_iters)]
+    assert len(set(each)) > 1
+    assert rules["staged"].saved == max(each)
 
 
 def test_fixed_depths_err_as_evaluation_says(found: Any, model: Any, data: RolloutDataset) -> None:

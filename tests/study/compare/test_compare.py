@@ -191,6 +191,24 @@ def test_datasets_that_differ_in_labels_or_description_are_told_apart():
     assert len({audit.digest(each) for each in (TRAIN, labelled, turning)}) == 3
 
 
+def test_a_training_that_is_stopped_while_it_is_measured_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    scene = Scene(families_of(["mlp"]), DATA, TERMS)
+    first = first_round(scene)[-1]
+
+    def stop(*given: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trial, "_measured", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_trial(first, scene, tmp_path)
+    assert (tmp_path / "running" / first.name).exists()
+    run_trial(first, scene, tmp_path)
+    assert not (tmp_path / "running" / first.name).exists()
+
+
 def test_training_flops_of_an_mlp_are_those_of_its_matrices():
     d, obs, act = 8, 2, 1
     model = build(lw.MLP(width=d, depth=2), TRAIN.meta, Statistics.of(TRAIN), 0)
