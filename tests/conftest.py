@@ -14,6 +14,8 @@ import jaxtyping
 import pytest
 import torch
 
+import tests.checks  # noqa: F401 - named below
+
 if TYPE_CHECKING:
     import loopwm as lw
 
@@ -22,12 +24,8 @@ torch.set_num_threads(1)
 # A shell has its background jobs ignore Ctrl-C, and processes inherit that; tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Every call in the library is checked against its annotations, shapes included. An int where a
-# float is asked for is what Python's own numeric tower allows.
-jaxtyping.install_import_hook(
-    ["loopwm", "loopwm_envs"],
-    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
-)
+# Every call in the library is checked against its annotations, shapes included.
+jaxtyping.install_import_hook(["loopwm", "loopwm_envs"], "tests.checks.checked")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

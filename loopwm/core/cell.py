@@ -55,9 +55,9 @@ class Unrolls(Protocol):
         self,
         h: Tensor,
         conditioning: Conditioning,
-        weights: Weights,
         active: Sequence[int],
         taps: Sequence[Tensor],
+        weights: Weights,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Refine h [B, L, D] as often as `active` is long, each time its first `active[t]` rows."""
         ...
@@ -123,7 +123,7 @@ class BoundedCell(nn.Module):
     ) -> Tensor:
         """Refine h once under the conditioning of `condition`."""
         if self.unrolls:
-            return self.unroll(h, conditioning, weights or self.constrain(), (len(h),), ())[0]
+            return self.unroll(h, conditioning, (len(h),), (), weights or self.constrain())[0]
         retention, renewal = weights or self.constrain()
         flat = h.flatten(0, -2)
         injected, bias = (part.flatten(0, -2) for part in conditioning)
@@ -168,18 +168,18 @@ class BoundedCell(nn.Module):
         self,
         h: Float[Tensor, "B *L D"],
         conditioning: Conditioning,
-        weights: Weights,
         active: Sequence[int],
         taps: Sequence[Tensor],
+        weights: Weights,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Refine the first `active[t]` rows in iteration t; one node of the autograd graph.
 
         Args:
             h: States, the rows with the most iterations first.
             conditioning: What `condition` returned.
-            weights: What `constrain` returned.
             active: Rows of each iteration, not increasing; the first is B.
             taps: For each iteration, the rows whose state is wanted after it; or empty.
+            weights: What `constrain` returned.
 
         Returns:
             The last state of each row, the one before it, without gradient, and the tapped one.

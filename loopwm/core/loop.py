@@ -1,6 +1,5 @@
 """The looped core: run one cell to a depth, per row, and let rows that are done leave the batch."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import cast
@@ -87,10 +86,7 @@ class LoopedCore(nn.Module):
         if tap is not None and stop is not None:
             raise ValueError("tap and stop cannot be used together: tap is for training")
         weights = self.cell.constrain()
-
-        def iterate(fixed: Conditioning, *states: Tensor) -> State:
-            return self.program.iterate(self.cell, states, fixed, weights)
-
+        iterate = partial(self._iterate, weights)
         if self.solver is not None and not torch.is_grad_enabled():
             self.check_solver(stop)
             iterate, z = partial(self.solver.step, iterate), self.solver.begin(z)
@@ -145,15 +141,10 @@ class LoopedCore(nn.Module):
         if not self._unrolls:
             return None
         cell = cast(Unrolls, self.cell)
-        if not cell.unrolls:
-            return None
+        return partial(cell.unroll, weights=weights) if cell.unrolls else None
 
-        def unroll(
-            h: Tensor, fixed: Conditioning, active: Sequence[int], taps: Sequence[Tensor]
-        ) -> tuple[Tensor, Tensor, Tensor]:
-            return cell.unroll(h, fixed, weights, active, taps)
-
-        return unroll
+    def _iterate(self, weights: Weights, fixed: Conditioning, *states: Tensor) -> State:
+        return self.program.iterate(self.cell, states, fixed, weights)
 
     def _learns_from(self, fixed: Conditioning) -> bool:
         """Say whether anything that the iterations depend on wants a gradient."""

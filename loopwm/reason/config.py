@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, replace
 
 from loopwm.core.config import Attend, PostNorm
+from loopwm.core.settings import settle
 from loopwm.errors import ConfigError
 from loopwm.train.config import FitConfig, Muon
 
@@ -51,6 +52,7 @@ class ReasonerConfig:
     inner: int = 6
 
     def __post_init__(self) -> None:
+        settle(self)
         for name in ("length", "puzzles", "prefix", "puzzle_width", "width", "cycles"):
             _at_least_one(name, getattr(self, name))
         if self.inner < 0:
@@ -91,6 +93,7 @@ class Halting:
     rise: float = 0.0
 
     def __post_init__(self) -> None:
+        settle(self)
         _at_least_one("Halting.max_steps", self.max_steps)
         for name in ("explore", "rise"):
             value = getattr(self, name)

@@ -1,17 +1,16 @@
 """What a comparison will cost, measured by a few updates of every model before it starts."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from loopwm.study.compare.rounds import first_round
 from loopwm.study.compare.sizing import make, seconds_per_update
-from loopwm.study.compare.study import Stage, results_of, scene_of
-from loopwm.study.compare.trial import Scene, Trial, configured
+from loopwm.study.compare.study import Stage, results_of, trials_of
+from loopwm.study.compare.trial import Result, Scene, Trial, configured
 from loopwm.study.results import Column, Sheet
 from loopwm.world.config import ModelConfig
 
@@ -22,8 +21,8 @@ class Cost:
 
     Attributes:
         name: Name of the stage.
-        models: Models to train, those of the second round included.
-        done: Models of the first round that are there already.
+        models: Models to train in both rounds.
+        done: Models that are there already.
         seconds: CPU seconds of what is not.
     """
 
@@ -38,8 +37,9 @@ def estimate(
 ) -> list[Cost]:
     """Measure what every stage will cost on this machine, on one thread.
 
-    Every model is built and updated three times; what evaluation takes is measured too. Stages that
-    share task and sizes share the measurements.
+    Every model is built and updated three times; what evaluation takes is measured too. What the
+    second round trains is known where the first one is finished. Stages that share task and sizes
+    share the measurements.
 
     Args:
         stages: The comparisons.
@@ -49,22 +49,18 @@ def estimate(
     timed: dict[tuple[str, str, int, int], tuple[float, float]] = {}
     costs = []
     for stage in stages:
-        scene = scene_of(stage, folder, say)
-        first = first_round(scene)
-        done = results_of(first, folder)
-        total, models = 0.0, 0.0
-        for trial in first:
+        scene, first, second = trials_of(stage, folder, say)
+        done = results_of([*first, *second], folder)
+        total = 0.0
+        for trial, runs in _left(scene, first, second, done):
             key = (stage.place.task, trial.arm, trial.shape, trial.size)
             if key not in timed:
                 timed[key] = _timed(trial, scene)
             per_update, measuring = timed[key]
-            family, terms = scene.families[trial.arm], stage.terms
-            # Each size has its further seeds once, whatever was tried: a share for each trial.
-            further = (len(terms.seeds) - 1) / (len(terms.rates) * len(family.shapes))
-            runs = further + (trial.name not in done)
-            each = trial.updates * per_update * family.members + measuring * family.members
-            total, models = total + runs * each, models + 1 + further
-        costs.append(Cost(stage.name, round(models), len(done), total))
+            members = scene.families[trial.arm].members
+            total += runs * members * (trial.updates * per_update + measuring)
+        models = len(first) + _further(scene) * len({(each.arm, each.size) for each in first})
+        costs.append(Cost(stage.name, models, len(done), total))
     return costs
 
 
@@ -84,6 +80,25 @@ def cost_sheet(costs: list[Cost]) -> Sheet:
     sums = {"models": sum(c.models for c in costs), "done": sum(c.done for c in costs)}
     rows.append({"stage": "all", **sums, "hours": whole})
     return Sheet("what is left to run, measured on this machine", columns, tuple(rows))
+
+
+def _left(
+    scene: Scene, first: Sequence[Trial], second: Sequence[Trial], done: Mapping[str, Result]
+) -> Iterator[tuple[Trial, float]]:
+    """List the trials that are still to run, and how often."""
+    for trial in (*first, *second):
+        if trial.name not in done:
+            yield trial, 1.0
+    chosen = {(each.arm, each.size) for each in second}
+    for trial in first:
+        if (trial.arm, trial.size) not in chosen:
+            # Each size has its further seeds once, whichever trial is chosen: a share for each.
+            tried = len(scene.terms.rates) * len(scene.families[trial.arm].shapes)
+            yield trial, _further(scene) / tried
+
+
+def _further(scene: Scene) -> int:
+    return len(scene.terms.seeds) - 1
 
 
 def _timed(trial: Trial, scene: Scene) -> tuple[float, float]:

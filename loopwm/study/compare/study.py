@@ -113,9 +113,11 @@ def run_study(
         run_rounds(scene_of(stage, folder, say), folder, say, wait)
 
 
-def trials_of(stage: Stage, folder: Path) -> tuple[Scene, list[Trial], list[Trial]]:
+def trials_of(
+    stage: Stage, folder: Path, say: Say = lambda line: None
+) -> tuple[Scene, list[Trial], list[Trial]]:
     """List the trials of a stage; those of the second round as far as the first has been run."""
-    scene = scene_of(stage, folder)
+    scene = scene_of(stage, folder, say)
     first = first_round(scene)
     return scene, first, second_round(scene, first, results_of(first, folder))
 

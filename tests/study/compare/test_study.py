@@ -16,6 +16,7 @@ from loopwm.errors import ConfigError, StoreError
 from loopwm.files import write_json
 from loopwm.study.compare import launch, study
 from loopwm.study.compare.conduct import Order, conduct
+from loopwm.study.compare.cost import estimate
 from loopwm.study.compare.places import Place
 from loopwm.study.compare.settings import QUICK, Settings, read_settings
 from loopwm.study.compare.study import outcome, runs_of, stages_of
@@ -117,6 +118,29 @@ def test_nothing_run_at_all_is_said(linear: None, tmp_path: Path):
 def test_an_estimate_trains_nothing(linear: None, tmp_path: Path):
     do(tmp_path, "estimate")
     assert not (tmp_path / "cells").exists()
+
+
+def test_an_estimate_leaves_out_what_is_finished_in_either_round(linear: None, tmp_path: Path):
+    settings = replace(TINY, seeds=(0, 1, 2), sizes=(1_500,))
+    (stage,) = [each for each in stages_of(settings) if not each.law][:1]
+
+    def finish(trials: list[Trial]) -> None:
+        for each in trials:
+            write_json(tmp_path / "cells" / f"{each.name}.json", plain(result(each, 0.1)))
+
+    (before,) = estimate([stage], tmp_path)
+    _, first, nothing = study.trials_of(stage, tmp_path)
+    assert nothing == []
+    finish(first)
+    (between,) = estimate([stage], tmp_path)
+    _, _, second = study.trials_of(stage, tmp_path)
+    finish(second)
+    (after,) = estimate([stage], tmp_path)
+    assert before.models == between.models == after.models == len(first) + len(second)
+    assert [each.done for each in (before, between, after)] == [0, len(first), after.models]
+    assert before.seconds > 0
+    assert between.seconds > 0
+    assert after.seconds == 0
 
 
 def test_every_combination_is_a_comparison_of_its_own() -> None:
