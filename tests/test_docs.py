@@ -10,9 +10,9 @@ ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("README.md"), *sorted((ROOT / "docs").rglob("*.md"))]
 
 # The only thing that differs from what the reader sees: these literals are cut to at most this.
-AT_MOST = {"steps": 2_000, "updates": 20}
-# An agent plans at each of its steps.
-ACTING = {"guide-learning.md": {"steps": 200}}
+AT_MOST = {"steps": 1_000, "updates": 10}
+# An agent plans at each of its steps; the README looks 15 steps ahead from eight states.
+OTHERWISE = {"guide-learning.md": {"steps": 200}, "README.md": {"steps": 2_000}}
 
 # Many small steps, in agents that act and models that are compared, of which the checks of shapes
 # would make minutes.
@@ -29,7 +29,7 @@ def shortened(code: str, most: dict[str, int] = AT_MOST) -> str:
 def run_blocks(page: Path) -> int:
     text = page.read_text(encoding="utf-8")
     namespace: dict[str, object] = {"__name__": "__main__"}
-    most = AT_MOST | ACTING.get(page.name, {})
+    most = AT_MOST | OTHERWISE.get(page.name, {})
     count = 0
     for match in BLOCK.finditer(text):
         # Empty lines in front make a traceback name the line of the page.
@@ -54,7 +54,7 @@ def test_blocks_share_a_namespace_and_only_steps_and_updates_are_cut(tmp_path: P
     page = tmp_path / "page.md"
     page.write_text(
         "```python\nsteps = dict(steps=100_000, updates=5)\n```\n"
-        "- indented:\n  ```python\n  assert steps == {'steps': 2000, 'updates': 5}\n  ```\n"
+        "- indented:\n  ```python\n  assert steps == {'steps': 1000, 'updates': 5}\n  ```\n"
         "```bash\nnot python\n```\n"
     )
     assert run_blocks(page) == 2

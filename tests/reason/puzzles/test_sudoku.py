@@ -25,22 +25,18 @@ from loopwm.reason.source import PuzzleSource
 FOUR, SIX, NINE = SUDOKU_SHAPES.values()
 
 
-def forms(puzzles: SudokuSet) -> set[bytes]:
-    return {
-        form.tobytes() for form in canonical(puzzles.solutions, puzzles.clues, puzzles.shape)[1]
-    }
-
-
-def classes(puzzles: SudokuSet) -> set[bytes]:
-    solutions = puzzles.solutions
-    return {form.tobytes() for form in canonical(solutions, solutions, puzzles.shape)[0]}
+def classes_and_forms(puzzles: SudokuSet) -> tuple[set[bytes], set[bytes]]:
+    """Return what symmetric copies share: of the solutions, and of the puzzles."""
+    solutions, clues = canonical(puzzles.solutions, puzzles.clues, puzzles.shape)
+    return {form.tobytes() for form in solutions}, {form.tobytes() for form in clues}
 
 
 @pytest.mark.parametrize("shape", [SIX, NINE])
 def test_no_puzzle_is_a_copy_and_no_solution_is_in_both_parts(shape: SudokuShape):
     train, test = (generate(shape, 40, seed=0, part=part) for part in ("train", "test"))
-    assert len(forms(train)) == len(forms(test)) == 40
-    assert not classes(train) & classes(test)
+    (ours, one), (theirs, other) = classes_and_forms(train), classes_and_forms(test)
+    assert len(one) == len(other) == 40
+    assert not ours & theirs
     for puzzles in (train, test):
         given = puzzles.clues > 0
         np.testing.assert_array_equal(puzzles.clues[given], puzzles.solutions[given])
@@ -72,17 +68,18 @@ def test_hard_puzzles_are_as_hard_by_orders_that_did_not_choose_them():
 def test_the_hard_sets_that_ship_are_what_generate_makes():
     train, test = hard_sudokus()
     assert (len(train), len(test)) == (1_000, 500)
+    (ours, one), (theirs, other) = classes_and_forms(train), classes_and_forms(test)
+    assert (len(one), len(other)) == (1_000, 500)
+    assert not ours & theirs
     for made, shipped in (
         (generate(NINE, 2, least=20.0, part="train"), train),
         (generate(NINE, 2, least=20.0, part="test"), test),
     ):
         np.testing.assert_array_equal(shipped.clues[:2], made.clues)
         np.testing.assert_array_equal(shipped.ratings[:2], made.ratings)
-        assert len(forms(shipped)) == len(shipped)
         assert shipped.ratings.min() >= 20
         given = shipped.clues > 0
         np.testing.assert_array_equal(shipped.clues[given], shipped.solutions[given])
-    assert not classes(train) & classes(test)
 
 
 def test_a_histogram_counts_each_puzzle_once():
@@ -143,7 +140,7 @@ def test_a_pool_shows_its_puzzles_turned_or_as_they_are(symmetries: bool):
     clues = batch.tokens.numpy().astype(np.int8) - 1
     solutions = np.where(clues == 0, batch.labels.numpy() - 1, clues).astype(np.int8)
     drawn = SudokuSet(SIX, clues, solutions, np.zeros(300))
-    assert forms(drawn) == forms(puzzles)
+    assert classes_and_forms(drawn)[1] == classes_and_forms(puzzles)[1]
     as_they_are = {each.tobytes() for each in puzzles.clues}
     assert all(each.tobytes() in as_they_are for each in clues) == (not symmetries)
 
