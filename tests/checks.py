@@ -1,10 +1,16 @@
 """Every argument and result against its annotation, each of them once."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
+import jaxtyping
 from beartype import BeartypeConf, beartype
+from jaxtyping import jaxtyped
+
+LIBRARY = ("loopwm", "loopwm_envs")
 
 # An int where a float is asked for is what Python's own numeric tower allows.
 _check = beartype(conf=BeartypeConf(is_pep484_tower=True))
@@ -58,3 +64,45 @@ class _Probe:
 def number_made() -> int:
     """Return how many different checks there are."""
     return _made.cache_info().currsize
+
+
+@contextmanager
+def bare() -> Iterator[None]:
+    """Take the checks off the library while the block runs.
+
+    For torch's compiler, which traces through them what no user's program has in it, and for
+    thousands of steps that are all alike.
+    """
+    modules = [each for name, each in sys.modules.items() if name.split(".")[0] in LIBRARY]
+    classes = [
+        each
+        for module in modules
+        for each in vars(module).values()
+        if isinstance(each, type) and each.__module__ == module.__name__
+    ]
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    taken = [
+        (holder, name, value)
+        for holder in (*modules, *classes)
+        for name, value in [*vars(holder).items()]
+        if _bare(value) is not value
+    ]
+    for holder, name, value in taken:
+        setattr(holder, name, _bare(value))
+    yield
+    for holder, name, value in taken:
+        setattr(holder, name, value)
+    jaxtyping.config.update("jaxtyping_disable", before)
+
+
+def _bare(value: Any) -> Any:
+    """Return a function as it was before the hook decorated it, anything else as it is."""
+    if isinstance(value, staticmethod | classmethod):
+        inner = _bare(value.__func__)
+        return value if inner is value.__func__ else type(value)(inner)
+    if isinstance(value, property) and value.fget is not None:
+        inner = _bare(value.fget)
+        return value if inner is value.fget else property(inner, value.fset, value.fdel)
+    decorated = getattr(value, "__globals__", {}).get("__name__") == jaxtyped.__module__
+    return getattr(value, "__wrapped__", value) if decorated else value

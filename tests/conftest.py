@@ -14,7 +14,7 @@ import jaxtyping
 import pytest
 import torch
 
-import tests.checks  # noqa: F401 - named below
+from tests import checks
 
 if TYPE_CHECKING:
     import loopwm as lw
@@ -25,7 +25,7 @@ torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Every call in the library is checked against its annotations, shapes included.
-jaxtyping.install_import_hook(["loopwm", "loopwm_envs"], "tests.checks.checked")
+jaxtyping.install_import_hook(checks.LIBRARY, "tests.checks.checked")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -39,11 +39,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def without_shape_checks() -> Iterator[None]:
-    """Switch the shape checks off, which torch.compile cannot trace and so refuses falsely."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", before)
+    """Take the shape checks off, which torch.compile cannot trace and so refuses falsely."""
+    with checks.bare():
+        yield
 
 
 @pytest.fixture(scope="session")

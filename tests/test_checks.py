@@ -1,12 +1,17 @@
 """The checks of every test find what they are there for, and are made once."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from jaxtyping import Float, TypeCheckError, jaxtyped
 from torch import Tensor
 
+from loopwm import seed
+from loopwm.core.depth import Fixed
+from loopwm.core.loop import LoopedCore
+from loopwm.data.replay import Windows
 from tests import checks
 
 checked = jaxtyped(typechecker=checks.checked)
@@ -74,3 +79,19 @@ def test_a_function_that_is_made_again_and_again_is_given_one_check() -> None:
     for _ in range(3):
         nested(whole=True)
     assert checks.number_made() == before
+
+
+def test_the_library_is_taken_bare_for_a_while_only() -> None:
+    wrong: Any = "7"
+    before = (LoopedCore.forward, Windows.at, seed.key, Fixed.__init__)
+    with pytest.raises(TypeCheckError):
+        seed.key(wrong)
+    with checks.bare():
+        now = (LoopedCore.forward, Windows.at, seed.key, Fixed.__init__)
+        assert now == tuple(vars(each)["__wrapped__"] for each in before)
+        with pytest.raises(TypeError) as caught:
+            seed.key(wrong)
+        assert not isinstance(caught.value, TypeCheckError)
+    assert (LoopedCore.forward, Windows.at, seed.key, Fixed.__init__) == before
+    with pytest.raises(TypeCheckError):
+        seed.key(wrong)
