@@ -1,5 +1,6 @@
 """What every test stands on: one torch thread, checked annotations, and real rollouts."""
 
+import gc
 import os
 import signal
 
@@ -35,6 +36,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return item.get_closest_marker("slow") is None and item.path.name != "test_docs.py"
 
     items.sort(key=short)
+    # What has been imported stays; the garbage collector need not look through it again and again.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
