@@ -88,12 +88,14 @@ def bare() -> Iterator[None]:
         for name, value in [*vars(holder).items()]
         if _bare(value) is not value
     ]
-    for holder, name, value in taken:
-        setattr(holder, name, _bare(value))
-    yield
-    for holder, name, value in taken:
-        setattr(holder, name, value)
-    jaxtyping.config.update("jaxtyping_disable", before)
+    try:
+        for holder, name, value in taken:
+            setattr(holder, name, _bare(value))
+        yield
+    finally:
+        for holder, name, value in taken:
+            setattr(holder, name, value)
+        jaxtyping.config.update("jaxtyping_disable", before)
 
 
 def _bare(value: Any) -> Any:

@@ -1,12 +1,15 @@
 """A step equals the equations of TRM, value and gradient, row by row."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 
 from loopwm.core.count import parameters
 from loopwm.core.grad import Full
 from loopwm.errors import ConfigError, DataError
-from loopwm.reason.config import ReasonerConfig
+from loopwm.reason.config import Halting, ReasonerConfig
 from loopwm.reason.layout import published_names
 from loopwm.reason.loss import step_loss
 from loopwm.reason.model import Reasoner, truncated_normal
@@ -177,6 +180,19 @@ def test_truncated_normals_have_the_deviation_that_is_asked_for():
 def test_sizes_that_cannot_be_are_refused(changes: dict, message: str):
     with pytest.raises(ConfigError, match=message):
         small("attention", **changes)
+
+
+@pytest.mark.usefixtures("without_shape_checks")
+def test_sizes_of_numpy_are_what_pythons_are_and_halves_are_refused():
+    changes: dict[str, Any] = {"width": np.int64(8), "cycles": np.uint8(2)}
+    assert small("attention", **changes) == small("attention")
+    assert type(small("attention", **changes).width) is int
+    rule: Any = Halting
+    assert type(rule(np.int64(3)).max_steps) is int
+    with pytest.raises(ConfigError, match="width must be a whole number"):
+        small("attention", width=8.5)
+    with pytest.raises(ConfigError, match="max_steps must be a whole number"):
+        rule(2.5)
 
 
 def test_every_preset_is_a_configuration():
