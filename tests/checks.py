@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from types import FunctionType, ModuleType
 from typing import Any
 
 import jaxtyping
@@ -73,10 +74,9 @@ def bare() -> Iterator[None]:
     For torch's compiler, which traces through them what no user's program has in it, and for
     thousands of steps that are all alike.
     """
-    modules = [each for name, each in sys.modules.items() if name.split(".")[0] in LIBRARY]
     classes = [
         each
-        for module in modules
+        for module in _modules()
         for each in vars(module).values()
         if isinstance(each, type) and each.__module__ == module.__name__
     ]
@@ -84,7 +84,7 @@ def bare() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     taken = [
         (holder, name, value)
-        for holder in (*modules, *classes)
+        for holder in (*_modules(), *classes)
         for name, value in [*vars(holder).items()]
         if _bare(value) is not value
     ]
@@ -95,7 +95,18 @@ def bare() -> Iterator[None]:
     finally:
         for holder, name, value in taken:
             setattr(holder, name, value)
+        # What was imported meanwhile, the package's own lazy names with it, holds bare functions.
+        functions = [value for _, _, value in taken if isinstance(value, FunctionType)]
+        decorated = {id(_bare(value)): value for value in functions}
+        for module in _modules():
+            for name, value in [*vars(module).items()]:
+                if id(value) in decorated:
+                    setattr(module, name, decorated[id(value)])
         jaxtyping.config.update("jaxtyping_disable", before)
+
+
+def _modules() -> list[ModuleType]:
+    return [each for name, each in sys.modules.items() if name.split(".")[0] in LIBRARY]
 
 
 def _bare(value: Any) -> Any:

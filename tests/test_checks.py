@@ -8,10 +8,12 @@ import torch
 from jaxtyping import Float, TypeCheckError, jaxtyped
 from torch import Tensor
 
+import loopwm
 from loopwm import seed
 from loopwm.core.depth import Fixed
 from loopwm.core.loop import LoopedCore
 from loopwm.data.replay import Windows
+from loopwm.world import fit
 from tests import checks
 
 checked = jaxtyped(typechecker=checks.checked)
@@ -95,3 +97,11 @@ def test_the_library_is_taken_bare_for_a_while_only() -> None:
     assert (LoopedCore.forward, Windows.at, seed.key, Fixed.__init__) == before
     with pytest.raises(TypeCheckError):
         seed.key(wrong)
+
+
+def test_names_that_are_imported_meanwhile_are_checked_afterwards(monkeypatch: Any) -> None:
+    monkeypatch.delitem(vars(loopwm), "fit", raising=False)
+    with checks.bare():
+        meanwhile = loopwm.fit
+    assert loopwm.fit is fit.fit is not meanwhile
+    assert vars(fit.fit)["__wrapped__"] is meanwhile
