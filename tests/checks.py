@@ -1,15 +1,18 @@
 """Every argument and result against its annotation, each of them once."""
 
+import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, wraps
 from types import FunctionType, ModuleType
 from typing import Any
 
 import jaxtyping
+import numpy as np
 from beartype import BeartypeConf, beartype
 from jaxtyping import jaxtyped
+from torch import Tensor, nn
 
 LIBRARY = ("loopwm", "loopwm_envs")
 
@@ -67,6 +70,111 @@ def number_made() -> int:
     return _made.cache_info().currsize
 
 
+def remembering(decorate: Callable[..., Any]) -> Callable[..., Any]:
+    """Make jaxtyping's decorator leave out checks whose outcome is known.
+
+    What a check says depends on the types of arguments and result and on the sizes of arrays, and
+    a loop calls its functions thousands of times with the same ones. A call that is like one that
+    passed is not checked again; all others are.
+
+    Args:
+        decorate: `jaxtyping.jaxtyped`.
+    """
+
+    def with_typechecker(*, typechecker: Any) -> Callable[..., Any]:
+        checking = decorate(typechecker=typechecker)
+
+        def decorator(target: Any) -> Any:
+            plain = isinstance(target, FunctionType) and not inspect.isgeneratorfunction(target)
+            return _remembering(target, checking) if plain else checking(target)
+
+        return decorator
+
+    return with_typechecker
+
+
+def _remembering(function: FunctionType, checking: Callable[..., Any]) -> Callable[..., Any]:
+    checked, passed = checking(function), {}
+    hints = " ".join(map(str, function.__annotations__.values()))
+    if "Literal" in hints or "{" in hints:
+        # Such annotations ask for a value: Literal["a"], Float[Tensor, "{n}"].
+        return checked
+
+    def returning(*_args: Any, **_kwargs: Any) -> Any:
+        return results.pop()
+
+    results: list[Any] = []
+    # Annotations that are strings are looked up among the globals.
+    copy = FunctionType(returning.__code__, function.__globals__, closure=returning.__closure__)
+    check_result = checking(wraps(function)(copy))
+
+    @wraps(function)
+    def remembered(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        if jaxtyping.config.jaxtyping_disable:
+            return function(*args, **kwargs)
+        try:
+            given = [_kind(each) for each in args]
+            given += [(name, _kind(kwargs[name])) for name in kwargs]
+            known = passed.get(key := tuple(given))
+        except _NotKnown:
+            return checked(*args, **kwargs)
+        if known is None:
+            result = checked(*args, **kwargs)
+            passed[key] = {_kind_or_none(result)}
+            return result
+        result = function(*args, **kwargs)
+        returned = _kind_or_none(result)
+        if returned is None or returned not in known:
+            results.append(result)
+            check_result(*args, **kwargs)
+            known.add(returned)
+        return result
+
+    return remembered
+
+
+class _NotKnown(Exception):
+    """What annotations say of a value cannot be told from its kind."""
+
+
+def _kind(value: Any) -> Any:
+    """Return what annotations can tell one value from another by: types, and sizes of arrays."""
+    kind = type(value)
+    how = _HOW.get(kind)
+    if how is None:
+        how = _HOW[kind] = _how(kind)
+    return kind if how is type else how(value)
+
+
+def _kind_or_none(value: Any) -> Any:
+    try:
+        return _kind(value)
+    except _NotKnown:
+        return None
+
+
+def _how(kind: type) -> Callable[[Any], Any]:
+    if issubclass(kind, Tensor | np.ndarray):
+        return lambda value: (kind, value.dtype, value.shape)
+    if issubclass(kind, tuple | list):
+        return lambda value: (kind, *[_kind(each) for each in value])
+    if issubclass(kind, dict):
+        return lambda value: (kind, *[(key, _kind(each)) for key, each in value.items()])
+    if issubclass(kind, type):
+        return lambda value: value
+    # Of other collections items are looked at too; of all else, the type alone.
+    plain = issubclass(kind, str | bytes | nn.Module) or not issubclass(kind, Collection)
+    return type if plain else _not_known
+
+
+def _not_known(_value: Any) -> Any:
+    raise _NotKnown
+
+
+_HOW: dict[type, Callable[[Any], Any]] = {}
+
+
 @contextmanager
 def bare() -> Iterator[None]:
     """Take the checks off the library while the block runs.
@@ -117,5 +225,5 @@ def _bare(value: Any) -> Any:
     if isinstance(value, property) and value.fget is not None:
         inner = _bare(value.fget)
         return value if inner is value.fget else property(inner, value.fset, value.fdel)
-    decorated = getattr(value, "__globals__", {}).get("__name__") == jaxtyped.__module__
+    decorated = getattr(value, "__globals__", {}).get("__name__") in (__name__, jaxtyped.__module__)
     return getattr(value, "__wrapped__", value) if decorated else value

@@ -26,6 +26,7 @@ torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Every call in the library is checked against its annotations, shapes included.
+jaxtyping.jaxtyped = checks.remembering(jaxtyping.jaxtyped)
 jaxtyping.install_import_hook(checks.LIBRARY, "tests.checks.checked")
 
 
