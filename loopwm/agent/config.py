@@ -193,6 +193,9 @@ class SoftActorCritic:
             dimensions.
         actor: Widths of the actor's hidden layers.
         critic: Widths of the critics' hidden layers.
+        layer_norm: Normalise what each hidden layer of the critics passes on, which keeps them
+            from running away where updates are many (DroQ, arXiv 2110.02034; here without
+            learned scales).
     """
 
     updates: int = 10
@@ -204,6 +207,7 @@ class SoftActorCritic:
     target_entropy: float | None = None
     actor: tuple[int, ...] = (64, 64)
     critic: tuple[int, ...] = (128, 128)
+    layer_norm: bool = False
 
     def __post_init__(self) -> None:
         """Check the ranges."""

@@ -41,7 +41,7 @@ class Recipe:
 
 _LOCOMOTION = Dyna(
     refit=Refit(updates=300, first=1_000, every=250),
-    learner=SoftActorCritic(updates=10, lr=3e-4, actor=(128, 128), critic=(256, 256)),
+    learner=SoftActorCritic(updates=10, batch_size=128, layer_norm=True),
 )
 
 RECIPES: Mapping[str, Recipe] = {
@@ -59,8 +59,8 @@ RECIPES: Mapping[str, Recipe] = {
         target=475,
     ),
     "Reacher-v5": Recipe(Dyna(learner=SoftActorCritic(updates=5)), 5_000, target=-6, episodes=50),
-    "HalfCheetah-v5": Recipe(_LOCOMOTION, steps=20_000, target=2_000),
-    "Hopper-v5": Recipe(_LOCOMOTION, steps=20_000, target=1_000, unclipped=True),
+    "HalfCheetah-v5": Recipe(_LOCOMOTION, steps=10_000, target=2_000, episodes=5),
+    "Hopper-v5": Recipe(_LOCOMOTION, steps=10_000, target=1_000, unclipped=True),
 }
 
 

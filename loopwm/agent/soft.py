@@ -5,6 +5,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
+from torch.nn import functional
 
 from loopwm.agent.config import SoftActorCritic
 from loopwm.errors import require
@@ -34,7 +35,7 @@ def soft_actor_critic_for(
 
     entropy = config.target_entropy
     model = SAC(
-        "MlpPolicy",
+        _policy_class(config.layer_norm),
         _Spaces(obs_dim, action_space),
         learning_rate=config.lr,
         buffer_size=1,
@@ -48,6 +49,24 @@ def soft_actor_critic_for(
     )
     model.set_logger(Logger(folder=None, output_formats=[]))
     return model
+
+
+class _NormalisedReLU(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.layer_norm(x, x.shape[-1:]).relu()
+
+
+def _policy_class(layer_norm: bool) -> Any:
+    from stable_baselines3.sac.policies import SACPolicy
+
+    class NormalisedCritics(SACPolicy):
+        """Networks of SAC whose critics normalise; the actor stays what `Actor` can compute."""
+
+        def make_critic(self, features_extractor: Any = None) -> Any:
+            self.critic_kwargs["activation_fn"] = _NormalisedReLU
+            return super().make_critic(features_extractor)
+
+    return NormalisedCritics if layer_norm else SACPolicy
 
 
 def save_tensors(model: Any) -> dict[str, np.ndarray]:

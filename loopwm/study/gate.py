@@ -46,8 +46,11 @@ def fit_gate(
     inputs, targets = [], []
     for context in range(1, _CONTEXT + 1):
         rows = window_rows(data, 1, context - 1, sampling)
+        if not len(rows) and inputs:
+            # Every episode is shorter than that: there is no later step to fit.
+            break
         if not len(rows):
-            raise DataError(f"no episode of the data has {context} steps")
+            raise DataError("the data has no steps")
         h = trace(model, *real_states(model, data, rows, context), depth)
         signal = torch.cat([model.heads.change(h), h], dim=-1)
         left = (signal[-1] - signal[1:-1])[..., : model.obs_dim].square().mean(-1)
