@@ -154,6 +154,30 @@ def test_a_learner_whose_state_was_written_goes_on_as_it_would_have():
         np.testing.assert_array_equal(two[name], value)
 
 
+@pytest.mark.parametrize("normalised", [False, True])
+def test_critics_normalise_what_their_hidden_layers_pass_on_where_asked(normalised: bool):
+    config = replace(SMALL, critic=(8, 6), layer_norm=normalised)
+    sac = soft_actor_critic_for(config, 3, Box(-1.0, 1.0, (2,), np.float32))
+    rows = torch.randn(5, 5)
+    for network in (sac.critic.qf0, sac.critic_target.qf1):
+        first, _, second, _, last = network
+        hidden = rows
+        for layer in (first, second):
+            hidden = layer(hidden)
+            if normalised:
+                spread = hidden.var(dim=1, keepdim=True, unbiased=False) + 1e-5
+                hidden = (hidden - hidden.mean(dim=1, keepdim=True)) / spread.sqrt()
+            hidden = hidden.clamp_min(0)
+        torch.testing.assert_close(network(rows), last(hidden))
+
+
+def test_the_policy_of_normalised_critics_acts_as_it_practised():
+    dyna = learner(replace(DYNA, learner=replace(SMALL, layer_norm=True)))
+    obs = np.array([0.3], np.float32)
+    expected, _ = dyna.sac.predict(obs, deterministic=True)
+    np.testing.assert_allclose(dyna.policy()(obs), expected, atol=1e-6)
+
+
 def test_discrete_actions_are_refused_with_the_remedy():
     with pytest.raises(EnvironmentUnsupported, match=r"plan with lw\.MPC"):
         DynaLearner(DYNA, Life(Levers, seed=0).meta, 2, Refits(TINY, 0), 0)

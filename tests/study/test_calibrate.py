@@ -154,3 +154,19 @@ def test_a_fitted_gate_predicts_what_the_loop_still_changes(
     assert together > 0.8
     out = model.predict(world.test.obs[:30], world.test.action[:30], halt=gate, max_iters=12)
     assert 1 < out.n_iters.mean() < 12
+
+
+def test_a_gate_is_fitted_to_steps_that_stand_alone(untrained: Any, lived_by: Any) -> None:
+    model = untrained()
+    data = lived_by(model)
+    alone = lw.RolloutDataset.from_arrays(
+        obs=data.obs[:60],
+        action=data.action[:60],
+        reward=data.reward[:60],
+        next_obs=data.next_obs[:60],
+        terminated=np.zeros(60, bool),
+        truncated=np.ones(60, bool),
+        meta=data.meta,
+    )
+    gate = fit_gate(model, alone, max_iters=6, sampling=FEW)
+    assert gate.weight.isfinite().all()
