@@ -9,6 +9,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from loopwm.core.settings import whole
+from loopwm.data.ending import known_ending
 from loopwm.data.engine import quiet_mujoco
 from loopwm.data.environment import Source, describe, make, time_limit
 from loopwm.data.episode import Episode, Task
@@ -68,9 +70,13 @@ def collect(  # noqa: PLR0913 - the front door; all but the first two have defau
         EnvironmentUnsupported: If the spaces of the environment are not supported.
         NumericalError: If episode after episode fails in its first step.
     """
-    _check_at_least_one(steps=steps, num_envs=num_envs, workers=workers)
+    counts = {"steps": steps, "num_envs": num_envs, "workers": workers}
+    steps, num_envs, workers = (at_least_one(name, value) for name, value in counts.items())
+    seed = whole("seed", seed)
     if seed < 0:
         raise ConfigError(f"seed must not be negative, got {seed}")
+    if isinstance(info_keys, str):
+        raise ConfigError(f"info_keys must be a sequence of names, such as ({info_keys!r},)")
     policy = Excitation() if policy is None else policy
     as_policy(policy)
     sample = make(env, env_kwargs, unclipped)
@@ -82,7 +88,7 @@ def collect(  # noqa: PLR0913 - the front door; all but the first two have defau
         episodes = _play(task, sample, steps, num_envs, workers)
         if progress or (progress is None and Console(stderr=True).is_terminal):
             episodes = _shown(episodes, steps, meta.env_id)
-        return assemble(episodes, steps, meta, task.info_keys)
+        return known_ending(assemble(episodes, steps, meta, task.info_keys), sample)
 
 
 def policy_name(policy: PolicyLike) -> str:
@@ -188,7 +194,12 @@ def _info(kept: Sequence[Episode], info_keys: Sequence[str]) -> dict[str, np.nda
     }
 
 
-def _check_at_least_one(**values: int) -> None:
-    for name, value in values.items():
-        if value < 1:
-            raise ConfigError(f"{name} must be at least 1, got {value}")
+def at_least_one(name: str, value: Any) -> int:
+    """Return a count as a whole number of Python's, or refuse it.
+
+    Raises:
+        ConfigError: If it is no whole number from 1 up.
+    """
+    if (count := whole(name, value)) < 1:
+        raise ConfigError(f"{name} must be at least 1, got {value}")
+    return count

@@ -1,5 +1,9 @@
 """Where a dataset can tell anything about how episodes end."""
 
+from dataclasses import replace
+from typing import Any
+
+import gymnasium as gym
 import numpy as np
 from jaxtyping import Bool
 from numpy import ndarray
@@ -16,8 +20,24 @@ def can_terminate(dataset: RolloutDataset) -> Bool[ndarray, " N"]:
         return dataset.info["can_terminate"].astype(bool)
     variants = max(1, len(dataset.meta.variants))
     able = [
-        dataset.meta.settings(each).get("terminate_when_unhealthy", True) is not False
+        bool(dataset.meta.settings(each).get("terminate_when_unhealthy", True))
         for each in range(variants)
     ]
     variant = dataset.info.get("variant", np.zeros(len(dataset), np.int64))
     return np.asarray(able)[variant.astype(np.int64)]
+
+
+def known_ending(dataset: RolloutDataset, env: gym.Env[Any, Any]) -> RolloutDataset:
+    """Note what only the environment itself says of its episodes: that it does not end them.
+
+    A function that makes environments leaves no settings in the description of the data.
+
+    Args:
+        dataset: Rows of the environment.
+        env: The environment.
+    """
+    ends = getattr(env.unwrapped, "_terminate_when_unhealthy", True)
+    if ends or not can_terminate(dataset).any():
+        return dataset
+    never = np.zeros(len(dataset), bool)
+    return replace(dataset, info={**dataset.info, "can_terminate": never})

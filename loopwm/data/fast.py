@@ -21,7 +21,7 @@ from loopwm.data.episode import Episode, Task
 from loopwm.data.excitation import OpenLoop
 from loopwm.data.formulas import FORMULAS, Motion
 from loopwm.data.guard import ACTION, DIVERGED, OBSERVATION, REWARD, SPEED_LIMIT
-from loopwm.data.policy import Policy
+from loopwm.data.policy import Policy, drawn
 from loopwm.data.unclipped import UnclippedState
 from loopwm.errors import ConfigError
 
@@ -195,7 +195,7 @@ class _Player:
     def _draw(self, number: int, horizon: int, steps: int) -> np.ndarray:
         count = min(horizon, max(2 * steps, 4 * self.stretch))
         rng = self.task.policy_rng(number)
-        action = self.policy.actions(rng, self.env.action_space, count)
+        action = drawn(self.policy, rng, self.env.action_space, count)
         return action.astype(self.env.action_space.dtype, copy=False)
 
     def _coordinates(self, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

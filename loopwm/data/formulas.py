@@ -60,7 +60,8 @@ class Formula:
 
     def terminates(self, task: Any) -> bool:
         """Tell whether an episode of a task can end before its time limit."""
-        return self.healthy is not None and getattr(task, "_terminate_when_unhealthy", True)
+        ends = bool(getattr(task, "_terminate_when_unhealthy", True))
+        return self.healthy is not None and ends
 
     def ended(self, task: Any, qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
         """Tell which states are terminal [T], from positions [T,Q] and velocities [T,V]."""

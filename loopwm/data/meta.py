@@ -65,6 +65,8 @@ class DatasetMeta:
             values = getattr(self, name)
             if values is not None:
                 object.__setattr__(self, name, tuple(kind(each) for each in values))
+        for name in ("seed", "num_actions", "dt"):
+            object.__setattr__(self, name, plain(getattr(self, name), name))
 
     def settings(self, variant: int = 0) -> dict[str, Any]:
         """Return the arguments of the environment that made the episodes of one variant."""
@@ -121,14 +123,14 @@ def plain(value: Any, name: str) -> Any:
     Raises:
         ConfigError: If it holds anything else.
     """
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+        value = value.item()
     if isinstance(value, dict):
         return {str(key): plain(each, f"{name}[{key!r}]") for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [plain(each, name) for each in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
-        return value.item()
     raise ConfigError(
         f"{name} is a {type(value).__name__}, which a dataset cannot record; "
         "pass a function that makes the environment instead of its id"

@@ -20,7 +20,7 @@ from loopwm.data.excitation import (
     bounded_box,
     check_positive,
 )
-from loopwm.errors import ConfigError, EnvironmentUnsupported
+from loopwm.errors import ConfigError, DataError, EnvironmentUnsupported
 
 __all__ = [
     "Controller",
@@ -146,6 +146,30 @@ class WithNoise:
         return noisy
 
 
+def drawn(
+    excitation: OpenLoop, rng: np.random.Generator, action_space: gym.Space[Any], horizon: int
+) -> np.ndarray:
+    """Draw the actions of an episode.
+
+    Args:
+        excitation: What draws them.
+        rng: Where it draws from.
+        action_space: The space of the actions.
+        horizon: Number of steps.
+
+    Raises:
+        DataError: If they are not as many, or not as wide, as was asked for.
+    """
+    actions = np.asarray(excitation.actions(rng, action_space, horizon))
+    wanted = (horizon, *(action_space.shape or ()))
+    if actions.shape != wanted:
+        raise DataError(
+            f"{excitation!r} returned actions of shape {actions.shape} where {wanted} was asked "
+            "for: one for each step of the horizon"
+        )
+    return actions
+
+
 @dataclass(frozen=True)
 class _Playback:
     excitation: OpenLoop
@@ -153,7 +177,7 @@ class _Playback:
     def begin(
         self, rng: np.random.Generator, action_space: gym.Space[Any], horizon: int
     ) -> Controller:
-        steps = iter(self.excitation.actions(rng, action_space, horizon))
+        steps = iter(drawn(self.excitation, rng, action_space, horizon))
         return lambda _: next(steps)
 
 

@@ -35,6 +35,8 @@ def columns_from_arrays(
     for name, column in known.items():
         if column.ndim == 0 or len(column) != rows:
             raise DataError(f"{name} has shape {column.shape}; reward has {rows} rows")
+        if column.ndim > 1 and name in ("reward", "terminated", "truncated", "episode"):
+            raise DataError(f"{name} must have shape [N], one number a row, got {column.shape}")
     if rows == 0:
         raise DataError("a dataset needs at least one row, got none")
     for name in ("terminated", "truncated"):

@@ -6,8 +6,10 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete
+from gymnasium.wrappers import FlattenObservation, MaxAndSkipObservation
 
 from loopwm.data.engine import mujoco
+from loopwm.data.unclipped import UnclippedState
 from loopwm.errors import EnvironmentUnsupported
 
 
@@ -46,7 +48,12 @@ def action_bounds(action: gym.Space[Any]) -> dict[str, Any]:
 
 
 def obs_names(env: gym.Env[Any, Any]) -> tuple[str, ...] | None:
-    """Return a name for each dimension of a flattened observation, where they are known."""
+    """Return a name for each dimension of a flattened observation, where they are known.
+
+    A wrapper that changes the observation may put anything anywhere: nothing is known then.
+    """
+    if _rewritten(env):
+        return None
     structure = getattr(env.unwrapped, "observation_structure", None)
     names = None
     if isinstance(structure, dict):
@@ -69,6 +76,19 @@ def angle_dims(env: gym.Env[Any, Any]) -> tuple[int, ...]:
         if model.jnt_type[index] == mujoco.mjtJoint.mjJNT_HINGE and not model.jnt_limited[index]
     }
     return tuple(place for place, name in enumerate(names) if name in free)
+
+
+def _rewritten(env: gym.Env[Any, Any]) -> bool:
+    """Say whether a wrapper makes something else of the environment's own observation."""
+    layer = env
+    while isinstance(layer, gym.Wrapper):
+        if not isinstance(layer, UnclippedState | FlattenObservation) and (
+            isinstance(layer, gym.ObservationWrapper | MaxAndSkipObservation)
+            or layer._observation_space is not None
+        ):
+            return True
+        layer = layer.env
+    return False
 
 
 def _check_observation(space: gym.Space[Any], name: str) -> None:

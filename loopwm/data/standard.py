@@ -10,8 +10,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from loopwm.core.settings import whole
 from loopwm.data.actor import STAGES, Actor, shipped_actors
-from loopwm.data.collect import collect
+from loopwm.data.collect import at_least_one, collect
 from loopwm.data.concat import concat
 from loopwm.data.policy import Excitation, PolicyLike, WithNoise
 from loopwm.data.store import RolloutDataset
@@ -77,6 +78,7 @@ def collect_standard(
         ConfigError: If an argument is out of range.
         DataError: If the task has no actors; the message says how to train them.
     """
+    steps, seed = at_least_one("steps", steps), whole("seed", seed)
     if seed < 0:
         raise ConfigError(f"seed must not be negative, got {seed}")
     found = shipped_actors(env_id, split, root=actors)

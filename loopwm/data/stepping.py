@@ -86,6 +86,11 @@ class _Run:
         """Return the next action."""
         # A copy, in case the policy works in place.
         action = np.asarray(self.control(self.obs[-1].copy()))
+        if isinstance(self.space, Discrete) and (np.isfinite(action) & (action % 1 != 0)).any():
+            raise DataError(
+                f"the policy returned {action}, and actions of {self.space} are whole numbers: "
+                "return the index of an action, such as that of the largest logit"
+            )
         if action.shape == self.space.shape:
             return action
         if action.size == 1 and not self.space.shape:

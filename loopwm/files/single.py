@@ -75,9 +75,15 @@ def read_regular(path: Path, limit: int) -> bytes:
 def dump_json(value: Any, what: str) -> bytes:
     """Return the one form in which JSON is written; `what` names the value in the error."""
     try:
-        return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
+        raw = (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise StoreError(f"{what} cannot be written as JSON: {error}") from error
+    if len(raw) > MAX_JSON_BYTES:
+        raise StoreError(
+            f"{what} would be JSON of {len(raw)} bytes, and {MAX_JSON_BYTES} is what can be read: "
+            "of a model it is the history that grows, model.history = model.history[::10] thins it"
+        )
+    return raw
 
 
 def parse_json(raw: bytes, path: Path) -> Any:

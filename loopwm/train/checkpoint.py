@@ -3,6 +3,7 @@
 import json
 import shutil
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from loopwm.errors import CheckpointError, NumericalError, StoreError
-from loopwm.files import Tree, read_tree, tree_exists, write_tree
+from loopwm.files import Tree, read_json, read_tree, tree_exists, write_tree
 from loopwm.train.ema import Average
 from loopwm.train.log import Meter
 from loopwm.train.optim import Stepper
@@ -61,8 +62,8 @@ def save(run_dir: Path, training: Training, identity: dict[str, Any], log_size: 
         NumericalError: If a weight is not finite; nothing is then written.
         CheckpointError: If the file system fails; older checkpoints are then still there.
     """
+    require_finite(training)
     tensors = _tensors(training)
-    _refuse_nonfinite(training, tensors)
     progress = {
         "update": training.update,
         "skipped": training.skipped,
@@ -155,7 +156,13 @@ def _load(tree: Tree, training: Training) -> int:
     return progress["log_size"]
 
 
-def _refuse_nonfinite(training: Training, tensors: dict[str, dict[str, Tensor]]) -> None:
+def require_finite(training: Training) -> None:
+    """Refuse weights, averages and states of the optimiser that are not finite.
+
+    Raises:
+        NumericalError: Naming the first of them.
+    """
+    tensors = _tensors(training)
     # Buffers may hold infinity on purpose (bounds, masks); nothing may hold NaN.
     buffers = {name for name, _ in training.module.named_buffers()}
     for group in ("module", "average", "optimizer"):
@@ -164,8 +171,28 @@ def _refuse_nonfinite(training: Training, tensors: dict[str, dict[str, Tensor]])
             if (tensor.isnan() if buffer else ~tensor.isfinite()).any():
                 raise NumericalError(
                     f"{group} tensor {name!r} is not finite after update {training.update}; "
-                    "earlier checkpoints are whole: lower lr, or set clip=1.0"
+                    "lower lr, or set clip=1.0; checkpoints made before, if any, are whole"
                 )
+
+
+def refuse_foreign(run_dir: Path) -> None:
+    """Keep a new run from writing over files that no run has made.
+
+    Raises:
+        CheckpointError: If there are such files, naming them.
+    """
+    config, metrics = run_dir / "config.json", run_dir / "metrics.jsonl"
+    ours = False
+    if config.exists():
+        with suppress(StoreError):
+            known = read_json(config)
+            ours = isinstance(known, dict) and known.keys() == {"config", "device", "documents"}
+    foreign = [each.name for each in (config, metrics) if each.exists() and each.stat().st_size]
+    if foreign and not ours:
+        raise CheckpointError(
+            f"run_dir={str(run_dir)!r} holds {' and '.join(foreign)} of something else, which "
+            "would be lost: choose another run_dir, or move them away"
+        )
 
 
 def refuse_other_run(run_dir: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> None:

@@ -75,7 +75,8 @@ def run(
     Raises:
         ConfigError: If the module or the loss cannot be trained.
         CheckpointError: If `run_dir` is in use, holds another run, or cannot be written.
-        NumericalError: If 20 updates in a row have no finite loss and gradient.
+        NumericalError: If 20 updates in a row have no finite loss and gradient, or a weight is
+            not finite in the end.
         KeyboardInterrupt: After SIGINT, once the checkpoint is written.
         SystemExit: After SIGTERM, once the checkpoint is written; the code is 143.
     """
@@ -92,6 +93,8 @@ def run(
             stack.enter_context(exclusive(run_dir))
         training = _begin(module.to(device), config, device)
         size = checkpoint.resume(run_dir, training, identity) if run_dir else 0
+        if run_dir is not None and not size:
+            checkpoint.refuse_foreign(run_dir)
         board = _tensorboard(config, run_dir, training.update)
         for sink in board:
             stack.callback(sink.close)
@@ -152,6 +155,7 @@ class _Loop:
             if last or self.stop.received or state.update % config.checkpoint_every == 0:
                 self.keep()
                 self.stop.comply()
+        checkpoint.require_finite(state)
         if state.average is not None:
             state.average.apply()
         state.module.eval()
@@ -182,7 +186,7 @@ class _Loop:
         if state.streak == MAX_SKIPPED_IN_A_ROW:
             raise NumericalError(
                 f"loss {value} with gradient norm {norm} at update {state.update - 1}, and no "
-                f"finite one in {state.streak} updates; the weights are as they were before: "
+                f"finite one in {state.streak} updates; none of these was made: "
                 f"look for NaN in the batches, lower lr={config.lr}, or set clip=1.0"
             )
         return value

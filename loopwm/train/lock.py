@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from loopwm.errors import CheckpointError
+from loopwm.files.single import make_directory
 
 NAME = "lock"
 
@@ -22,7 +23,7 @@ def exclusive(run_dir: Path) -> Iterator[None]:
         CheckpointError: If another run is writing there, or nobody can.
     """
     try:
-        run_dir.mkdir(parents=True, exist_ok=True)
+        make_directory(run_dir)
         file = os.open(run_dir / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise CheckpointError(

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
@@ -57,3 +58,19 @@ def test_the_angles_are_stored_and_data_without_them_is_another_kind(tmp_path: A
     assert plain.meta.angles == ()
     with pytest.raises(DataError, match="differ in"):
         data.extend(plain)
+
+
+class Reversed(gym.ObservationWrapper):
+    """Observe the same numbers in another order."""
+
+    def observation(self, observation: np.ndarray) -> np.ndarray:
+        return observation[::-1].copy()
+
+
+def test_nothing_is_known_of_what_a_wrapper_makes_of_an_observation() -> None:
+    for wrapper in (Reversed, gym.wrappers.NormalizeObservation):
+        meta = collect(lambda made=wrapper: made(gym.make("HalfCheetah-v5")), 5).meta
+        assert (meta.angles, meta.obs_names) == ((), None)
+    kept = collect(lambda: gym.wrappers.TimeLimit(gym.make("HalfCheetah-v5"), 9), 5).meta
+    assert kept.angles == (1,)
+    assert collect("Hopper-v5", 5, unclipped=True).meta.angles == (1,)

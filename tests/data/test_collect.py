@@ -272,6 +272,36 @@ def test_an_action_of_the_wrong_shape_is_refused() -> None:
         collect(Counting, 14, policy=lambda obs: obs)
 
 
+@pytest.mark.parametrize("name", ["steps", "seed", "num_envs", "workers"])
+@pytest.mark.usefixtures("without_shape_checks")
+def test_a_number_that_is_not_whole_is_refused_before_any_step(name: str) -> None:
+    arguments: dict[str, Any] = {"env": Counting, "steps": 20, name: 20.5}
+    with pytest.raises(ConfigError, match=f"{name} must be a whole number, got 20.5"):
+        collect(**arguments)
+    arguments[name] = np.int64(2)
+    assert len(collect(**arguments)) == arguments["steps"]
+
+
+@pytest.mark.parametrize("chosen", [0.99, 1.7])
+def test_an_action_between_two_discrete_ones_is_refused(chosen: float) -> None:
+    with pytest.raises(DataError, match="whole numbers"):
+        collect("CartPole-v1", 14, policy=lambda obs: chosen)
+    assert set(collect("CartPole-v1", 14, policy=lambda obs: 1.0).action) == {1}
+
+
+class TooFew:
+    """Draw three actions, however many are asked for."""
+
+    def actions(self, rng: Any, action_space: Any, horizon: int) -> np.ndarray:
+        return rng.uniform(-1, 1, (min(horizon, 3), 6)).astype(np.float32)
+
+
+@pytest.mark.parametrize("info_keys", [(), ("x_position",)], ids=["fast", "stepped"])
+def test_an_excitation_with_too_few_actions_is_refused(info_keys: tuple[str, ...]) -> None:
+    with pytest.raises(DataError, match=r"shape \(3, 6\) where"):
+        collect("HalfCheetah-v5", 300, policy=TooFew(), info_keys=info_keys)
+
+
 def test_difficulties_and_chosen_numbers_of_info_become_columns() -> None:
     data = collect(lambda: Reporting(Counting()), 20, info_keys=("even",))
     count = data.next_obs[:, 1]
@@ -298,6 +328,7 @@ def test_the_bar_is_drawn_on_stderr_alone(capfd: pytest.CaptureFixture[str]) -> 
         ({"num_envs": 0}, "num_envs must be at least 1"),
         ({"workers": 0}, "workers must be at least 1"),
         ({"seed": -1}, "seed must not be negative"),
+        ({"info_keys": "even"}, "info_keys must be a sequence of names"),
         ({"env": "Hoper-v5"}, "no environment 'Hoper-v5'; did you mean Hopper-v5"),
         ({"env_kwargs": {"lenght": 3}}, "does not accept env_kwargs"),
         ({"env_kwargs": {"length": object()}}, "object, which a dataset cannot record"),

@@ -1,9 +1,13 @@
 """Only where the environment ends episodes does a dataset tell where they end."""
 
 from dataclasses import replace
+from typing import Any
 
+import gymnasium as gym
 import numpy as np
+import pytest
 
+from loopwm.data.collect import collect
 from loopwm.data.ending import can_terminate
 from loopwm.data.meta import DatasetMeta
 from loopwm.data.store import RolloutDataset
@@ -35,3 +39,12 @@ def test_a_column_of_the_dataset_has_the_last_word() -> None:
     np.testing.assert_array_equal(
         can_terminate(replace(rollouts(), info={"can_terminate": able})), able
     )
+
+
+@pytest.mark.parametrize("off", [False, 0])
+def test_a_function_that_makes_an_environment_without_ends_is_seen_through(off: Any) -> None:
+    made = collect(lambda: gym.make("Hopper-v5", terminate_when_unhealthy=off), 20)
+    asked = collect("Hopper-v5", 20, env_kwargs={"terminate_when_unhealthy": off})
+    assert not can_terminate(made).any()
+    assert not can_terminate(asked).any()
+    assert can_terminate(collect(lambda: gym.make("Hopper-v5"), 20)).all()

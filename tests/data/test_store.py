@@ -1,3 +1,5 @@
+import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -412,3 +414,30 @@ def test_arguments_that_json_cannot_hold_are_refused_by_name() -> None:
 def test_all_refusals_are_typed() -> None:
     assert issubclass(DataError, LoopwmError)
     assert "3 steps, 1 episodes, obs[3], action[2]" in repr(rollouts((3,)))
+
+
+@pytest.mark.usefixtures("without_shape_checks")
+def test_numbers_of_numpy_in_a_description_are_saved(tmp_path: Path) -> None:
+    given = DatasetMeta(
+        env_kwargs={"range": tuple(np.array([0.7, np.inf]))},
+        seed=np.int64(3),  # pyright: ignore[reportArgumentType] - what users have
+        num_actions=np.int64(2),  # pyright: ignore[reportArgumentType]
+        dt=np.float32(0.5),  # pyright: ignore[reportArgumentType]
+    )
+    found = DatasetMeta.from_json(json.loads(json.dumps(given.to_json())))
+    assert found == given
+    assert found.env_kwargs == {"range": [0.7, math.inf]}
+    assert (found.seed, found.num_actions, found.dt) == (3, 2, 0.5)
+
+
+@pytest.mark.parametrize("name", ["reward", "terminated", "truncated", "episode"])
+def test_a_column_of_columns_is_refused_before_it_is_combined(name: str) -> None:
+    rows = {"reward": np.zeros(4), "terminated": np.zeros(4, bool)}
+    rows |= {"truncated": np.zeros(4, bool), "episode": np.zeros(4, np.int64)}
+    with pytest.raises(DataError, match=rf"{name} must have shape \[N\]"):
+        RolloutDataset.from_arrays(
+            obs=np.zeros((4, 2)),
+            next_obs=np.zeros((4, 2)),
+            action=np.zeros((4, 1)),
+            **(rows | {name: rows[name][:, None]}),
+        )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from loopwm.errors import StoreError
-from loopwm.files import read_json, write_file, write_json
+from loopwm.files import read_json, single, write_file, write_json
 
 
 def test_a_written_json_value_reads_back_equal(tmp_path: Path):
@@ -110,3 +110,14 @@ def test_impossible_paths_are_refused(path: str):
         write_file(path, b"x")
     with pytest.raises(StoreError, match="cannot read"):
         read_json(path)
+
+
+def test_more_json_than_can_be_read_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(single, "MAX_JSON_BYTES", 100)
+    path = tmp_path / "a.json"
+    write_json(path, {"kept": 1})
+    with pytest.raises(StoreError, match="100 is what can be read"):
+        write_json(path, list(range(100)))
+    assert read_json(path) == {"kept": 1}

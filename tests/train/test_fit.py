@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 from types import ModuleType
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from loopwm.errors import ConfigError, NumericalError
+from loopwm.errors import CheckpointError, ConfigError, NumericalError
 from loopwm.seed import torch_rng
 from loopwm.train.config import FitConfig
 from loopwm.train.fit import MAX_SKIPPED_IN_A_ROW, device_of, run
@@ -209,3 +210,30 @@ def test_auto_takes_the_device_that_is_there():
 def test_a_device_that_is_not_there_is_refused():
     with pytest.raises(ConfigError, match=r'device="quantum" cannot be used here .*"cpu"'):
         device_of(FitConfig(device="quantum"))
+
+
+@pytest.mark.parametrize("place", [None, "run"])
+def test_weights_that_are_not_finite_in_the_end_are_not_returned_as_trained(
+    toy: ModuleType, tmp_path: Path, place: str | None
+):
+    config = toy.config(updates=10, lr=1e38, warmup=0.0, clip=None)
+    with pytest.raises(NumericalError, match="is not finite after update 10"):
+        run(toy.module(), toy.loss, toy.sample, config, run_dir=place and tmp_path / place)
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl"])
+def test_files_of_something_else_are_not_written_over(toy: ModuleType, tmp_path: Path, name: str):
+    (tmp_path / name).write_text('{"mine": 1}\n')
+    with pytest.raises(CheckpointError, match=f"{name} of something else"):
+        run(toy.module(), toy.loss, toy.sample, toy.config(updates=2), run_dir=tmp_path)
+    assert (tmp_path / name).read_text() == '{"mine": 1}\n'
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(
+    toy: ModuleType, tmp_path: Path
+):
+    run(toy.module(), toy.loss, toy.sample, toy.config(updates=2), run_dir=tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints")
+    before = (tmp_path / "metrics.jsonl").stat().st_size
+    run(toy.module(), toy.loss, toy.sample, toy.config(updates=2), run_dir=tmp_path)
+    assert before - 20 < (tmp_path / "metrics.jsonl").stat().st_size < before + 20
