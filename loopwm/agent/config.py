@@ -45,12 +45,12 @@ class Refit:
     Args:
         model: The model.
         members: Number of models, at least 1; from 2 on they are an ensemble.
-        fit: How a model is trained anew; its seed is replaced.
+        fit: How a model is trained anew; its seed is replaced, and it shows no progress.
         updates: Updates of a refit that goes on from the last weights, at least 1.
         first: Real steps of excitation before the first model, at least 1.
         every: Real steps between refits, at least 1.
         fresh: Growth of the data since the last training anew at which the next one is due,
-            above 1; 2 trains anew whenever the data has doubled.
+            above 1 and finite; 2 trains anew whenever the data has doubled.
         excitation: What chooses the first actions.
     """
 
@@ -67,8 +67,11 @@ class Refit:
     def __post_init__(self) -> None:
         """Check the ranges."""
         _check_counts(self, "members", "updates", "first", "every")
-        if not self.fresh > 1:
-            raise ConfigError(f"Refit.fresh must be above 1, got {self.fresh}")
+        if not (self.fresh > 1 and isfinite(self.fresh)):
+            raise ConfigError(
+                f"Refit.fresh must be above 1 and finite, got {self.fresh}; a large number such as "
+                "1e9 never trains anew"
+            )
 
 
 @dataclass(frozen=True)

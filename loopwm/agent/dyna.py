@@ -132,13 +132,16 @@ class DynaLearner:
     def _remember(self, data: RolloutDataset) -> None:
         self._add(self.real, data.obs, data.action, data.reward, data.next_obs, data.terminated)
 
-    def _imagine(self, data: RolloutDataset) -> dict[str, float]:
-        """Branch rollouts off real states; each member imagines its share of them."""
+    def _imagine(self, data: RolloutDataset) -> dict[str, float | None]:
+        """Branch rollouts off real states; each member imagines its share of them.
+
+        Steps whose prediction is not finite are counted and left out.
+        """
         model = self.refits.model
         assert model is not None
         members = model.members if isinstance(model, Ensemble) else [model]
         count = self.config.rollouts * self.config.refit.every
-        rewards, ends = [], []
+        rewards, ends, failed = [], [], []
         for index, member in enumerate(members):
             share = len(range(index, count, len(members)))
             envs = ImaginationVectorEnv(
@@ -153,14 +156,15 @@ class DynaLearner:
                 after = following.copy()
                 if over.any():
                     after[over] = info["final_obs"][over]
-                self._add(self.imagined, obs, action, reward, after, terminated)
-                rewards.append(reward)
-                ends.append(terminated)
+                sound = ~info["broken"]
+                rows = (obs, action, reward, after, terminated)
+                self._add(self.imagined, *(each[sound] for each in rows))
+                rewards.append(reward[sound])
+                ends.append(terminated[sound])
+                failed.append(info["broken"])
                 obs = following
-        return {
-            "imagined_reward": float(np.concatenate(rewards).mean()),
-            "imagined_ends": float(np.concatenate(ends).mean()),
-        }
+        shares = {"imagined_reward": rewards, "imagined_ends": ends, "imagined_broken": failed}
+        return {name: _mean(np.concatenate(each)) for name, each in shares.items()}
 
     def _add(
         self,
@@ -173,3 +177,7 @@ class DynaLearner:
     ) -> None:
         scaled = 2 * (action - self.low) / (self.high - self.low) - 1
         ring.add(obs, scaled, reward, next_obs, terminated)
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return float(values.mean()) if len(values) else None

@@ -2,8 +2,9 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Any
 
 import gymnasium as gym
@@ -12,6 +13,8 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from loopwm.agent.action import fitted
+from loopwm.agent.agent import Agent
+from loopwm.agent.planner import SequencePlanner
 from loopwm.data.engine import quiet_mujoco
 from loopwm.data.environment import Source, make, source_name, time_limit
 from loopwm.data.episode import Episode
@@ -21,8 +24,9 @@ from loopwm.errors import ConfigError, NumericalError
 from loopwm.seed import key, numpy_rng
 from loopwm.stats import bootstrap, iqm
 
-# One action for each of several observations [B, O].
-Chooser = Callable[[ndarray], Sequence[Any]]
+# Of the observations of all episodes [B, O] and a mask of those that go on [B]: an action for each
+# of these.
+Chooser = Callable[[ndarray, ndarray], Iterable[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +91,9 @@ def evaluate_agent(
     unclipped: bool = False,
 ) -> AgentReport:
     """Play episodes in the real environment; the same seed gives the same beginnings to all agents.
+
+    A planner of this package is played as it was before its first plan, and left as it is: the same
+    call gives the same returns.
 
     Args:
         agent: What acts: a planner (`plan`), anything with `act(obs)`, a policy of
@@ -164,12 +171,10 @@ def play(
                 [first, *(make(env, env_kwargs, unclipped) for _ in range(episodes - 1))]
             )
         ]
-        while not all(row.over for row in rows):
-            # Episodes that are over are shown still, so that rows keep their places.
-            actions = choose(np.stack([row.obs[-1] for row in rows]))
-            for row, action in zip(rows, actions, strict=True):
-                if not row.over:
-                    row.step(action)
+        while (live := np.array([not row.over for row in rows])).any():
+            actions = choose(np.stack([row.obs[-1] for row in rows]), live)
+            for row, action in zip(compress(rows, live), actions, strict=True):
+                row.step(action)
     return [row.close() for row in rows]
 
 
@@ -190,7 +195,8 @@ class _Row:
 
     def step(self, action: Any) -> None:
         action = fitted(action, self.env.action_space)
-        obs, reward, terminated, truncated, _ = self.env.step(action)
+        # A copy, which the environment may change in place.
+        obs, reward, terminated, truncated, _ = self.env.step(action.copy())
         self.fault = step_fault(self.watch, bool(np.isfinite(obs).all()), math.isfinite(reward))
         if self.fault is None:
             self.obs.append(np.array(obs))
@@ -216,15 +222,33 @@ class _Row:
 
 
 def _chooser(agent: Any, env: gym.Env[Any, Any], seed: int, episodes: int) -> Chooser:
-    """Return what gives an action to each of the observations of all episodes."""
+    """Return what gives an action to each of the episodes that go on."""
+    planner = agent.policy if isinstance(agent, Agent) else agent
+    if isinstance(planner, SequencePlanner):
+        return _searching(planner.anew(), episodes)
     if callable(getattr(agent, "plan", None)) and not isinstance(agent, type):
         if callable(getattr(agent, "reset", None)):
             agent.reset()
-        return agent.plan
+        # Planners of others know rows by their places: what is over is shown still.
+        return lambda obs, live: list(compress(agent.plan(obs), live))
     act = getattr(agent, "act", None)
     policy = as_policy(act if callable(act) and not isinstance(agent, type) else agent)
     controllers = [
         policy.begin(numpy_rng(seed, "act", index), env.action_space, time_limit(env))
         for index in range(episodes)
     ]
-    return lambda obs: [control(each) for control, each in zip(controllers, obs, strict=True)]
+    return lambda obs, live: [controllers[row](obs[row]) for row in np.flatnonzero(live)]
+
+
+def _searching(planner: SequencePlanner, episodes: int) -> Chooser:
+    """Plan what goes on and nothing else, each row from where its own search stood."""
+    planned = np.ones(episodes, bool)
+
+    def choose(obs: ndarray, live: ndarray) -> Iterable[Any]:
+        nonlocal planned
+        if not live[planned].all():
+            planner.narrow(live[planned])
+        planned = live
+        return planner.plan(obs[live])
+
+    return choose

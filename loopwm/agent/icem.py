@@ -6,7 +6,7 @@ from typing import Any, Unpack
 
 import gymnasium as gym
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from loopwm.agent.planner import (
@@ -33,7 +33,8 @@ class ICEM(SequencePlanner):
 
     Args:
         model: A world model, or a function of candidates; see `SequencePlanner`.
-        candidates: Sequences N scored in the first iteration.
+        candidates: Sequences N drawn in the first iteration; in each, at least twice `elites` are.
+            Elites kept, and what a policy proposes, are scored besides.
         iterations: Times the distribution is refitted.
         elites: How many of the best are refitted to, at most `candidates`.
         std: Initial standard deviation, in half the range of the actions, above 0.
@@ -74,7 +75,7 @@ class ICEM(SequencePlanner):
         return max(1, round(self.keep * self.elites))
 
     def fresh(self, rows: int, like: Tensor) -> Warm:
-        """Begin in the middle of the range, with nothing better kept (see `SequencePlanner`)."""
+        """Begin in the middle of the range, which stands for all kept (see `SequencePlanner`)."""
         shape = (self.look.horizon, *self.units.axes)
         return like.new_zeros(rows, *shape), like.new_zeros(rows, self.kept, *shape)
 
@@ -82,6 +83,7 @@ class ICEM(SequencePlanner):
         """Refit, and return the best that was found (see `SequencePlanner`)."""
         mean, kept = warm
         _, steps, width = mean.shape
+        blank = (kept == 0).flatten(1).all(1)
         std = torch.full_like(mean, self.std)
         for turn in range(self.iterations):
             count = max(2 * self.elites, round(self.candidates * self.decay**-turn))
@@ -90,12 +92,26 @@ class ICEM(SequencePlanner):
             if turn == self.iterations - 1:
                 drawn.append(mean[:, None])
             candidates = problem.with_proposals(torch.cat(drawn, dim=1))
-            best, _ = best_of(candidates, problem.score(candidates), self.elites)
+            returns = problem.score(candidates)
+            if turn == 0:
+                returns = self._once(returns, count, blank)
+            best, _ = best_of(candidates, returns, self.elites)
             kept = best[:, : self.kept]
             mean = self.momentum * mean + (1 - self.momentum) * best.mean(1)
             std = self.momentum * std + (1 - self.momentum) * best.std(1, correction=0)
         later = shifted(kept.flatten(0, 1)).view_as(kept)
         return kept[:, 0, 0], (shifted(mean), later)
+
+    def _once(
+        self, returns: Float[Tensor, "B N"], first: int, blank: Bool[Tensor, " B"]
+    ) -> Float[Tensor, "B N"]:
+        """Let one of the kept sequences compete in rows where nothing was kept.
+
+        There they are all the middle of the range, and so many of one would crowd the elites.
+        """
+        places = torch.arange(returns.shape[1], device=returns.device)
+        repeated = (first < places) & (places < first + self.kept)
+        return returns.masked_fill(blank[:, None] & repeated, -torch.inf)
 
 
 def coloured(

@@ -62,9 +62,9 @@ class ImaginationVectorEnv(VectorEnv):
 
     Episodes begin at observations drawn from `starts`, terminate as the model predicts, and are
     truncated after `horizon` steps. A prediction that is not finite truncates its episode too, at
-    the observation before it. `info` holds arrays [num_envs] under `iterations`, `settled` and,
-    for an ensemble, `disagreement`, each with its mask `_name`; rows that were just begun anew
-    hold zeros.
+    the observation before it and with reward 0; it is `broken`, and nothing to learn from. `info`
+    holds arrays [num_envs] under `iterations`, `settled`, `broken` and, for an ensemble,
+    `disagreement`, each with its mask `_name`; rows that were just begun anew hold zeros.
 
     Args:
         model: Anything with the verbs start, observe and step; functions given by `model.use`
@@ -227,11 +227,12 @@ class ImaginationVectorEnv(VectorEnv):
             raise ConfigError(
                 f"{self.caution} needs an ensemble: train one with lw.fit(..., members=5)"
             )
+        broken = ~(np.isfinite(obs).all(axis=1) & np.isfinite(reward) & np.isfinite(ending))
+        info["broken"] = broken
         info |= {f"_{name}": np.ones(self.num_envs, bool) for name in tuple(info)}
         # Drawn for every environment at every step, so that none depends on another's fate.
         draw = self.np_random.random(self.num_envs)
         terminated = ending >= self.threshold if self.threshold is not None else draw < ending
-        broken = ~(np.isfinite(obs).all(axis=1) & np.isfinite(reward) & np.isfinite(ending))
         obs[broken], reward[broken], terminated[broken] = self._obs[broken], 0.0, False
         return obs, reward, terminated, truncated | broken, info
 

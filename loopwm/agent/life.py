@@ -93,13 +93,14 @@ class Life:
             DataError: If the action is not finite or lies outside of the space.
         """
         before, action = self.obs, fitted(action, self.space)
-        obs, reward, terminated, truncated, _ = self.env.step(action)
+        # A copy, which the environment may change in place.
+        obs, reward, terminated, truncated, _ = self.env.step(action.copy())
         self.steps += 1
         self.fresh = False
         fault = step_fault(self._watch, bool(np.isfinite(obs).all()), math.isfinite(reward))
         step = None
         if fault is None:
-            step = Step(before, action.copy(), float(reward), np.array(obs), bool(terminated))
+            step = Step(before, action, float(reward), np.array(obs), bool(terminated))
             self._rows.append(step)
             self.obs = step.next_obs
         length = len(self._rows) - self._begins[-1]
@@ -157,7 +158,7 @@ class Life:
         self._begin()
         self._begins[-1] = len(self._rows) - len(under_way)
         for row in under_way:
-            obs, *_ = self.env.step(row.action)
+            obs, *_ = self.env.step(row.action.copy())
             if not np.array_equal(obs, row.next_obs):
                 raise CheckpointError(
                     f"{self.meta.env_id} does not repeat itself: the same seed and actions lead "

@@ -14,7 +14,7 @@ from loopwm.agent.icem import ICEM
 from loopwm.agent.imagination import action_space_of
 from loopwm.agent.life import Step
 from loopwm.agent.mppi import MPPI
-from loopwm.agent.planner import Planner
+from loopwm.agent.planner import Planner, SequencePlanner
 from loopwm.agent.refits import Refits
 from loopwm.agent.units import Units
 from loopwm.agent.value import ValueFunction, fit_value, restore_value
@@ -55,7 +55,7 @@ class MPCLearner:
                 f"got {config.planning.method!r}"
             )
         self.value: ValueFunction | None = None
-        self._planner: Planner | None = None
+        self._planner: SequencePlanner | None = None
         self._noise = numpy_rng(seed, "mpc", "noise")
 
     @property
@@ -109,7 +109,10 @@ class MPCLearner:
     def save(self, folder: Path) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any]]:
         """Return tensors and JSON values of everything that changes; write the model."""
         tensors = {} if self.value is None else {"value": self.value.arrays()}
-        return tensors, {"refits": self.refits.save(folder / "model")}
+        if self._planner is not None:
+            tensors["planner"] = self._planner.arrays()
+        noise = self._noise.bit_generator.state
+        return tensors, {"refits": self.refits.save(folder / "model"), "noise": noise}
 
     def restore(
         self,
@@ -123,12 +126,17 @@ class MPCLearner:
         if self.config.value is not None:
             self.value = restore_value(self.config.value, data, tensors["value"])
         self._renew()
+        # A run may have ended between two refits: what it drew since is not drawn again. What
+        # earlier versions wrote does not tell.
+        if self._planner is not None and "noise" in document:
+            self._planner.restore(tensors["planner"])
+            self._noise.bit_generator.state = document["noise"]
 
     def _renew(self) -> None:
         self._planner = self._make(_word(self.seed, "plan", self.refits.count))
         self._noise = numpy_rng(self.seed, "mpc", "noise", self.refits.count)
 
-    def _make(self, seed: int) -> Planner:
+    def _make(self, seed: int) -> SequencePlanner:
         assert self.refits.model is not None
         return make_planner(self.config.planning, self.refits.model, self.space, seed, self.value)
 
@@ -139,7 +147,7 @@ def make_planner(
     action_space: gym.Space[Any],
     seed: int,
     value: Callable[[Any], Any] | None = None,
-) -> Planner:
+) -> SequencePlanner:
     """Make the planner that a configuration asks for.
 
     Args:

@@ -1,23 +1,24 @@
 """What a planner is, and what all that search sequences of actions have in common."""
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, Protocol, Unpack, runtime_checkable
 
 import gymnasium as gym
+import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from loopwm.agent.lookahead import Lookahead, Options
 from loopwm.agent.problem import (
     Problem,
+    check_function,
     floating,
     function_problem,
     model_problem,
-    takes_observations,
 )
 from loopwm.agent.units import Units
 from loopwm.errors import ConfigError, DataError
@@ -93,7 +94,7 @@ class SequencePlanner(ABC):
         self.model: Any = model
         self.look = Lookahead(**options)
         if not isinstance(model, WorldModelLike):
-            _check_function(model, self.look)
+            check_function(model, self.look)
         self.units = Units.of(action_space, model)
         if seed < 0:
             raise ConfigError(f"seed must not be negative, got {seed}")
@@ -153,6 +154,8 @@ class SequencePlanner(ABC):
     def reset(self, mask: Any = None) -> None:
         """Forget where the search stood; call it where episodes begin.
 
+        The random numbers of the search go on: episodes do not repeat each other's.
+
         Args:
             mask: Bool [B], which rows forget; None for all of them.
 
@@ -163,16 +166,42 @@ class SequencePlanner(ABC):
         if mask is None or warm is None:
             self._warm = None
             return
-        chosen, rows = to_tensor(mask, warm[0].device), len(warm[0])
-        if chosen.dtype != torch.bool or chosen.shape != (rows,):
-            raise ConfigError(
-                f"mask must hold {rows} booleans, one for each row of the last plan, got "
-                f"{chosen.dtype} of the shape {tuple(chosen.shape)}"
-            )
+        chosen = _row_mask(mask, warm)
         self._warm = tuple(
             torch.where(chosen.view(-1, *[1] * (old.ndim - 1)), new, old)
-            for new, old in zip(self.fresh(rows, warm[0]), warm, strict=True)
+            for new, old in zip(self.fresh(len(chosen), warm[0]), warm, strict=True)
         )
+
+    def narrow(self, mask: Any) -> None:
+        """Drop the rows where mask [B] is False: the next plan is for the others alone.
+
+        Raises:
+            ConfigError: If the mask does not fit the rows of the last plan.
+        """
+        if self._warm is not None:
+            chosen = _row_mask(mask, self._warm)
+            self._warm = tuple(each[chosen] for each in self._warm)
+
+    def anew(self) -> "SequencePlanner":
+        """Return a planner like this one, as it was before its first plan."""
+        twin = copy.copy(self)
+        twin._warm = twin._generator = None
+        return twin
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return where the search stands, for `restore`; not the generator of another device."""
+        found = {f"warm{i}": each.cpu().numpy() for i, each in enumerate(self._warm or ())}
+        if self._generator is not None and self._generator.device.type == "cpu":
+            found["generator"] = self._generator.get_state().numpy()
+        return found
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """Continue from what `arrays` returned."""
+        names = sorted(name for name in arrays if name.startswith("warm"))
+        self._warm = tuple(torch.tensor(arrays[name]) for name in names) or None
+        if "generator" in arrays:
+            self._generator = torch.Generator()
+            self._generator.set_state(torch.tensor(arrays["generator"]))
 
     def _enter(
         self, obs: Any, state: State | None
@@ -220,6 +249,16 @@ class SequencePlanner(ABC):
         return warm
 
 
+def _row_mask(mask: Any, warm: Warm) -> Bool[Tensor, " B"]:
+    chosen, rows = to_tensor(mask, warm[0].device), len(warm[0])
+    if chosen.dtype != torch.bool or chosen.shape != (rows,):
+        raise ConfigError(
+            f"mask must hold {rows} booleans, one for each row of the last plan, got "
+            f"{chosen.dtype} of the shape {tuple(chosen.shape)}"
+        )
+    return chosen
+
+
 def shifted(
     plan: Shaped[Tensor, "B H ..."], last: Tensor | float = 0.0
 ) -> Shaped[Tensor, "B H ..."]:
@@ -248,19 +287,4 @@ def continuous_only(planner: SequencePlanner) -> None:
         raise ConfigError(
             f"{type(planner).__name__} searches continuous actions, got {planner.units.space}; "
             "lw.CEM searches discrete ones"
-        )
-
-
-def _check_function(function: Any, look: Lookahead) -> None:
-    if not callable(function):
-        raise ConfigError(
-            "model must have the verbs start, observe and step, or be a function of candidates, "
-            f"got {type(function).__name__}; read a saved model by lw.load(path)"
-        )
-    takes_observations(function)
-    plain = Lookahead(look.horizon)
-    if replace(look, horizon=plain.horizon, discount=plain.discount) != plain:
-        raise ConfigError(
-            "value, policy, halt and feedback need a model; a function of candidates scores them "
-            "as it likes"
         )

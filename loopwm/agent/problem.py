@@ -117,6 +117,30 @@ def model_problem(
     return replace(problem, score=score, proposals=proposals)
 
 
+def check_function(function: Any, look: Lookahead) -> None:
+    """Refuse what cannot take a model's place, and options that only a model can follow.
+
+    Args:
+        function: What was given in place of a model.
+        look: The options beside it.
+
+    Raises:
+        ConfigError: If it is no function of candidates, or an option needs a model.
+    """
+    if not callable(function):
+        raise ConfigError(
+            "model must have the verbs start, observe and step, or be a function of candidates, "
+            f"got {type(function).__name__}; read a saved model by lw.load(path)"
+        )
+    takes_observations(function)
+    plain = Lookahead(look.horizon)
+    if replace(look, horizon=plain.horizon, discount=plain.discount) != plain:
+        raise ConfigError(
+            "value, policy, halt and feedback need a model; a function of candidates scores them "
+            "as it likes"
+        )
+
+
 def takes_observations(function: Callable[..., Any]) -> bool:
     """Say whether a function of candidates wants the observations too.
 

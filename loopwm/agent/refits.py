@@ -64,8 +64,8 @@ class Refits:
         if self.model is not None and len(data) > self._rows:
             error = one_step_error(self.model, data, self._rows)
         anew = self.model is None or len(data) >= self.config.fresh * self._trained_anew
-        how = replace(self.config.fit, seed=self.seed + self.count)
-        newest = data.select_episodes([data.num_episodes - 1])
+        # The run has a display of its own.
+        how = replace(self.config.fit, seed=self.seed + self.count, progress=False)
         if anew:
             how = replace(how, validate_every=how.updates)
             self._trained_anew = len(data)
@@ -75,8 +75,9 @@ class Refits:
             how = replace(how, updates=updates, horizon_warmup=0.0, validate_every=updates)
             model, init = None, self.model
         self._endless = not can_terminate(data).any()
+        valid = newest_long_enough(data, self.config.model.objective.context)
         self.model = self._told(
-            fit(data, model, how, members=self.config.members, init=init, valid=newest)
+            fit(data, model, how, members=self.config.members, init=init, valid=valid)
         )
         self.count += 1
         self._rows = len(data)
@@ -114,6 +115,19 @@ def _never(obs: Any, action: Any, next_obs: Any) -> Any:
     """Tell what no data of an environment that ends no episode could teach."""
     del obs, action
     return next_obs.new_zeros(next_obs.shape[:-1])
+
+
+def newest_long_enough(data: RolloutDataset, length: int) -> RolloutDataset:
+    """Return the newest episode of so many steps, or all data where none has as many.
+
+    An episode that has just begun, or ended at once, may be too short to validate on.
+
+    Args:
+        data: All real steps so far.
+        length: Least number of steps.
+    """
+    enough = np.flatnonzero(np.diff(data.bounds) >= length)
+    return data.select_episodes([int(enough[-1])]) if len(enough) else data
 
 
 def one_step_error(model: WorldModel | Ensemble, data: RolloutDataset, first: int) -> float:

@@ -13,11 +13,15 @@ if TYPE_CHECKING:
 else:
     VecEnv = require("stable_baselines3.common.vec_env", "agent").VecEnv
 
-_TOLD = ("iterations", "settled", "disagreement")
+_TOLD = ("iterations", "settled", "broken", "disagreement")
 
 
 class ImaginedVecEnv(VecEnv):
     """Step imagined environments for an algorithm of Stable-Baselines3.
+
+    A step whose prediction was not finite reaches the algorithm like any other, as a truncation at
+    the observation before it with reward 0, for the algorithm takes no fewer rows than there are
+    environments. `infos[i]["broken"]` tells of it, for a callback to count or to stop at.
 
     Args:
         envs: Environments that begin ended episodes anew in the same step

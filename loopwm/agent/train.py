@@ -23,6 +23,7 @@ from loopwm.data.environment import Source, source_name
 from loopwm.data.policy import as_policy
 from loopwm.errors import ConfigError
 from loopwm.seed import numpy_rng, torch_rng
+from loopwm.train.log import finite_or_none
 
 
 def train_agent(  # noqa: PLR0913 - the front door; all but the first three have defaults
@@ -43,7 +44,9 @@ def train_agent(  # noqa: PLR0913 - the front door; all but the first three have
 
     A run with a `run_dir` that was stopped goes on from its last refit when called again with the
     same arguments, by repeating the episode that was under way; on one CPU thread it ends as if it
-    had never been stopped. With more `steps` it goes on further.
+    had never been stopped. With more `steps` it goes on from its end, and there makes the very
+    steps that a run of so many would have made; only the record of the end between is one more.
+    On a GPU it goes on too, but not bit for bit.
 
     Args:
         env: A Gymnasium id, or a function that makes an environment with a flat observation.
@@ -163,7 +166,8 @@ class _Run:
             self._end(self.keeper.pending, self.scoring.episodes > 0)
         while life.steps < steps:
             begun, known = life.steps, len(life.returns)
-            due = max(refit.first, (begun // refit.every + 1) * refit.every)
+            later = (begun // refit.every + 1) * refit.every
+            due = refit.first if begun < refit.first else later
             self._act(min(due, steps))
             record: dict[str, Any] = {"step": life.steps}
             if life.steps == due:
@@ -173,7 +177,7 @@ class _Run:
             scored = self.learner.ready and self.scoring.due(begun, life.steps, steps)
             if scored:
                 # What was learned is not lost where the evaluation fails.
-                self.keeper.pending = record
+                self.keeper.pending = _writable(record)
                 self._save()
             self._end(record, scored)
 
@@ -182,7 +186,7 @@ class _Run:
             record |= self.played(self.learner.policy(), self.learner.model)
         self.keeper.pending = None
         record["seconds"] = round(time.process_time() - self.begun, 3)
-        self.keeper.log.write(record)
+        self.keeper.log.write(_writable(record))
         self._save()
 
     def _save(self) -> None:
@@ -204,6 +208,18 @@ class _Run:
                 life.step(excitation(life.obs))
             note = f"return {life.returns[-1]:.4g}" if life.returns else ""
             self.show(life.steps, note)
+
+
+def _writable(record: Any) -> Any:
+    """Return a record as JSON can hold it: with None for each number that is not finite.
+
+    A model that says NaN is to be seen in the record, and must not end a run that goes on well.
+    """
+    if isinstance(record, dict):
+        return {name: _writable(each) for name, each in record.items()}
+    if isinstance(record, list):
+        return [_writable(each) for each in record]
+    return finite_or_none(record) if isinstance(record, float) else record
 
 
 @contextmanager

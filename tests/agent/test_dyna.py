@@ -54,7 +54,9 @@ def test_a_refit_imagines_the_stated_number_of_steps_from_real_states():
     dyna, data = learner(), life().dataset()
     record = dyna.refit(data)
     assert dyna.imagined.size == 2 * 10 * 4
-    assert record.keys() == {"model_error", "imagined_reward", "imagined_ends"}
+    names = {"model_error", "imagined_reward", "imagined_ends", "imagined_broken"}
+    assert record.keys() == names
+    assert record["imagined_broken"] == 0
     begins = dyna.imagined.state()["obs"][:20, 0]
     assert set(begins.tolist()) <= set(data.obs[:, 0].tolist())
     dyna.refit(data)
@@ -75,6 +77,29 @@ def test_imagined_steps_are_those_of_the_model():
     assert 0 < goes_on.sum() < 20
     np.testing.assert_array_equal(kept["obs"][20:40][goes_on], kept["next_obs"][:20][goes_on])
     assert set(kept["obs"][20:40, 0][~goes_on].tolist()) <= set(life().dataset().obs[:, 0].tolist())
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_predictions_that_are_not_finite_are_counted_and_not_learned_from(share: float):
+    def reward(obs: Any, action: Any, next_obs: Any) -> Any:
+        limit = -2.0 if share == 1 else 0.0
+        return torch.where(action[..., 0] > limit, torch.nan, 1.0 + 0 * action[..., 0])
+
+    refits = Refits(TINY, 0, reward_fn=reward)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        dyna = DynaLearner(DYNA, life(1).meta, 1, refits, 0)
+        record = dyna.refit(life().dataset())
+        dyna.learn(life().step(np.zeros(1, np.float32)))
+    kept = dyna.imagined.state()
+    assert record["imagined_broken"] == pytest.approx(1 - len(kept["reward"]) / 80)
+    assert (kept["reward"] == 1).all()
+    assert (kept["action"] <= 0).all()
+    if share == 1:
+        assert (record["imagined_reward"], record["imagined_broken"]) == (None, 1)
+    else:
+        assert record["imagined_reward"] == 1
+        assert 10 < len(kept["reward"]) < 70
 
 
 def test_real_steps_are_learned_from_once_each():

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box
 
+import loopwm as lw
 from loopwm.agent.action import fitted
 from loopwm.agent.evaluate import AgentReport, evaluate_agent, evaluation_seed, play
 from loopwm.agent.score import Scoring, score
 from loopwm.data.actor import shipped_actors
 from loopwm.data.excitation import Uniform
 from loopwm.errors import ConfigError, DataError, NumericalError
+from tests.agent.known import Point
 from tests.agent.worlds import Levers, NarrowEnv, PointEnv
 
 
@@ -92,6 +94,66 @@ class Planned:
 
     def reset(self, mask: Any = None) -> None:
         self.resets += 1
+
+
+class Uneven(PointEnv):
+    """Like PointEnv, for as many steps as the seed says."""
+
+    def reset(self, *, seed: int | None = None, options: Any = None):
+        obs, info = super().reset(seed=seed)
+        self.length = int(self.np_random.integers(2, 9))
+        return obs, info
+
+
+def searching(kind: Any = lw.ICEM) -> Any:
+    options: dict[str, Any] = {"candidates": 16, "elites": 4, "horizon": 3}
+    return kind(Point(), action_space=PointEnv.action_space, **options)
+
+
+@pytest.mark.parametrize("kind", [lw.CEM, lw.ICEM, lw.MPPI])
+def test_episodes_that_go_on_are_planned_as_they_would_be_alone(kind: Any):
+    played = play(searching(kind), Uneven, 8, 3)
+    assert len({len(each) for each in played}) > 3
+    for index, episode in enumerate(played):
+        env, planner, actions, over = Uneven(), searching(kind), [], False
+        obs, _ = env.reset(seed=evaluation_seed(3, index))
+        while not over:
+            actions.append(planner.plan(obs))
+            obs, _, _, over, _ = env.step(actions[-1])
+        np.testing.assert_allclose(episode.action, np.stack(actions), atol=1e-5)
+
+
+def test_nobody_is_asked_about_an_episode_that_is_over():
+    planner, asked, rows = searching(), [], []
+    search, model = planner.search, Acting()
+    planner.search = lambda problem, warm: rows.append(len(warm[0])) or search(problem, warm)
+    lengths = evaluate_agent(planner, Uneven, episodes=8, seed=3).lengths
+    assert rows == [int((lengths > step).sum()) for step in range(lengths.max())]
+    evaluate_agent(lambda obs: asked.append(0) or model.act(obs), Uneven, episodes=8, seed=3)
+    assert len(asked) == lengths.sum()
+
+
+def test_the_same_call_gives_a_planner_the_same_returns_and_leaves_it_as_it_was():
+    planner, other = searching(), searching()
+    seen = np.full(1, 0.3, np.float32)
+    actions = [planner.plan(seen)]
+    one, two = (evaluate_agent(planner, PointEnv, episodes=3) for _ in range(2))
+    np.testing.assert_array_equal(one.returns, two.returns)
+    actions.append(planner.plan(seen))
+    np.testing.assert_array_equal(actions, [other.plan(seen), other.plan(seen)])
+    # Real episodes do not repeat each other's random numbers.
+    planner.reset()
+    assert planner.plan(seen) != actions[0]
+
+
+def test_actions_are_those_that_were_chosen_where_an_environment_changes_them_in_place():
+    class Scales(PointEnv):
+        def step(self, action: Any):
+            action *= 0.5
+            return super().step(action)
+
+    (episode,) = play(pay(0.8), Scales, 1, 0)
+    assert (episode.action == np.float32(0.8)).all()
 
 
 class Acting:

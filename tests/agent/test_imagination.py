@@ -194,8 +194,10 @@ def test_a_prediction_that_is_not_finite_ends_its_episode_alone():
 
     envs = point(more={"next_obs": broken})
     first, _ = envs.reset(seed=0)
-    obs, reward, terminated, truncated, _ = envs.step(np.ones((4, 2), np.float32))
+    obs, reward, terminated, truncated, info = envs.step(np.ones((4, 2), np.float32))
     assert np.isfinite(obs).all()
+    assert info["broken"].tolist() == [False, True, False, False]
+    assert info["_broken"].all()
     assert (obs[1] == first[1]).all()
     assert reward[1] == 0
     assert truncated.tolist() == [False, True, False, False]

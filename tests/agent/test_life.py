@@ -92,6 +92,22 @@ def test_spoilt_steps_are_counted_but_not_kept():
     np.testing.assert_array_equal(again.obs, life.obs)
 
 
+def test_an_environment_that_changes_actions_in_place_changes_no_row():
+    class Scales(PointEnv):
+        def step(self, action: Any):
+            action *= 0.5
+            return super().step(action)
+
+    life, again = Life(Scales, seed=0), Life(Scales, seed=0)
+    given = pushes(13)
+    for action in given.copy():
+        life.step(action)
+    np.testing.assert_array_equal(life.dataset().action, given)
+    again.restore(life.dataset(), life.counters())
+    np.testing.assert_array_equal(again.dataset().action, given)
+    np.testing.assert_array_equal(again.obs, life.obs)
+
+
 def test_an_environment_without_a_limit_is_given_one(monkeypatch: pytest.MonkeyPatch):
     class Endless(PointEnv):
         length = 10**9

@@ -1,5 +1,7 @@
 """Planning control reaches the best return of tiny environments whose model is known."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,6 +47,11 @@ class Known(Refits):
     def fit(self, data: Any) -> dict[str, Any]:
         self.count += 1
         return {"model_error": None}
+
+    def save(self, path: Path) -> dict[str, int]:
+        return {}
+
+    def restore(self, path: Path, counters: dict[str, int]) -> None: ...
 
 
 @pytest.mark.parametrize("method", ["cem", "icem", "mppi"])
@@ -101,6 +108,23 @@ def test_noise_has_the_stated_width_and_stays_inside_the_bounds():
     assert spread == pytest.approx(0.2, abs=0.04)
 
 
+def test_a_learner_written_between_two_refits_draws_what_it_would_have_drawn(tmp_path: Path):
+    first, second, old = (learner(0.2) for _ in range(3))
+    obs = np.full(1, 0.3, np.float32)
+    before = [first.act(obs) for _ in range(5)]
+    tensors, document = first.save(tmp_path)
+    document = json.loads(json.dumps(document))
+    data = Life(PointEnv, seed=0)
+    data.step(np.zeros(1, np.float32))
+    second.restore(tmp_path, tensors, document, data.dataset())
+    after = [first.act(obs) for _ in range(5)]
+    np.testing.assert_array_equal([second.act(obs) for _ in range(5)], after)
+    # What earlier versions wrote is read, and begins at the refit.
+    del document["noise"], tensors["planner"]
+    old.restore(tmp_path, tensors, document, data.dataset())
+    np.testing.assert_array_equal([old.act(obs) for _ in range(5)], before)
+
+
 def test_noise_on_discrete_actions_is_a_random_one_at_the_stated_rate():
     noisy = learner(0.3, KnownLevers())
     actions = np.array([noisy.act(np.zeros(2, np.float32)) for _ in range(400)])
@@ -125,5 +149,8 @@ def test_settings_out_of_range_are_named():
         Planning(candidates=1)
     with pytest.raises(ConfigError, match=r"Refit\.fresh"):
         Refit(fresh=1.0)
+    for endless in (float("inf"), float("nan")):
+        with pytest.raises(ConfigError, match=r"Refit\.fresh .*a large number such as 1e9"):
+            Refit(fresh=endless)
     with pytest.raises(ConfigError, match=r"Refit\.every"):
         Refit(every=0)

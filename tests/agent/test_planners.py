@@ -1,5 +1,6 @@
 """Each planner reaches optima that are known: LQR, a bounded push, trees small enough to count."""
 
+import copy
 import itertools
 from typing import Any
 
@@ -173,6 +174,32 @@ def test_icem_asks_for_fewer_candidates_each_time_and_for_its_mean_at_last():
     assert [each.shape[1] for each in seen] == [103, 83, 64 + 3 + 1]
     best = seen[1][0][(-seen[1][0].square().sum((1, 2))).topk(3).indices]
     torch.testing.assert_close(seen[2][0, 64:67], best)
+
+
+def test_where_nothing_was_kept_icem_lets_one_sequence_stand_for_it_row_by_row():
+    """The refit's mean and the elites kept are those of the sequences that differ."""
+
+    def score(candidates: torch.Tensor) -> torch.Tensor:
+        seen.append(candidates)
+        return -(candidates - 0.5).square().sum((2, 3))
+
+    seen: list[torch.Tensor] = []
+    space = Box(-1.0, 1.0, (3,), np.float32)
+    sizes: dict[str, Any] = {"candidates": 32, "elites": 16, "horizon": 8, "iterations": 2}
+    planner: Any = lw.ICEM(score, action_space=space, **sizes)
+    planner.plan(np.zeros((2, 1)))
+    planner.reset(np.array([True, False]))
+    for row, held in ((0, 1), (1, planner.kept)):
+        seen.clear()
+        twin = copy.deepcopy(planner)
+        twin.plan(np.zeros((2, 1)))
+        first = torch.cat([seen[0][row, :32], seen[0][row, 32 : 32 + held]])
+        best = first[(-(first - 0.5).square().sum((1, 2))).topk(16).indices]
+        assert len(best.unique(dim=0)) == 16
+        # The second iteration scores its draws, then what was kept of the first, then the mean.
+        mean = 0.9 * best.mean(0) + 0.1 * planner._warm[0][row]
+        torch.testing.assert_close(seen[1][row, -1], mean)
+        torch.testing.assert_close(seen[1][row, -1 - planner.kept : -1], best[: planner.kept])
 
 
 def test_shooting_takes_the_gradient_through_a_looped_model(hopper: lw.RolloutDataset):

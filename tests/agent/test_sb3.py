@@ -42,6 +42,16 @@ def test_ends_are_told_as_stable_baselines_expects():
         assert all(any((row == start).all() for start in STARTS) for row in obs)
 
 
+def test_a_prediction_that_is_not_finite_is_told_as_a_truncation():
+    venv = imagined(2, next_obs=lambda obs: np.where(np.arange(2)[:, None] == 1, np.nan, obs))
+    first = venv.reset()
+    _, reward, done, infos = venv.step(np.ones((2, 1), np.float32))
+    assert done.tolist() == [info["broken"] for info in infos] == [False, True]
+    assert reward[1] == 0
+    assert infos[1]["TimeLimit.truncated"]
+    np.testing.assert_array_equal(infos[1]["terminal_observation"], first[1])
+
+
 def test_seeds_repeat():
     venv, runs = imagined(), []
     for _ in range(2):

@@ -21,13 +21,15 @@ from loopwm.agent.config import (
     TerminalValue,
 )
 from loopwm.agent.evaluate import evaluate_agent
+from loopwm.agent.life import Life
+from loopwm.agent.refits import newest_long_enough
 from loopwm.agent.score import Scoring
 from loopwm.agent.train import load_agent, train_agent
 from loopwm.core.depth import Fixed
 from loopwm.errors import CheckpointError, ConfigError, DataError, StoreError
 from loopwm.files import write_tree
 from loopwm.train.config import FitConfig
-from loopwm.world.config import MLP, WorldConfig
+from loopwm.world.config import MLP, Objective, WorldConfig
 from tests.agent.worlds import Levers, NarrowEnv, PointEnv, best_return
 
 TINY = Refit(
@@ -159,6 +161,60 @@ def test_more_steps_carry_a_finished_run_on(tmp_path: Path):
     further = train_agent(PointEnv, PRACTISES, 60, run_dir=tmp_path, **QUIET)
     straight = train_agent(PointEnv, PRACTISES, 60, **QUIET)
     np.testing.assert_array_equal(further.data.action, straight.data.action)
+
+
+@ALL
+def test_a_run_carried_on_between_two_refits_makes_the_steps_of_one_run(
+    algorithm: Algorithm, tmp_path: Path
+):
+    train_agent(PointEnv, algorithm, 37, run_dir=tmp_path, **QUIET)
+    further = train_agent(PointEnv, algorithm, 50, run_dir=tmp_path, **QUIET)
+    straight = train_agent(PointEnv, algorithm, 50, **QUIET)
+    np.testing.assert_array_equal(further.data.action, straight.data.action)
+    assert [each["step"] for each in further.history] == [20, 30, 37, 45, 50]
+
+
+@pytest.mark.parametrize("first", [8, 20, 30, 35])
+def test_the_first_model_comes_after_first_and_the_others_at_multiples_of_every(first: int):
+    algorithm = replace(PLANS, refit=replace(TINY, first=first))
+    how: Any = {"progress": False, "scoring": Scoring(episodes=0)}
+    agent = train_agent(PointEnv, algorithm, 50, **how)
+    steps = [each["step"] for each in agent.history if "model_error" in each]
+    assert steps == [first, *(step for step in (15, 30, 45) if step > first)]
+    assert agent.plan(np.zeros(1, np.float32)) in PointEnv.action_space
+
+
+def test_what_a_model_says_that_is_no_number_is_recorded_as_none(tmp_path: Path):
+    def nothing(obs: Any, action: Any, next_obs: Any) -> Any:
+        return next_obs[..., 0] * float("nan")
+
+    agent = train_agent(PointEnv, PLANS, 30, run_dir=tmp_path, reward_fn=nothing, **QUIET)
+    last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last == agent.history[-1]
+    assert last["imagined_return"] is None
+    assert np.isfinite(last["real_return"])
+
+
+def test_a_newest_episode_too_short_to_validate_on_stops_no_run():
+    model = replace(TINY.model, objective=Objective(context=3))
+    algorithm = replace(PLANS, refit=replace(TINY, model=model, first=21))
+    assert train_agent(PointEnv, algorithm, 21, **QUIET).data.bounds.tolist() == [0, 10, 20, 21]
+
+
+def test_validation_is_on_the_newest_episode_of_so_many_steps_or_on_all_data():
+    life = Life(PointEnv, seed=0)
+    for _ in range(23):
+        life.step(np.zeros(1, np.float32))
+    data = life.dataset()
+    for length, rows in ((3, slice(20, 23)), (4, slice(10, 20)), (11, slice(0, 23))):
+        found = newest_long_enough(data, length)
+        np.testing.assert_array_equal(found.obs, data.obs[rows])
+
+
+def test_fits_inside_a_run_show_no_bars_of_their_own(capsys: pytest.CaptureFixture[str]):
+    loud = replace(TINY, fit=replace(TINY.fit, progress=True))
+    train_agent(PointEnv, replace(PLANS, refit=loud), 20, **QUIET)
+    assert capsys.readouterr().err == ""
 
 
 def test_other_settings_in_the_same_directory_are_refused(tmp_path: Path):
