@@ -18,12 +18,14 @@ from loopwm.data.replay import Windows
 from loopwm.data.store import RolloutDataset
 from loopwm.files import read_tree, write_tree
 from loopwm.seed import numpy_rng
+from loopwm.study.cells import version
 from loopwm.study.efficiency import validations
 from loopwm.train.config import AdamW, FitConfig
 from loopwm.train.fit import run
+from loopwm.world.build import encode
 from loopwm.world.model import WorldModel
 from loopwm.world.objective import sequence_loss
-from loopwm_envs.arms import ARMS, make_model
+from loopwm_envs.arms import ARMS, ITERATIONS, OBJECTIVE, WIDTH, make_model
 from loopwm_envs.chain import Chain
 from loopwm_envs.transitions import Transitions, sample_balanced, sample_transitions
 
@@ -57,7 +59,7 @@ class Cell:
     def name(self) -> str:
         """Name the cell by all that it depends on."""
         words = ("ballchain", self.arm, f"lr{self.lr:g}", f"seed{self.seed}", f"u{self.updates}")
-        return "_".join((*words, f"b{self.batch}", f"n{self.rows}"))
+        return "_".join((*words, f"b{self.batch}", f"n{self.rows}", _version(self)))
 
 
 def dataset(transitions: Transitions) -> RolloutDataset:
@@ -153,23 +155,11 @@ def train(
         assert isinstance(module, WorldModel)
         return sequence_loss(module, batch, generator)
 
-    config = FitConfig(
-        updates=cell.updates,
-        batch_size=cell.batch,
-        lr=cell.lr,
-        horizon=1,
-        optimizer=AdamW(),
-        seed=cell.seed,
-        device="cpu",
-        threads=threads,
-        validate_every=max(1, cell.updates // SNAPSHOTS),
-        progress=False,
-    )
     history = run(
         model,
         loss,
         lambda generator, size: windows.sample(size, generator),
-        config,
+        _fit_config(cell, threads),
         validate=validate,
     )
     return list(history.records)
@@ -215,6 +205,28 @@ def nmse_parts(
     """Return error and change, in the training set's standard deviations of the change."""
     scale = model.stats.change_std.astype(np.float64)
     return (next_state - given.next_state) / scale, (given.next_state - given.state) / scale
+
+
+def _version(cell: Cell) -> str:
+    """Return a checksum of how the cell's model is built, trained and measured today."""
+    built = [asdict(ARMS[cell.arm]), WIDTH, encode(ITERATIONS), encode(OBJECTIVE)]
+    measured = [asdict(CHAIN), TRAINED, list(DEPTHS), SNAPSHOTS]
+    return version(*built, *measured, _fit_config(cell, 1).fingerprint())
+
+
+def _fit_config(cell: Cell, threads: int) -> FitConfig:
+    return FitConfig(
+        updates=cell.updates,
+        batch_size=cell.batch,
+        lr=cell.lr,
+        horizon=1,
+        optimizer=AdamW(),
+        seed=cell.seed,
+        device="cpu",
+        threads=threads,
+        validate_every=max(1, cell.updates // SNAPSHOTS),
+        progress=False,
+    )
 
 
 def _share(error: Float[ndarray, "N O"], change: Float[ndarray, "N O"]) -> float:

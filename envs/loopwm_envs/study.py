@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from loopwm.core.halt import OutputDelta
 from loopwm.files import write_file
-from loopwm.study.cells import Named, run_cells
+from loopwm.study.cells import Named, run_cells, version
 from loopwm.study.recipe import Computed, Options, Recipe
 from loopwm.study.results import Column, Sheet
 from loopwm.study.timing import single_thread
@@ -32,7 +32,15 @@ from loopwm_envs.matching import (
     matched,
     ratio_sheet,
 )
-from loopwm_envs.spending import calibrated, depth_rows, depth_sheet, pair_rows, pair_sheet
+from loopwm_envs.spending import (
+    MOST,
+    REGRET,
+    calibrated,
+    depth_rows,
+    depth_sheet,
+    pair_rows,
+    pair_sheet,
+)
 
 _Asked = TypeVar("_Asked", bound=Named)
 
@@ -148,7 +156,8 @@ class Spending:
     @property
     def name(self) -> str:
         """Name what is asked by what it depends on."""
-        return f"spending_{self.cell.name}" + "_timed" * self.timed
+        measured = version(REGRET, MOST, TOLERANCES, VANISH, FIXED)
+        return f"spending_{self.cell.name}" + "_timed" * self.timed + f"_{measured}"
 
 
 def spend(asked: Spending, folder: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Work cut into cells, each a JSON file: finished ones are skipped, several workers can share."""
 
+import fcntl
 import json
 import os
 import socket
@@ -93,7 +94,8 @@ def _claimed(path: Path) -> Iterator[bool]:
         yield mine
     finally:
         over.set()
-        if mine:
+        # Another process may have taken it for stale: then it is that one's.
+        if mine and _names_us(claim):
             claim.unlink(missing_ok=True)
 
 
@@ -108,7 +110,7 @@ def _renew(claim: Path, over: threading.Event) -> None:
 def _take(claim: Path) -> bool:
     """Create the claim with its content in one step, so that no other process sees it empty."""
     draft = claim.with_name(f"{claim.name}.{socket.gethostname()}-{os.getpid()}")
-    draft.write_text(f"{os.getpid()} {socket.gethostname()}")
+    draft.write_text(_us())
     try:
         os.link(draft, claim)
     except FileExistsError:
@@ -118,9 +120,29 @@ def _take(claim: Path) -> bool:
     return True
 
 
+def _us() -> str:
+    return f"{os.getpid()} {socket.gethostname()}"
+
+
+def _names_us(claim: Path) -> bool:
+    with suppress(OSError):
+        return claim.read_text() == _us()
+    return False
+
+
 def _take_over(claim: Path) -> bool:
-    claim.unlink(missing_ok=True)
-    return _take(claim)
+    """Replace a claim that nobody holds, unless another process has done so a moment ago."""
+    lock = claim.with_name(f"{claim.name}.lock")
+    # The kernel frees the lock of a dead process; the file stays and means nothing by itself.
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if _held(claim):
+            return False
+        claim.unlink(missing_ok=True)
+        return _take(claim)
+    finally:
+        os.close(descriptor)
 
 
 def _held(claim: Path) -> bool:

@@ -119,7 +119,7 @@ def run_cell(cell: Cell, folder: Path, threads: int = 1) -> dict[str, Any]:
         "label": arm.label,
         "seconds": sum(training_seconds(each) for each in histories(model)),
         "validation": held_out_error(model, data, cell.context),
-        "plateau": plateau_gain(model.history),
+        "plateau": largest_gain(histories(model)),
         **_measure(model, data, cell.context),
     }
 
@@ -211,6 +211,12 @@ def plateau_gain(history: Sequence[dict[str, Any]]) -> float | None:
     end, last = points[-1]
     before = [error for update, error in points if update <= 0.75 * end]
     return None if not before else 1 - last / before[-1]
+
+
+def largest_gain(several: Sequence[Sequence[dict[str, Any]]]) -> float | None:
+    """Return the largest `plateau_gain` of the members of an ensemble, None if one has none."""
+    gains = [plateau_gain(each) for each in several]
+    return None if None in gains else max(each for each in gains if each is not None)
 
 
 def flops_per_step(model: Any, obs: Any, action: Any) -> float:

@@ -225,6 +225,12 @@ def decode(value: Any, path: str = "the file") -> Any:
 
 def _keep_from_muon(model: WorldModel) -> None:
     """Leave inputs and outputs of the network to AdamW (see `train.config.Muon`)."""
-    for module in (getattr(model.dynamics, "enter", None), model.heads):
-        for parameter in module.parameters() if module is not None else ():
+    dynamics = model.dynamics
+    ends = (
+        dynamics.ends
+        if isinstance(dynamics, RSSMDynamics)
+        else [each for each in (getattr(dynamics, "enter", None),) if each is not None]
+    )
+    for module in (*ends, model.heads):
+        for parameter in module.parameters():
             parameter._no_muon = True  # type: ignore[attr-defined]

@@ -39,6 +39,11 @@ class RSSMDynamics(nn.Module):
         self.posterior = _two_layers(config.width + self.parts[0], config.width, stated)
         self.leave = nn.Linear(config.width + self.latent, config.width)
 
+    @property
+    def ends(self) -> tuple[nn.Module, ...]:
+        """The layers that observation and action enter by, and those that a latent is read from."""
+        return self.enter, self.posterior[0], self.posterior[2], self.prior[2]
+
     def initial(self, batch: int) -> Carry:
         """Return zeros for `batch` rows: the deterministic state and the latent."""
         zeros = self.enter.weight.new_zeros

@@ -1,5 +1,6 @@
 """The study of ball chains: what it measures, how it matches, and that all of it runs."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,29 @@ def test_stacks_have_the_share_of_the_parameters_that_they_are_named_after(arm: 
     stack, loop = ARMS[arm], parameters(NeighbourCell(ARMS["looped"].width))
     cells = stack.blocks * parameters(NeighbourCell(stack.width))
     assert abs(cells / loop / stack.share - 1) < 0.06
+
+
+def test_cells_of_other_models_or_measurements_have_other_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cell, asked = Cell(), study.Spending(Cell(), timed=True)
+    cells, spent = {cell.name}, {asked.name}
+    looped = replace(ARMS["looped"], measured=(8,))
+    for module, name, value in (
+        (extrapolation, "SNAPSHOTS", 3),
+        (extrapolation, "TRAINED", 2),
+        (extrapolation, "WIDTH", 16),
+        (extrapolation, "ARMS", ARMS | {"looped": looped}),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, value)
+            cells.add(cell.name)
+    assert len(cells) == 5
+    for name, value in (("REGRET", 0.02), ("MOST", 16), ("TOLERANCES", (0.1,))):
+        with monkeypatch.context() as patch:
+            patch.setattr(study, name, value)
+            spent.add(asked.name)
+    assert len(spent) == 4
 
 
 def test_guessing_the_mean_change_of_a_depth_errs_one(monkeypatch: pytest.MonkeyPatch) -> None:

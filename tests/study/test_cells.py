@@ -1,7 +1,9 @@
 """Cells are computed once, whatever happens in between and however many processes share them."""
 
+import fcntl
 import os
 import socket
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +92,36 @@ def test_a_claim_of_this_machine_that_nobody_renews_is_taken_over(tmp_path: Path
     claim.write_text(f"1 {socket.gethostname()}")
     os.utime(claim, (0, 0))
     assert set(run_cells(CELLS[:1], tmp_path, compute)) == {CELLS[0].name}
+
+
+def test_a_stale_claim_that_another_process_takes_over_first_is_left_to_it(tmp_path: Path) -> None:
+    claim = tmp_path / "square-0.json.claim"
+    claim.write_text("999999999")
+    found: list[dict[str, Any]] = []
+    with (tmp_path / "square-0.json.claim.lock").open("w") as lock:
+        # The other process: it holds the lock, and has seen that the claim is stale too.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        work = threading.Thread(
+            target=lambda: found.append(run_cells(CELLS[:1], tmp_path, compute))
+        )
+        work.start()
+        work.join(0.3)
+        assert work.is_alive()
+        claim.write_text(str(os.getppid()))
+    work.join(10)
+    assert found == [{}]
+    assert claim.read_text() == str(os.getppid())
+
+
+def test_a_claim_that_another_process_has_taken_meanwhile_is_not_removed(tmp_path: Path) -> None:
+    claim = tmp_path / "square-0.json.claim"
+
+    def slept(cell: Square) -> dict[str, Any]:
+        claim.write_text("1 elsewhere")
+        return compute(cell)
+
+    run_cells(CELLS[:1], tmp_path, slept)
+    assert claim.read_text() == "1 elsewhere"
 
 
 def test_a_claim_is_renewed_while_the_work_lasts(

@@ -126,3 +126,9 @@ def test_the_same_seed_draws_the_same_training_run(data):
     first, second = (lw.fit(data, lw.RSSM(width=8, latent=4), config) for _ in range(2))
     for name, value in first.state_dict().items():
         assert torch.equal(second.state_dict()[name], value)
+
+
+def test_input_and_output_layers_of_the_latent_are_kept_from_muon(dynamics):
+    flagged = {name for name, each in dynamics.named_parameters() if hasattr(each, "_no_muon")}
+    layers = ("enter", "posterior.0", "posterior.2", "prior.2")
+    assert flagged == {f"{name}.{part}" for name in layers for part in ("weight", "bias")}

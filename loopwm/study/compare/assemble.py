@@ -74,6 +74,7 @@ def assemble(
         differences=tuple(unequal),
         missing=_missing([*first, *second], found),
         notes=_notes(terms),
+        asked=len(terms.sizes),
     )
     return _with_ratios(report, runs, terms)
 

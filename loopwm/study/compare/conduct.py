@@ -9,7 +9,7 @@ from rich.console import Console
 from loopwm.study.compare.cost import cost_sheet, estimate
 from loopwm.study.compare.launch import run_one, run_workers, submit
 from loopwm.study.compare.settings import Settings
-from loopwm.study.compare.study import outcome, run_study, stages_of, trials_of
+from loopwm.study.compare.study import outcome, results_of, run_study, stages_of, trials_of
 from loopwm.study.compare.summary import (
     generalisation,
     headline,
@@ -67,8 +67,10 @@ def conduct(order: Order, screen: Console, say: Say) -> None:
     if order.mode == "list":
         for stage in stages:
             _, first, second = trials_of(stage, folder)
+            done = results_of([*first, *second], folder)
             for trial in (*first, *second):
-                say(trial.name)
+                if trial.name not in done:
+                    say(trial.name)
         return
     if order.mode == "only":
         there = run_one(order.only, stages, folder)

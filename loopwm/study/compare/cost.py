@@ -12,6 +12,7 @@ from loopwm.study.compare.sizing import make, seconds_per_update
 from loopwm.study.compare.study import Stage, results_of, trials_of
 from loopwm.study.compare.trial import Result, Scene, Trial, configured
 from loopwm.study.results import Column, Sheet
+from loopwm.study.timing import single_thread
 from loopwm.world.config import ModelConfig
 
 
@@ -55,7 +56,8 @@ def estimate(
         for trial, runs in _left(scene, first, second, done):
             key = (stage.place.task, trial.arm, trial.shape, trial.size)
             if key not in timed:
-                timed[key] = _timed(trial, scene)
+                with single_thread():
+                    timed[key] = _timed(trial, scene)
             per_update, measuring = timed[key]
             members = scene.families[trial.arm].members
             total += runs * members * (trial.updates * per_update + measuring)

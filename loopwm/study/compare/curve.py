@@ -23,8 +23,12 @@ class Reading(NamedTuple):
     high: Float[ndarray, " R"]
 
     def minus(self, other: "Reading") -> "Reading":
-        """Return what is known of the difference."""
-        return Reading(self.low - other.high, self.high - other.low)
+        """Return what is known of the difference; of two infinite numbers, nothing."""
+        with np.errstate(invalid="ignore"):
+            low, high = self.low - other.high, self.high - other.low
+        return Reading(
+            np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), np.inf, high)
+        )
 
 
 def envelope(sizes: Float[ndarray, " N"], errors: Float[ndarray, " N"]) -> Int[ndarray, " M"]:

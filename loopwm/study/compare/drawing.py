@@ -56,9 +56,11 @@ def error_of(reports: Sequence[PredictionReport], k: int) -> tuple[float, float,
     """Return the error over seeds and episodes, with its interval."""
     tables = [{number: total for number, _, total in each.by_episode[k]} for each in reports]
     counts = np.array([count for _, count, _ in reports[0].by_episode[k]], np.float64)
-    squares = np.nan_to_num(np.array([[*each.values()] for each in tables]), nan=np.inf)
+    squares = np.array([[*each.values()] for each in tables])
+    squares = np.where(np.isnan(squares), np.inf, squares)
     one = draw([Curve(np.ones(1), (squares,), counts)])[0]
-    low, high = np.quantile(one.draws[:, 0], (0.025, 0.975))
+    # Without interpolation, which would make NaN of two infinite neighbours.
+    low, high = np.quantile(one.draws[:, 0], (0.025, 0.975), method="inverted_cdf")
     return float(one.errors[0, 0]), float(low), float(high)
 
 

@@ -114,7 +114,8 @@ def plot_law(runs: Runs, law: Law, *, title: str = "") -> "Figure":
         x, y = effective[on][order], errors[on][order]
         axes.plot(x, y, color=COLOURS[index % len(COLOURS)], marker="o", ms=4, lw=1)
         ends.append((f"r = {count:g}", float(x[-1]), float(y[-1]), COLOURS[index % len(COLOURS)]))
-    said = f"φ = {law.phi:.2f} [{law.low:.2f}, {law.high:.2f}]"
+    said = f"φ = {law.phi:.2f}"
+    said += "" if np.isnan(law.low) else f" [{law.low:.2f}, {law.high:.2f}]"
     dress(axes, "effective parameters, N once + r^φ N repeated", "error", title or said)
     axes.set_xscale("log")
     axes.set_yscale("log")

@@ -169,7 +169,8 @@ def draw(
             count = len(kept)
             rng = numpy_rng(seed, "seeds") if paired else rng
             seeds = rng.multinomial(count, np.full(count, 1 / count), size=resamples) / count
-            columns.append(np.sqrt(((seeds @ kept) * drawn).sum(axis=1) / total))
+            means = ((seeds @ kept) * drawn).sum(axis=1) / total
+            columns.append(np.where(means > math.sqrt(_HUGE), np.inf, np.sqrt(means)))
         found.append(Drawn(curve.sizes, curve.errors, np.stack(columns, axis=1)))
     return found
 

@@ -44,8 +44,9 @@ class Law:
 
     Attributes:
         phi: What an iteration is worth, as an exponent.
-        low: Lower end of its 95% interval.
-        high: Upper end.
+        low: Lower end of its 95% interval; NaN where each cell has one seed, which does not say how
+            trainings differ.
+        high: Upper end, or NaN.
         alpha: Exponent of the effective parameters.
         beta: Exponent of the data; NaN where all cells had the same data.
         floor: The error E that no size and no data would go below.
@@ -86,22 +87,32 @@ def fit_law(runs: Runs, *, resamples: int = 400, seed: int = 0) -> Law:
     losses = ((_model(runs, fitted)[0] - target) ** 2).sum(axis=1)
     best = fitted[losses.argmin()]
     spread = np.sum((target - target.mean()) ** 2)
-    rng, (cells, seeds) = numpy_rng(seed, "law"), runs.errors.shape
-    picks = rng.integers(seeds, size=(resamples, cells, seeds))
-    drawn = np.take_along_axis(np.log(runs.errors)[None], picks, axis=2).mean(axis=2)
-    again = _descend(runs, drawn, np.repeat(best[None], resamples, axis=0))[:, _PHI]
-    low, high = np.quantile(again, (0.025, 0.975))
+    low, high = _interval(runs, best, resamples, seed)
     with_data = len(best) > 4
     return Law(
         phi=float(best[_PHI]),
-        low=float(low),
-        high=float(high),
+        low=low,
+        high=high,
         alpha=float(np.exp(best[2])),
         beta=float(np.exp(best[5])) if with_data else float("nan"),
         floor=float(np.exp(best[3])),
         r2=float(1 - losses.min() / spread) if spread > 0 else float("nan"),
-        cells=cells,
+        cells=len(runs.loops),
     )
+
+
+def _interval(
+    runs: Runs, best: Float[ndarray, " P"], resamples: int, seed: int
+) -> tuple[float, float]:
+    """Return the interval of phi over seeds; NaN with one seed, whose draws are all the same."""
+    cells, seeds = runs.errors.shape
+    if seeds < 2:
+        return float("nan"), float("nan")
+    picks = numpy_rng(seed, "law").integers(seeds, size=(resamples, cells, seeds))
+    drawn = np.take_along_axis(np.log(runs.errors)[None], picks, axis=2).mean(axis=2)
+    again = _descend(runs, drawn, np.repeat(best[None], resamples, axis=0))[:, _PHI]
+    low, high = np.quantile(again, (0.025, 0.975))
+    return float(low), float(high)
 
 
 def _check(runs: Runs) -> None:

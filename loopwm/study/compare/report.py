@@ -157,6 +157,7 @@ class ComparisonReport:
         differences: Arms that were not given what the others were given; they are in no ratio.
         missing: Models that were not run, or failed.
         notes: How it was measured, in words.
+        asked: Number of sizes that every arm was asked for.
     """
 
     horizons: tuple[int, ...]
@@ -170,6 +171,7 @@ class ComparisonReport:
     differences: tuple[Difference, ...] = ()
     missing: tuple[str, ...] = ()
     notes: Mapping[str, str] = field(default_factory=dict)
+    asked: int = 0
 
     @property
     def ratio(self) -> dict[str, dict[int, Gap]]:
@@ -191,7 +193,8 @@ class ComparisonReport:
     def stands(self, arm: str) -> bool:
         """Say whether the ratio of an arm stands.
 
-        It does if nothing was unequal, both arms were at their plateau, and no seed is missing.
+        It does if nothing was unequal, both arms were at their plateau, and no size or seed is
+        missing.
         """
         found = {each.name: each for each in self.arms}
         both = (found[arm], found.get(found[arm].against))
@@ -201,6 +204,7 @@ class ComparisonReport:
             each is not None
             and not each.learning
             and each.name not in unequal
+            and len(each.points) >= self.asked
             and all(point.seeds == most for point in each.points)
             for each in both
         )

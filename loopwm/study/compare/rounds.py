@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from loopwm.errors import ConfigError
 from loopwm.study.cells import run_cells
 from loopwm.study.compare.sizing import width_for
+from loopwm.study.compare.terms import Shape
 from loopwm.study.compare.trial import Result, Scene, Trial, identity_of, run_trial
 from loopwm.study.strict import plain
 
@@ -17,13 +19,16 @@ _WAIT = 5.0
 
 
 def first_round(scene: Scene) -> list[Trial]:
-    """List the trials that choose rates and shapes: all of them, at every size, the first seed."""
+    """List the trials that choose rates and shapes: all of them, at every size, the first seed.
+
+    Raises:
+        ConfigError: If an arm cannot have one of the sizes, or has one width at two of them.
+    """
     terms, trials = scene.terms, []
     for arm, family in scene.families.items():
         for index, shape in enumerate(family.shapes):
             identity = identity_of(scene, shape, family.members)
-            for size in (family.times * each for each in terms.sizes):
-                width = width_for(shape, size, scene.data.train, arm)
+            for size, width in _widths(scene, arm, shape).items():
                 for lr in terms.rates:
                     seed, updates = terms.seeds[0], terms.fit.updates
                     where = (scene.place, arm, index, size, width)
@@ -33,8 +38,12 @@ def first_round(scene: Scene) -> list[Trial]:
 
 
 def second_round(scene: Scene, first: Sequence[Trial], found: Mapping[str, Result]) -> list[Trial]:
-    """List the trials with the other seeds, at each arm's and size's chosen rate and shape."""
-    chosen = chosen_of(first, found).values()
+    """List the trials with the other seeds, at each arm's and size's chosen rate and shape.
+
+    Nothing is chosen from some of the trials: what is missing may be better.
+    """
+    left = {(each.arm, each.size) for each in first if each.name not in found}
+    chosen = [each for at, each in chosen_of(first, found).items() if at not in left]
     return [replace(each, seed=seed) for seed in scene.terms.seeds[1:] for each in chosen]
 
 
@@ -99,10 +108,26 @@ def run_all(
         return plain(run_trial(trial, scene, folder))
 
     done = run_cells(trials, folder / "cells", compute, report)
-    while wait and len(done) < len(trials):
+    while wait and len(done) < len({each.name for each in trials}):
         time.sleep(_WAIT)
         done = run_cells(trials, folder / "cells", compute, report)
     return {**done}
+
+
+def _widths(scene: Scene, arm: str, shape: Shape) -> dict[int, int]:
+    """Return the width of a shape at each size."""
+    times = scene.families[arm].times
+    sizes = [times * each for each in scene.terms.sizes]
+    found = {size: width_for(shape, size, scene.data.train, arm) for size in sizes}
+    for width in found.values():
+        alike = [each for each in found if found[each] == width]
+        # A trial is named by its width: two sizes of one width would be one model.
+        if len(alike) > 1:
+            raise ConfigError(
+                f"sizes must lie further apart: the arm {arm!r} has width={width} at each of "
+                f"{', '.join(f'{each:,}' for each in alike)} parameters"
+            )
+    return found
 
 
 def _error(trial: Trial, found: Mapping[str, Result]) -> float:

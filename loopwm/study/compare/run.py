@@ -3,8 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from loopwm.data.store import RolloutDataset
+from loopwm.errors import ConfigError
 from loopwm.study.compare.assemble import assemble
 from loopwm.study.compare.parts import split_of
 from loopwm.study.compare.report import ComparisonReport
@@ -73,16 +75,31 @@ def compare(  # noqa: PLR0913 - what, on what, at which sizes, and how it is tra
     """
     families = families_of(arms)
     terms = Terms(
-        sizes=tuple(sorted(sizes)),
-        rates=tuple(sorted(rates)),
-        seeds=tuple(seeds),
-        horizons=tuple(horizons),
+        sizes=_several("sizes", sizes, ascending=True),
+        rates=_several("rates", rates, ascending=True),
+        seeds=_several("seeds", seeds),
+        horizons=_several("horizons", horizons),
         fit=replace(fit, progress=False),
         context=context,
         margin=margin,
-        levels={k: tuple(errors) for k, errors in (levels or {}).items()},
+        levels=_levels({} if levels is None else levels),
     )
     scene = Scene(families, split_of(train, test, valid, shifted, terms), terms)
     folder = None if run_dir is None else Path(run_dir)
     first, second, found = run_rounds(scene, folder, report)
     return assemble(families, terms, first, second, found)
+
+
+def _several(name: str, given: Any, *, ascending: bool = False) -> tuple[Any, ...]:
+    try:
+        return tuple(sorted(given) if ascending else given)
+    except TypeError as error:
+        raise ConfigError(f"{name} must be several numbers, got {given!r}") from error
+
+
+def _levels(given: Any) -> dict[int, tuple[float, ...]]:
+    if not isinstance(given, Mapping):
+        raise ConfigError(
+            f"levels must hold errors by horizon, such as {{1: (0.2, 0.1)}}, got {given!r}"
+        )
+    return {k: _several(f"levels[{k!r}]", errors) for k, errors in given.items()}

@@ -9,7 +9,7 @@ from typing import Any
 
 from loopwm.errors import ConfigError, StoreError
 from loopwm.study.compare.shifts import SHIFTS
-from loopwm.study.compare.terms import FAMILIES, REFERENCE, Terms, families_of
+from loopwm.study.compare.terms import FAMILIES, REFERENCE, Terms, families_of, is_number
 from loopwm.train.config import OPTIMIZERS, FitConfig
 
 
@@ -41,7 +41,8 @@ class Settings:
         shifts: Names of `loopwm.study.compare.shifts.SHIFTS`: what is kept from training and tested
             instead, at the largest training budget, where the task has what it needs.
         shift_arms: The arms that this is asked of.
-        loops: Numbers of iterations from which the law of their worth is fitted; empty for none.
+        loops: Numbers of iterations from which the law of their worth is fitted, two or more; empty
+            for none.
         loop_sizes: Sizes for the law, at least four.
         loop_rows: Transitions trained on for the law, three budgets.
     """
@@ -83,28 +84,48 @@ class Settings:
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise ConfigError(f"{name} must be one or more different values, got {values}")
-        if min(self.skips) < 1:
-            raise ConfigError(f"skips must be at least 1, got {self.skips}")
+        for name in ("skips", "updates"):
+            if min(getattr(self, name)) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("rows", "valid_rows", "test_rows", "batch", "steps"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.mixture not in ("standard", "excitation"):
             raise ConfigError(f'mixture must be "standard" or "excitation", got {self.mixture!r}')
         if self.optimizer not in OPTIMIZERS:
             named = ", ".join(OPTIMIZERS)
             raise ConfigError(f"optimizer must be among {named}, got {self.optimizer!r}")
-        if min(self.rows, self.valid_rows, self.test_rows) < 1:
-            raise ConfigError("rows, valid_rows and test_rows must be at least 1")
         families_of(self.arms)
         self._check_shifts()
-        unknown = [count for count in self.loops if f"loops-{count}" not in FAMILIES]
-        if unknown:
-            raise ConfigError(f"loops must be among 1, 2, 4, 8, 16, got {unknown}")
         for budget in self.updates:
             self.terms(budget)
+        self._check_law()
 
     def _check_shifts(self) -> None:
         unknown = [name for name in self.shifts if name not in SHIFTS]
         if unknown:
             raise ConfigError(f"shifts must be among {', '.join(SHIFTS)}, got {unknown}")
-        families_of(self.shift_arms)
+        if len(set(self.shifts)) < len(self.shifts):
+            raise ConfigError(f"shifts must be different ones, got {self.shifts}")
+        try:
+            families_of(self.shift_arms)
+        except ConfigError as error:
+            raise ConfigError(f"shift_arms: {error}") from error
+
+    def _check_law(self) -> None:
+        """Check that the law can be fitted to what is trained for it, before that is trained."""
+        if not self.loops:
+            return
+        unknown = [count for count in self.loops if f"loops-{count}" not in FAMILIES]
+        if unknown:
+            raise ConfigError(f"loops must be among 1, 2, 4, 8, 16, got {unknown}")
+        for name, least in (("loops", 2), ("loop_sizes", 4), ("loop_rows", 1)):
+            values = getattr(self, name)
+            if len(set(values)) < max(least, len(values)) or min(values, default=0) < 1:
+                raise ConfigError(
+                    f"{name} must be at least {least} different numbers from 1 on, got {values}; "
+                    "without a law, loops is empty"
+                )
 
     def terms(self, updates: int) -> Terms:
         """Return what every arm gets at a training budget."""
@@ -201,10 +222,13 @@ def _scalar(name: str, given: Any, kind: type) -> Any:
 
 
 def _levels(given: Any) -> tuple[tuple[int, tuple[float, ...]], ...]:
-    try:
-        return tuple((int(k), tuple(float(e) for e in errors)) for k, errors in given.items())
-    except (AttributeError, TypeError, ValueError) as error:
+    # In TOML, 1.15 = [0.3] is the table {1: {15: [0.3]}}: only a list is one of errors.
+    if not isinstance(given, dict) or not all(
+        name.isdecimal() and isinstance(errors, list) and all(map(is_number, errors))
+        for name, errors in given.items()
+    ):
         raise ConfigError(
             f"levels must hold a list of errors for each horizon, such as [levels] 15 = [0.3], "
             f"got {given!r}"
-        ) from error
+        )
+    return tuple((int(k), tuple(float(e) for e in errors)) for k, errors in given.items())

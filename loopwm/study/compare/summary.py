@@ -1,5 +1,6 @@
 """What a comparison over tasks found, in a few tables and figures, and as a part of the record."""
 
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,13 +102,18 @@ def law_sheet(laws: dict[str, Law]) -> Sheet:
     )
     rows = [
         {
-            **{"task": task, "phi": [law.phi, law.low, law.high], "worth": law.worth(8)},
+            **{"task": task, "phi": _phi(law), "worth": law.worth(8)},
             **{"alpha": law.alpha, "beta": law.beta, "r2": law.r2, "cells": law.cells},
         }
         for task, law in laws.items()
     ]
     title = "what an iteration is worth: effective parameters grow as r^phi"
     return Sheet(title, columns, tuple(rows))
+
+
+def _phi(law: Law) -> float | list[float]:
+    """Return phi with its interval, where several seeds gave one."""
+    return law.phi if math.isnan(law.low) else [law.phi, law.low, law.high]
 
 
 def sheets_of_outcome(outcome: Outcome) -> list[Sheet]:

@@ -1,8 +1,10 @@
 """The terms of a comparison, the same for every arm; free of torch."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Union, cast
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Union, cast
 
 from loopwm.core.config import Contractive
 from loopwm.core.depth import Fixed
@@ -114,25 +116,42 @@ class Terms:
     levels: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check that nothing is empty, doubled or out of range.
+        """Check that nothing is empty, doubled, of the wrong kind or out of range.
 
         Raises:
             ConfigError: If something is.
         """
         for name in ("sizes", "rates", "seeds", "horizons"):
-            values = getattr(self, name)
-            least = 0 if name == "seeds" else 1e-12
-            if not values or len(set(values)) < len(values) or min(values) < least:
-                raise ConfigError(
-                    f"{name} must be one or more different numbers above 0 (seeds from 0 on), "
-                    f"got {values}"
-                )
+            _check_numbers(name, getattr(self, name))
         for name in ("context", "windows"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.margin is not None and not 0 <= self.margin < math.inf:
+            raise ConfigError(f"margin must be at least 0 and finite, or None, got {self.margin}")
         unknown = set(self.levels) - set(self.horizons)
-        if unknown or any(not level > 0 for each in self.levels.values() for level in each):
+        levels = [level for each in self.levels.values() for level in each]
+        if unknown or not all(is_number(each) and each > 0 for each in levels):
             raise ConfigError(f"levels must be positive errors by horizon, got {self.levels}")
+
+
+def is_number(value: object, kind: type = Real) -> bool:
+    """Say whether a value is a finite number of a kind; a truth value is none."""
+    return (
+        isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(cast(Any, value))
+    )
+
+
+def _check_numbers(name: str, values: Sequence[Any]) -> None:
+    kind, least = Real if name == "rates" else Integral, 0 if name == "seeds" else 1e-12
+    good = bool(values) and all(is_number(each, kind) and each >= least for each in values)
+    # Rates are told apart as they are written in the names of trials.
+    told = [f"{each:g}" if name == "rates" else each for each in values] if good else []
+    if not good or len(set(told)) < len(told):
+        whole = "" if name == "rates" else "whole "
+        raise ConfigError(
+            f"{name} must be one or more different {whole}numbers above 0 (seeds from 0 on; rates "
+            f"differ in six digits), got {values}"
+        )
 
 
 def families_of(arms: Mapping[str, object] | Sequence[str]) -> dict[str, Family]:

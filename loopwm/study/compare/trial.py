@@ -19,7 +19,7 @@ from loopwm.study.compare.sizing import latency, make, training_flops, weight_by
 from loopwm.study.compare.strata import measure_strata
 from loopwm.study.compare.terms import Family, Shape, Terms
 from loopwm.study.datasets import Split
-from loopwm.study.efficiency import flops_per_step, histories, plateau_gain, training_seconds
+from loopwm.study.efficiency import flops_per_step, histories, largest_gain, training_seconds
 from loopwm.study.prediction import evaluate
 from loopwm.study.windows import Sampling
 from loopwm.train.config import FitConfig
@@ -117,7 +117,7 @@ def run_trial(trial: Trial, scene: Scene, folder: Path | None = None) -> dict[st
     measured = {
         **head,
         "seconds": sum(training_seconds(each) for each in records),
-        "plateau": plateau_gain(records[0]),
+        "plateau": largest_gain(records),
         "audit": had,
         **_measured(model, trial, scene),
     }

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from loopwm.errors import DataError
+from loopwm.study.accuracy import PredictionReport
 from loopwm.study.compare.assemble import assemble
 from loopwm.study.compare.audit import differences
+from loopwm.study.compare.drawing import error_of
 from loopwm.study.compare.figures import figures_of, plot_ratios, ratios_over
 from loopwm.study.compare.gap import Gap
 from loopwm.study.compare.report import ComparisonReport
@@ -20,7 +22,7 @@ from loopwm.study.compare.study import Outcome, stages_of
 from loopwm.study.compare.summary import headline
 from loopwm.study.compare.tables import csv_text, inverse
 from loopwm.study.compare.terms import Terms, families_of
-from tests.study.compare.small import TERMS, result, trials
+from tests.study.compare.small import TERMS, made_report, result, trials
 from tests.study.compare.test_study import TINY
 
 SIZES = (1_000, 2_000, 4_000, 8_000, 16_000)
@@ -104,6 +106,26 @@ def test_a_ratio_stands_only_with_all_seeds_and_more_than_one():
 
     assert report_of({"once": 3.0}).stands("once")
     assert not report_of({"once": 3.0}, change=lose).stands("once")
+
+
+def test_an_infinite_error_stays_infinite_with_its_interval():
+    report = PredictionReport.from_dict(made_report("once", 0.1))
+    tables = {
+        k: tuple((e, 5, math.inf) for e, _, _ in each) for k, each in report.by_episode.items()
+    }
+    assert error_of([replace(report, by_episode=tables)], 1) == (math.inf, math.inf, math.inf)
+    assert error_of([report], 1) == pytest.approx((0.1, 0.1, 0.1))
+
+
+@pytest.mark.parametrize("arm", ["once", "looped"])
+def test_a_ratio_does_not_stand_where_every_rate_failed_at_a_size_of_either_arm(arm: str):
+    def fail(found: dict[str, Any]) -> None:
+        for name in [name for name in found if name.startswith(f"{arm}-0_w16000")]:
+            found[name] = {"validation": None, "failed": "loss is NaN"}
+
+    report = report_of({"once": 3.0, "gru": 2.0}, change=fail)
+    assert not report.stands("once")
+    assert report.stands("gru") == (arm == "once")
 
 
 def test_the_reference_is_the_norm_however_many_models_the_others_have():

@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -277,6 +277,46 @@ def test_a_rate_that_fails_is_not_chosen_and_does_not_stop_the_rest(
     assert len(found) == len(first)
 
 
+def test_sizes_of_one_width_are_refused_by_name():
+    scene = Scene(families_of(["once"]), DATA, replace(TERMS, sizes=(2_000, 2_001, 4_000)))
+    with pytest.raises(
+        ConfigError, match=r"sizes .*'looped' has width=\d+ at each of 2,000, 2,001"
+    ):
+        first_round(scene)
+
+
+def test_trials_of_one_name_are_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(rounds, "run_trial", lambda *given: {"validation": 1.0})
+    monkeypatch.setattr(rounds.time, "sleep", pytest.fail)
+    scene = Scene(families_of(["once"]), DATA, TERMS)
+    twice = 2 * first_round(scene)[:1]
+    assert set(rounds.run_all(twice, scene, tmp_path, print)) == {twice[0].name}
+
+
+def test_the_second_round_begins_where_the_first_is_finished():
+    scene = Scene(families_of(["once"]), DATA, TERMS)
+    first = first_round(scene)
+    found = {each.name: {"validation": 1.0} for each in first}
+    (last,) = (each for each in first if (each.arm, each.size, each.lr) == ("once", 2_000, 4e-3))
+    del found[last.name]
+    places = {(each.arm, each.size) for each in second_round(scene, first, found)}
+    assert places == {("looped", 2_000), ("looped", 4_000), ("once", 4_000)}
+
+
+def test_of_an_ensemble_the_member_that_still_learns_most_counts(monkeypatch: pytest.MonkeyPatch):
+    def records(last: float) -> list[dict[str, Any]]:
+        return [{"update": 4, "validation": 1.0}, {"update": 8, "validation": last}]
+
+    def trained(*given: Any) -> Any:
+        return None, [records(1.0), records(0.75), records(0.9)], {}
+
+    scene = Scene(families_of(["once"]), DATA, TERMS)
+    monkeypatch.setattr(trial, "_trained", trained)
+    monkeypatch.setattr(trial, "_measured", lambda *given: {})
+    one = Trial("", "once", 0, 2_000, 16, 2e-3, 0, 3, "")
+    assert run_trial(one, scene)["plateau"] == pytest.approx(0.25)
+
+
 def test_other_data_terms_or_shapes_make_other_trials():
     scene = Scene(families_of(["looped", "once"]), DATA, TERMS)
     names = {each.name for each in first_round(scene)}
@@ -306,12 +346,39 @@ def test_other_data_terms_or_shapes_make_other_trials():
         (lambda: Terms(seeds=(0, 0)), "seeds must be"),
         (lambda: Terms(levels={7: (0.1,)}), "levels must be"),
         (lambda: Terms(windows=0), "windows must be at least 1"),
+        (lambda: Terms(horizons=cast(Any, (1.5,))), "horizons must be .*whole numbers"),
+        (lambda: Terms(rates=(1e-3, float("nan"))), "rates must be"),
+        (lambda: Terms(rates=(1e-3, float("inf"))), "rates must be"),
+        # Trials would have one name: both are written 0.001.
+        (lambda: Terms(rates=(1e-3, 1.0000001e-3)), "rates must be .*differ in six digits"),
+        (lambda: Terms(margin=-0.1), "margin must be"),
+        (lambda: Terms(margin=float("nan")), "margin must be"),
+        (lambda: Terms(margin=float("inf")), "margin must be"),
+        (lambda: Terms(levels={1: (float("inf"),)}), "levels must be"),
     ],
 )
 @pytest.mark.usefixtures("without_shape_checks")
 def test_impossible_terms_are_refused(change: Any, message: str):
     with pytest.raises(ConfigError, match=message):
         change()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"levels": {1: 0.2}}, r"levels\[1\] must be several numbers, got 0.2"),
+        ({"levels": 0.2}, "levels must hold errors by horizon"),
+        ({"seeds": 0}, "seeds must be several numbers, got 0"),
+        ({"sizes": 8_000}, "sizes must be several numbers, got 8000"),
+        ({"rates": 1e-3}, "rates must be several numbers"),
+        ({"horizons": (1.5,)}, "horizons must be"),
+        ({"sizes": ("a", 2)}, "sizes must be"),
+    ],
+)
+@pytest.mark.usefixtures("without_shape_checks")
+def test_arguments_of_the_wrong_kind_are_refused_by_name(given: Any, message: str):
+    with pytest.raises(ConfigError, match=message):
+        lw.compare(TRAIN, TEST, ["once"], **given)
 
 
 def test_modules_without_the_verbs_are_refused():

@@ -96,16 +96,36 @@ def test_where_both_are_beyond_their_sizes_nothing_is_claimed():
     assert str(gap) == "-"
 
 
-def test_a_diverged_seed_makes_the_error_of_its_size_huge_and_no_nan():
+def test_a_diverged_seed_makes_the_error_of_its_size_infinite_and_no_nan():
     rng = np.random.default_rng(5)
     made = curve(rng)
     squares = [each.copy() for each in made.squares]
     squares[0][0, 0] = math.inf
     broken = Curve(made.sizes, tuple(squares), made.windows)
     drawn = draw([broken], resamples=50)[0].draws
-    assert np.isfinite(drawn).all()
+    # In every draw that has the seed and the episode, and in no other.
+    assert not np.isnan(drawn).any()
+    assert 0 < np.isinf(drawn[:, 0]).mean() < 1
+    assert drawn[np.isfinite(drawn)].max() < 1
     assert math.isinf(broken.errors[0, 0])
     assert size_ratio(broken, made, 1e4**-0.5).value == pytest.approx(1.0)
+
+
+def test_of_two_infinite_errors_no_ratio_is_claimed_and_levels_stay_inside_the_curve():
+    rng = np.random.default_rng(5)
+    made = curve(rng)
+    # One of one seed: infinite in every draw that has its episode, for both arms at once.
+    squares = [each[:1].copy() for each in made.squares]
+    for each in squares:
+        each[0, 0] = math.inf
+    broken = Curve(made.sizes, tuple(squares), made.windows)
+    drawn = draw([broken, broken])
+    gap = ratio(drawn[0].error_at(2e3), drawn[1].error_at(2e3))
+    assert (gap.low, gap.high, gap.bound) == (0.0, math.inf, "?")
+    squares[2][0, 0] = 10.0 / 9e3
+    (drawn,) = draw([Curve(made.sizes, tuple(squares), made.windows)])
+    for level in levels_of(drawn):
+        assert np.max(level.draws) < 1
 
 
 def test_resampling_agrees_with_a_plain_loop():

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from loopwm.errors import DataError
+from loopwm.study.compare.figures import plot_law
 from loopwm.study.compare.law import Runs, _model, fit_law
+from loopwm.study.compare.summary import law_sheet
 
 
 def runs(
@@ -33,6 +35,17 @@ def test_the_interval_of_noisy_runs_holds_phi_and_is_not_wide(phi: float):
     law = fit_law(runs(phi, noise=0.03), resamples=200)
     assert law.low < phi < law.high
     assert law.high - law.low < 0.3
+
+
+def test_one_seed_gives_phi_without_an_interval():
+    given = runs(0.46, noise=0.01, seeds=1)
+    law = fit_law(given)
+    assert np.isnan([law.low, law.high]).all()
+    (row,) = law_sheet({"task": law}).rows
+    assert row["phi"] == law.phi
+    assert "[" not in plot_law(given, law).axes[0].get_title(loc="left")
+    several = fit_law(runs(0.46, noise=0.01), resamples=20)
+    assert law_sheet({"task": several}).rows[0]["phi"] == [several.phi, several.low, several.high]
 
 
 def test_without_several_budgets_of_data_their_term_is_left_out():

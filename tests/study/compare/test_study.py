@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
 from loopwm.errors import ConfigError, StoreError
 from loopwm.files import write_json
-from loopwm.study.compare import launch, study
+from loopwm.study.compare import cost, launch, study
 from loopwm.study.compare.conduct import Order, conduct
 from loopwm.study.compare.cost import estimate
 from loopwm.study.compare.places import Place
@@ -90,6 +91,20 @@ def test_each_model_is_an_independent_command_and_what_is_not_run_is_missing(
         do(tmp_path, "only", only="nothing")
 
 
+def test_finished_models_are_not_listed_and_seeds_follow_the_whole_first_round(
+    linear: None, tmp_path: Path
+):
+    settings = replace(TINY, rates=(4e-3, 8e-3), seeds=(0, 1), sizes=(1_500,))
+    (stage,) = stages_of(settings)
+    _, first, _ = study.trials_of(stage, tmp_path)
+    *begun, last = (each for each in first if each.arm == "once")
+    other = [each for each in first if each.arm != "once"]
+    for each in (*begun, *other):
+        write_json(tmp_path / "cells" / f"{each.name}.json", plain(result(each, 0.1)))
+    listed = do(tmp_path, "list", settings)[:-1]
+    assert listed == [last.name, replace(other[0], seed=1).name]
+
+
 def test_what_is_missing_of_an_arm_is_not_what_is_missing_of_its_namesake(
     linear: None, tmp_path: Path
 ):
@@ -118,6 +133,25 @@ def test_nothing_run_at_all_is_said(linear: None, tmp_path: Path):
 def test_an_estimate_trains_nothing(linear: None, tmp_path: Path):
     do(tmp_path, "estimate")
     assert not (tmp_path / "cells").exists()
+
+
+def test_an_estimate_is_measured_on_one_thread(
+    linear: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    threads, before = [], torch.get_num_threads()
+
+    def timed(*given: Any) -> tuple[float, float]:
+        threads.append(torch.get_num_threads())
+        return 1.0, 1.0
+
+    monkeypatch.setattr(cost, "_timed", timed)
+    torch.set_num_threads(2)
+    try:
+        estimate(stages_of(TINY), tmp_path)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert set(threads) == {1}
 
 
 def test_an_estimate_leaves_out_what_is_finished_in_either_round(linear: None, tmp_path: Path):
@@ -199,6 +233,23 @@ def test_settings_are_read_from_toml_and_json(tmp_path: Path) -> None:
         ("[levels]\na = [1.0]", "levels must hold"),
         ("rows = true", "rows must hold int"),
         ("skips = [0]", "skips must be at least 1"),
+        ("loops = [4]", "loops must be at least 2 different"),
+        ("loops = [4, 4]", "loops must be at least 2 different"),
+        ("loop_sizes = [8000, 16000, 32000]", "loop_sizes must be at least 4"),
+        ("loop_rows = []", "loop_rows must be at least 1"),
+        ("loop_rows = [0]", "loop_rows must be at least 1"),
+        ("shifts = ['speeds', 'speeds']", "shifts must be different"),
+        ("shift_arms = []", "shift_arms: "),
+        ("shift_arms = ['lstm']", "shift_arms: "),
+        ("margin = -0.1", "margin must be at least 0"),
+        ("margin = nan", "margin must be at least 0"),
+        ("rates = [nan]", "rates must be"),
+        ("rates = [0.01, inf]", "rates must be"),
+        ("steps = 0", "steps must be at least 1, got 0"),
+        ("batch = 0", "batch must be at least 1, got 0"),
+        ("[levels]\n1.15 = [0.3]", "levels must hold a list"),
+        ("[levels]\n1 = '12'", "levels must hold a list"),
+        ("[levels]\n1 = [true]", "levels must hold a list"),
     ],
 )
 def test_bad_settings_are_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
