@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from loopwm.cli.asked import arc_of, held_out, read_puzzle
+from loopwm.cli.asked import Asked, arc_of, held_out, read_puzzle
 from loopwm.cli.screen import console, say
-from loopwm.errors import ConfigError
+from loopwm.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from loopwm.reason.answer import Noise
     from loopwm.reason.lessons import Lesson
     from loopwm.reason.model import Reasoner
@@ -120,8 +122,8 @@ class EvaluateArc:
             return {f"ARC, {sheet.title}": sheet}
         tests = taught.make().tests
         return {
-            f"{place.name}, {sheet.title}": sheet
-            for place, model in zip(self.models, models, strict=True)
+            f"{name}, {sheet.title}": sheet
+            for name, model in zip(_names(self.models), models, strict=True)
             for sheet in puzzle_sheets(model, tests, thinking.steps, rule, noise)
         }
 
@@ -140,8 +142,8 @@ class EvaluateArc:
 class SolveArc:
     """Answer a puzzle given as text, or an ARC task by its name.
 
-    Empty cells of a sudoku are written as 0, a dot or an underscore; the other symbols are those
-    that `loopwm arc show` prints.
+    Empty cells of a sudoku are written as 0, a dot, an underscore or a hyphen; the other symbols
+    are those that `loopwm arc show` prints.
 
     Examples:
       loopwm arc solve runs/sudoku 1...,..3.,.4..,...2
@@ -151,7 +153,7 @@ class SolveArc:
     Args:
         model: Directory of the reasoner.
         puzzle: The puzzle, rows in order, commas between them where wanted; @FILE reads a file; of
-            ARC, the name of a task that the reasoner was shown.
+            ARC, the name of an evaluation task, whose first test input is asked.
         thinking: How it is asked.
     """
 
@@ -167,10 +169,10 @@ class SolveArc:
         from loopwm.reason.answer import solve
 
         model, taught = known(self.model)
-        asked = read_puzzle(model, taught, self.puzzle)
+        asked = _asked(model, taught, self.puzzle)
         tokens, ids = torch.tensor([asked.tokens]), torch.tensor([asked.puzzle_id])
         answer = solve(model, tokens, ids, steps=self.thinking.steps, stop=rule, noise=noise)
-        say(taught.look.write(taught.look.filled(asked.tokens, answer.tokens[0].tolist())))
+        say(_answered(taught, asked.tokens, answer.tokens[0]))
         say(f"after {int(answer.steps[0])} steps; right with {float(answer.confidence[0]):.0%}")
 
 
@@ -216,7 +218,7 @@ class ShowArc:
         from loopwm.study.reasoner.story import tell
 
         if self.puzzle is not None:
-            asked = read_puzzle(model, taught, self.puzzle)
+            asked = _asked(model, taught, self.puzzle)
         else:
             asked = held_out(model, taught, self.index)
         story = tell(
@@ -247,6 +249,34 @@ def known(place: Path) -> "tuple[Reasoner, Lesson]":
             f"{model.config.vocabulary} kinds; ask it in Python, by loopwm.reason.answer.solve"
         )
     return model, lesson(model.lesson)
+
+
+def _asked(model: "Reasoner", taught: "Lesson", puzzle: str) -> "Asked":
+    """Read a puzzle; the name of an ARC task that cannot be asked says why it cannot."""
+    try:
+        return read_puzzle(model, taught, puzzle)
+    except DataError:
+        if taught.is_arc:
+            from loopwm.reason.tasks import refuse_unasked
+
+            refuse_unasked(puzzle, taught.look.columns)
+        raise
+
+
+def _answered(taught: "Lesson", puzzle: list[int], answer: "Tensor") -> str:
+    """Return an answer as lines of text; of ARC the grid that is cut out of the canvas."""
+    if not taught.is_arc:
+        return taught.look.write(taught.look.filled(puzzle, answer.tolist()))
+    from loopwm.reason.grid import decode
+    from loopwm.reason.vote import text
+
+    return text(decode(answer.numpy())).replace("/", "\n") or "no grid"
+
+
+def _names(places: tuple[Path, ...]) -> list[str]:
+    """Return the last names of directories, or whole paths where those are not all different."""
+    names = [place.name for place in places]
+    return names if len(set(names)) == len(names) else [str(place) for place in places]
 
 
 def _alike(places: tuple[Path, ...]) -> "tuple[list[Reasoner], Lesson]":

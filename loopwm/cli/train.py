@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import AvoidSubcommands, Positional, arg
 
@@ -14,6 +14,9 @@ from loopwm.errors import ConfigError
 from loopwm.files import refuse_other_kind
 from loopwm.train.config import FitConfig, Muon
 from loopwm.world.config import WorldConfig
+
+if TYPE_CHECKING:
+    from loopwm.train.log import Record
 
 
 @dataclass(frozen=True)
@@ -97,9 +100,7 @@ class Train:
         pair.reasoner.lesson = lesson
         pair.save(self.out)
         checks = [each for each in pair.world.history if "validation" in each]
-        last = checks[-1] if checks else {}
-        names = {"world_validation": "error of the world", "puzzles_validation": "wrong answers"}
-        found = [f"{what} {last[name]:.4g}" for name, what in names.items() if last.get(name)]
+        found = measured(checks[-1] if checks else {})
         shares = [f"{share:.0%} of the {name}" for name, share in pair.shares().items()]
         say(
             f"one core, {' and '.join(shares)}: {', '.join([*found, f'{self.fit.updates:,}'])} "
@@ -112,3 +113,14 @@ class Train:
         if not self.adamw or not isinstance(muon, Muon):
             return self.fit
         return replace(self.fit, optimizer=muon.adamw)
+
+
+def measured(last: "Record") -> list[str]:
+    """Say what the last validation of a pair found; 0 is a finding, too.
+
+    Args:
+        last: Its record, empty if there was none.
+    """
+    names = {"world_validation": "error of the world", "puzzles_validation": "wrong answers"}
+    values = {what: last.get(name) for name, what in names.items()}
+    return [f"{what} {value:.4g}" for what, value in values.items() if value is not None]

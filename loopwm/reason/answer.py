@@ -28,7 +28,7 @@ class Noise:
     Args:
         samples: Tries of each puzzle, at least 1; the first one has no noise.
         scale: Standard deviation of the noise, not negative.
-        seed: Seed of the noise.
+        seed: Seed of the noise, not negative.
     """
 
     samples: int = 8
@@ -40,6 +40,8 @@ class Noise:
             raise ConfigError(f"Noise.samples must be at least 1, got {self.samples}")
         if not 0 <= self.scale < float("inf"):
             raise ConfigError(f"Noise.scale must be finite and not negative, got {self.scale}")
+        if self.seed < 0:
+            raise ConfigError(f"Noise.seed must not be negative, got {self.seed}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,8 +58,12 @@ def check_asked(tokens: Tensor, puzzle_ids: Tensor, config: ReasonerConfig) -> N
 
 
 def _check_range(name: str, values: Tensor, end: int, low: int | None) -> None:
-    if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
-        raise DataError(f"{name} must be whole numbers, got {values.dtype}: convert by .long()")
+    # Tables are looked up by these two alone.
+    if values.dtype not in (torch.int32, torch.int64):
+        raise DataError(
+            f"{name} must be whole numbers, got {values.dtype}, which is neither int32 nor int64: "
+            "convert by .long()"
+        )
     if not values.numel():
         return
     least, most = int(values.min()), int(values.max())

@@ -90,14 +90,26 @@ def accuracy(
         noise=noise,
         batch_size=batch_size,
     )
-    right, taken = _right(answer.tokens, puzzles), answer.confidence > 0.5
-    total = len(puzzles)
-    return Score(
-        exact=Share(int(right.sum()), total),
-        taken=Share(int(taken.sum()), total),
-        agreed=Share(int((taken == right).sum()), total),
-        steps=float(answer.steps.double().mean()),
-    )
+    right = _right(answer.tokens, puzzles)
+    return _score(right, answer.confidence, float(answer.steps.double().mean()))
+
+
+def followed(
+    model: Reasoner, puzzles: PuzzleBatch, *, steps: int = 16, batch_size: int = 256
+) -> tuple[Score, Sequence[Share]]:
+    """Think once, and return the `accuracy` after all steps and the `shares` after each.
+
+    Args:
+        model: Who is asked.
+        puzzles: Puzzles with labels, on the device of the model.
+        steps: Number of steps, at least 1.
+        batch_size: Puzzles at once.
+
+    Raises:
+        DataError: If there are no puzzles.
+    """
+    right, confidence = _traced(model, puzzles, steps, batch_size)
+    return _score(right[-1], confidence[-1], float(steps)), shares(right)
 
 
 def exact(
@@ -114,14 +126,31 @@ def exact(
     Raises:
         DataError: If there are no puzzles.
     """
-    _check(puzzles)
-    seen = trace(model, puzzles.tokens, puzzles.puzzle_ids, steps=steps, batch_size=batch_size)
-    return torch.stack([_right(answers, puzzles) for answers in seen.tokens])
+    return _traced(model, puzzles, steps, batch_size)[0]
 
 
 def shares(right: Bool[Tensor, "T B"]) -> Sequence[Share]:
     """Return the share of right answers after each step."""
     return [Share(int(each.sum()), each.numel()) for each in right]
+
+
+def _traced(
+    model: Reasoner, puzzles: PuzzleBatch, steps: int, batch_size: int
+) -> tuple[Tensor, Tensor]:
+    """Return which puzzles are answered rightly, and how surely, after each step."""
+    _check(puzzles)
+    seen = trace(model, puzzles.tokens, puzzles.puzzle_ids, steps=steps, batch_size=batch_size)
+    return torch.stack([_right(answers, puzzles) for answers in seen.tokens]), seen.confidence
+
+
+def _score(right: Tensor, confidence: Tensor, steps: float) -> Score:
+    taken, total = confidence > 0.5, len(right)
+    return Score(
+        exact=Share(int(right.sum()), total),
+        taken=Share(int(taken.sum()), total),
+        agreed=Share(int((taken == right).sum()), total),
+        steps=steps,
+    )
 
 
 def _right(answers: Tensor, puzzles: PuzzleBatch) -> Tensor:

@@ -2,8 +2,9 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +16,16 @@ from loopwm.reason.config import TRAINING, Halting, ReasonerConfig
 from loopwm.reason.evaluate import exact
 from loopwm.reason.model import Reasoner
 from loopwm.reason.source import PuzzleSource
-from loopwm.reason.stored import encode
+from loopwm.reason.stored import encode, weights
 from loopwm.reason.supervise import DeepSupervision
 from loopwm.train.config import FitConfig
 from loopwm.train.course import Course
 from loopwm.train.fit import Metrics, device_of
 from loopwm.train.history import History
 from loopwm.train.log import Sink
+
+# Puzzles that are looked at before training, and that tell sources apart.
+_LOOKED_AT = 256
 
 
 def fit(
@@ -89,7 +93,7 @@ def course(
         DataError: If the source or the held-out puzzles do not fit the sizes.
     """
     _check_source(source, config)
-    first = source.sample(torch.Generator().manual_seed(0), 4)
+    first = source.sample(torch.Generator().manual_seed(0), _LOOKED_AT)
     for puzzles in (first, valid):
         if puzzles is not None:
             check_puzzles(puzzles, config)
@@ -128,7 +132,8 @@ def course(
         documents={
             "model": encode(config),
             "halting": asdict(halting),
-            "source": {"type": type(source).__name__, "first": _fingerprint(first)},
+            "source": _identity(source, first),
+            "valid": None if valid is None else _fingerprint(valid),
             **({} if init is None else {"init": _digest(init)}),
         },
     )
@@ -168,18 +173,31 @@ def _start(config: ReasonerConfig, seed: int, init: Reasoner | None) -> Reasoner
     return model
 
 
-def _fingerprint(batch: PuzzleBatch) -> int:
-    """Return a number that two sources share if they draw the same first puzzles.
+def _identity(source: PuzzleSource, first: PuzzleBatch) -> dict[str, Any]:
+    """Return as JSON values what keeps a stopped run from going on with another source."""
+    settings = fields(source) if is_dataclass(source) else ()
+    values = {each.name: getattr(source, each.name) for each in settings}
+    plain = (str, int, float, type(None))
+    return {
+        "type": type(source).__name__,
+        "first": _fingerprint(first),
+        "num_puzzles": int(source.num_puzzles),
+        # As text, because a number may be infinite, which JSON has none for.
+        "settings": {name: repr(v) for name, v in values.items() if isinstance(v, plain)},
+    }
 
-    It keeps a stopped run from going on with puzzles of another source.
-    """
-    weights = torch.arange(1, batch.tokens.numel() + 1)
-    return int((weights * (batch.tokens.flatten() * 31 + batch.labels.flatten())).sum())
+
+def _fingerprint(batch: PuzzleBatch) -> str:
+    """Return a checksum of puzzles with their answers and ids."""
+    digest = hashlib.sha256()
+    for column in (batch.tokens, batch.labels, batch.puzzle_ids):
+        digest.update(column.long().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _digest(init: Reasoner) -> str:
     """Return a checksum of the weights that training starts from."""
     digest = hashlib.sha256()
-    for name, tensor in init.state_dict().items():
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    for name, array in weights(init).items():
+        digest.update(name.encode() + array.tobytes())
     return digest.hexdigest()[:16]

@@ -49,7 +49,9 @@ class Glyphs:
         return [found if given == self.blank else given for given, found in pairs]
 
     def read(self, text: str, length: int) -> list[int]:
-        """Return the tokens of a puzzle; white space counts for nothing, 0 and _ are empty cells.
+        """Return the tokens of a puzzle; white space counts for nothing.
+
+        Where cells are asked for, 0, _ and - are empty ones, too: such puzzles hold no padding.
 
         Args:
             text: The puzzle.
@@ -58,7 +60,9 @@ class Glyphs:
         Raises:
             DataError: If a character is no symbol, or there are too few or too many.
         """
-        aliases = {} if "0" in self.symbols else {"0": ".", "_": "."}
+        empty = {} if self.blank is None else dict.fromkeys("0_-", self.symbols[self.blank])
+        # The first symbol is that of padding.
+        aliases = {each: sign for each, sign in empty.items() if each not in self.symbols[1:]}
         characters = [aliases.get(each, each) for each in "".join(text.split())]
         for each in characters:
             if each not in self.symbols:

@@ -10,7 +10,7 @@ from loopwm.reason import glyphs
 from loopwm.reason.config import TRAINING, Halting, ReasonerConfig
 from loopwm.reason.glyphs import Glyphs
 from loopwm.reason.presets import preset
-from loopwm.train.config import AdamATan2, FitConfig
+from loopwm.train.config import AdamATan2, FitConfig, SignSGD
 
 if TYPE_CHECKING:
     from loopwm.reason.carry import PuzzleBatch
@@ -167,7 +167,8 @@ LESSONS = {
         preset("sudoku"),
         glyphs.sudoku(9, 9),
         partial(_sudokus, 9, (0,)),
-        _PUBLISHED_TRAINING,
+        # All puzzles share one row, which is published to be trained like any other weight.
+        replace(_PUBLISHED_TRAINING, optimizer=AdamATan2(rows=SignSGD(lr=1e-4, weight_decay=1.0))),
         Halting(),
     ),
     "sudoku-hard": Lesson(

@@ -4,6 +4,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from loopwm.core.config import Attend, MixTokens, PostNorm
 from loopwm.core.shared import stored_weights
 from loopwm.errors import ConfigError, StoreError
@@ -30,9 +33,15 @@ def save(model: Reasoner, path: str | Path) -> None:
 
 def contents(model: Reasoner) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the arrays and the documents that `save` writes, by name."""
-    weights = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
     document = {"schema": SCHEMA, "config": encode(model.config), "lesson": model.lesson}
-    return {"reasoner": weights}, {"reasoner": document, "history": model.history}
+    return {"reasoner": weights(model)}, {"reasoner": document, "history": model.history}
+
+
+def weights(model: Reasoner) -> dict[str, np.ndarray]:
+    """Return the weights by name; a table that was imported in bfloat16 as the same in float32."""
+    values = {name: value.detach().cpu() for name, value in model.state_dict().items()}
+    # Numpy has no bfloat16.
+    return {n: (v.float() if v.dtype == torch.bfloat16 else v).numpy() for n, v in values.items()}
 
 
 def load(path: str | Path) -> Reasoner:

@@ -74,23 +74,25 @@ class DeepSupervision(nn.Module):
 
         Returns:
             The loss, and what to log: its parts, shares of tokens and of whole answers that are
-            right, the mean number of steps of the puzzles that have halted, 0 if none has, and the
-            number of puzzles that were new.
+            right, the number of puzzles that were new, and the mean number of steps of those that
+            made way for them, left out where there were none.
         """
+        # Free slots hold the steps of what has left them, 0 before the first puzzle. Filling them
+        # waits for the device anyhow; after this step the same number would keep it waiting.
+        left = int((self.carry.steps * self.carry.halted).sum())
         carry = refill(self.carry, offered, self.reasoner.start(offered.tokens))
         puzzle = carry.batch
         state, logits, q_halt = self.reasoner.step(carry.state, puzzle.tokens, puzzle.puzzle_ids)
         loss = step_loss(logits, q_halt, puzzle.labels)
         rule = self.rule.at(progress)
         self.carry = carry = after_step(carry, state, q_halt, rule, generator)
-        left = carry.halted.sum().clamp_min(1)
         return loss.total, {
             "answer": loss.answer.detach().mean(),
             "verdict": loss.verdict.detach().mean(),
             "tokens_right": loss.accuracy.mean(),
             "exact": loss.right.float().mean(),
-            "steps": (carry.steps * carry.halted).sum() / left,
             "new": float(len(offered)),
+            **({"steps": left / len(offered)} if left else {}),
         }
 
 

@@ -147,6 +147,29 @@ def fitting(tasks: Sequence[Task], side: int) -> list[Task]:
     return [task for task in tasks if task.side <= side]
 
 
+def refuse_unasked(name: str, side: int) -> None:
+    """Refuse a task of ARC-AGI-1 that a reasoner is not asked: it was trained on, or is too large.
+
+    Args:
+        name: Name of the task.
+        side: Side of the reasoner's canvas.
+
+    Raises:
+        DataError: If it is a training task, or one that does not fit on the canvas.
+    """
+    training, evaluation = load_arc(1)
+    if any(task.name == name for task in training):
+        raise DataError(
+            f"{name!r} is a training task, whose answers are trained on; name an evaluation task"
+        )
+    task = next((each for each in evaluation if each.name == name), None)
+    if task is not None and task.side > side:
+        raise DataError(
+            f"task {name!r} needs a canvas of side {task.side}, the reasoner's has side {side}; "
+            "ask one with a larger canvas"
+        )
+
+
 def _object(where: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DataError(f"{where} must be a JSON object, got {type(value).__name__}")

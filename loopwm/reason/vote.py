@@ -9,6 +9,7 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 
 from loopwm.errors import DataError
+from loopwm.reason.evaluate import Share
 from loopwm.reason.tasks import Pair, Task
 from loopwm.stats import Interval, bootstrap
 
@@ -130,8 +131,18 @@ class Score:
         return float(self._whole.mean())
 
     def interval(self, strict: bool = True) -> Interval:
-        """Return the 95% bootstrap interval over tasks of the strict or the partial score."""
-        return bootstrap(self._whole if strict else self.shares)
+        """Return the 95% interval over tasks of the strict or the partial score.
+
+        It is Wilson's of the strict one, a proportion, and else the bootstrap's; where no input or
+        every one is solved the bootstrap would have no width, and it is Wilson's, too.
+
+        Args:
+            strict: Whether it is that of the strict score.
+        """
+        if strict or self.partial in (0, 1):
+            low, high = Share(int(self._whole.sum()), len(self.shares)).interval
+            return Interval(np.asarray(low), np.asarray(high))
+        return bootstrap(self.shares)
 
     @property
     def _whole(self) -> Float[ndarray, " N"]:

@@ -4,14 +4,22 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from loopwm.cli import main
+from loopwm.cli.thinking import EvaluateArc, Thinking
+from loopwm.cli.train import measured
+from loopwm.reason import answer, glyphs, lessons, tasks
+from loopwm.reason.answer import Answer
+from loopwm.reason.arc import Arc, ArcConfig
 from loopwm.reason.convert import export_trm
+from loopwm.reason.lessons import lesson
 from loopwm.reason.model import Reasoner
 from loopwm.reason.presets import preset
 from loopwm.reason.stored import load, save
+from loopwm.reason.tasks import Pair, Task
 from tests.reason.tiny import small
 
 PUZZLE = "12..,34..,..4.,...1"
@@ -65,6 +73,26 @@ def test_evaluation_says_and_writes_shares_after_every_step(run_dir: Path, tmp_p
     assert all(
         0 <= low <= share <= high <= 100 for share, low, high in (r["exact"] for r in answers)
     )
+
+
+def test_models_of_one_name_each_have_their_tables(run_dir: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(lessons, "HELD_OUT", 4)
+    for folder in ("a", "b"):
+        save(load(run_dir), tmp_path / folder / "run")
+    places = (tmp_path / "a" / "run", tmp_path / "b" / "run")
+    names = EvaluateArc(places, Thinking(steps=1)).sheets()
+    assert [name.split(", ")[0] for name in names] == [str(p) for p in places for _ in range(2)]
+    apart = EvaluateArc((places[0], run_dir), Thinking(steps=1)).sheets()
+    assert [name.split(", ")[0] for name in apart] == ["run", "run", "sudoku", "sudoku"]
+
+
+def test_no_wrong_answers_are_said_and_what_was_not_measured_is_not():
+    assert measured({"world_validation": 0.25, "puzzles_validation": 0.0}) == [
+        "error of the world 0.25",
+        "wrong answers 0",
+    ]
+    assert measured({"world_validation": None}) == []
+    assert measured({}) == []
 
 
 def test_a_puzzle_is_answered_with_what_is_given_left_as_it_is(
@@ -184,6 +212,58 @@ def test_a_reasoner_that_learned_other_tasks_is_not_asked_about_arc(
     said = capsys.readouterr().err
     assert message in said
     assert len(said.splitlines()) == 1
+
+
+def _task(name: str, side: int = 2) -> Task:
+    grid = np.ones((side, side), np.uint8)
+    return Task(name, (Pair(grid, grid),), (Pair(grid, grid),))
+
+
+@pytest.fixture
+def of_arc(tmp_path: Path, monkeypatch) -> Path:
+    """Return a reasoner that is asked one task, on a canvas of 4 x 4."""
+
+    training, evaluation = [_task("shown")], [_task("asked"), _task("large", 30)]
+    monkeypatch.setattr(tasks, "load_arc", lambda version: (training, evaluation))
+    arc = Arc(training, evaluation[:1], ArcConfig(4, 1))
+    sizes = small("attention", vocabulary=12, length=16, puzzles=arc.num_puzzles)
+    taught = replace(
+        lesson("arc-12"), model=sizes, look=glyphs.arc(4), make=lambda: lessons.Material(arc)
+    )
+    monkeypatch.setitem(lessons.LESSONS, "arc-4", taught)
+    model = Reasoner(sizes)
+    model.lesson = "arc-4"
+    save(model, tmp_path / "arc")
+    return tmp_path / "arc"
+
+
+def test_a_task_of_arc_is_answered_by_a_grid_and_its_canvas_is_not_shown(
+    of_arc: Path, capsys, monkeypatch
+):
+    def answered(canvas: list[int]) -> list[str]:
+        found = Answer(
+            torch.tensor([canvas]), torch.tensor([0.5]), torch.tensor([1]), torch.tensor([False])
+        )
+        monkeypatch.setattr(answer, "solve", lambda *_, **__: found)
+        main(["arc", "solve", str(of_arc), "asked"])
+        return capsys.readouterr().out.splitlines()[:-1]
+
+    # Two rows of three colours, their edges, and what is beyond.
+    assert answered([2, 3, 4, 1, 11, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0, 0]) == ["012", "900"]
+    assert answered([0] * 16) == ["no grid"]
+
+
+def test_a_task_of_arc_that_cannot_be_asked_says_why(of_arc: Path, capsys):
+    reasons = {
+        "shown": "is a training task, whose answers are trained on",
+        "large": "needs a canvas of side 30, the reasoner's has side 4",
+        "chess": "there is no evaluation task 'chess'",
+    }
+    for name, reason in reasons.items():
+        for words in (["solve", str(of_arc), name], ["show", str(of_arc), "--puzzle", name]):
+            with pytest.raises(SystemExit):
+                main(["arc", *words])
+            assert reason in capsys.readouterr().err
 
 
 def test_a_reasoner_of_no_lesson_cannot_be_evaluated(tmp_path: Path, capsys):

@@ -154,6 +154,7 @@ def test_what_cannot_be_asked_is_refused(model: Reasoner, tokens: Tensor):
         (lambda: Noise(samples=0), "Noise.samples must be at least 1"),
         (lambda: Noise(scale=-1.0), "Noise.scale must be finite and not negative"),
         (lambda: Noise(scale=float("nan")), "Noise.scale must be finite"),
+        (lambda: Noise(seed=-1), "Noise.seed must not be negative, got -1"),
         (lambda: Sure(1.0), r"Sure.probability must be in \(0, 1\)"),
         (lambda: Sure(patience=0), "Sure.patience must be at least 1"),
         (lambda: Unchanged(0), "Unchanged.patience must be at least 1"),

@@ -193,6 +193,13 @@ def test_a_run_that_began_from_given_weights_goes_on_from_those_alone(tmp_path: 
             go_on(init)
 
 
+def test_training_goes_on_from_a_table_in_bfloat16(tmp_path: Path):
+    first = Reasoner(small("attention"), 1).requires_grad_(False)
+    first.adapter.hold(first.adapter.puzzle.bfloat16())
+    model = fit(Reversed(), small("attention"), SETTINGS, run_dir=tmp_path, init=first)
+    assert model.adapter.puzzle.dtype == torch.float32
+
+
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
@@ -206,6 +213,25 @@ def test_puzzles_out_of_range_are_refused(name: str, value: int, message: str):
     getattr(puzzles, name)[0] = value
     with pytest.raises(DataError, match=message):
         check_puzzles(puzzles, small("attention"))
+
+
+@pytest.mark.usefixtures("without_shape_checks")
+@pytest.mark.parametrize("name", ["tokens", "labels", "puzzle_ids"])
+def test_of_whole_numbers_those_that_tables_are_looked_up_by_are_taken(name: str):
+    class Drawn(Reversed):
+        def __init__(self, dtype: torch.dtype) -> None:
+            self.dtype = dtype
+
+        def sample(self, generator: torch.Generator, count: int) -> PuzzleBatch:
+            batch = super().sample(generator, count)
+            return replace(batch, **{name: getattr(batch, name).to(self.dtype)})
+
+    for dtype in (torch.uint8, torch.int8, torch.int16):
+        with pytest.raises(DataError, match=rf"{name} must be whole numbers, got {dtype}"):
+            fit(Drawn(dtype), small("attention"), SETTINGS)
+    usual = fit(Drawn(torch.int64), small("attention"), SETTINGS).state_dict()
+    for key, tensor in fit(Drawn(torch.int32), small("attention"), SETTINGS).state_dict().items():
+        assert torch.equal(tensor, usual[key]), key
 
 
 def test_no_puzzles_and_puzzles_of_another_length_are_refused():

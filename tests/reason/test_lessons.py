@@ -11,6 +11,7 @@ from loopwm.reason.kinds import OneKind
 from loopwm.reason.lessons import LESSONS, lesson
 from loopwm.reason.mixture import Mixture
 from loopwm.reason.puzzles.shape import SUDOKU_SHAPES
+from loopwm.train.config import AdamATan2, SignSGD
 from tests.reason.echo import Reversed
 
 
@@ -46,6 +47,13 @@ def test_the_puzzles_of_a_lesson_fit_its_reasoner(name: str):
 def test_there_is_a_line_for_a_lesson_that_does_not_exist():
     with pytest.raises(ConfigError, match="there is no lesson 'chess'; choose one of sudoku-4x4"):
         lesson("chess")
+
+
+def test_rows_of_puzzles_are_trained_as_published():
+    # The reference's puzzle_emb_lr and puzzle_emb_weight_decay of Sudoku and of ARC.
+    rates = {"sudoku": SignSGD(lr=1e-4, weight_decay=1.0), "arc": SignSGD(1e-2, 0.1)}
+    for name, rows in rates.items():
+        assert lesson(name).training.optimizer == AdamATan2(rows=rows)
 
 
 def solutions(kind, count: int) -> set[tuple[int, ...]]:
@@ -120,7 +128,9 @@ def test_sources_of_different_sizes_do_not_mix():
 
 @pytest.mark.parametrize("look", [sudoku(4, 4), maze(4), region(4), arc(4)])
 def test_what_is_written_can_be_read(look: Glyphs):
-    tokens = [k % len(look.symbols) for k in range(16)]
+    # Where cells are asked for there is no padding.
+    first = 0 if look.blank is None else 1
+    tokens = [first + k % (len(look.symbols) - first) for k in range(16)]
     text = look.write(tokens)
     assert [len(line) for line in text.splitlines()] == [4] * 4
     assert look.read(text, 16) == tokens
@@ -128,8 +138,12 @@ def test_what_is_written_can_be_read(look: Glyphs):
 
 def test_empty_cells_may_be_written_in_other_ways():
     assert sudoku(4, 2).read("1_ 0.", 4) == [2, 1, 1, 1]
+    assert sudoku(4, 2).read("1-2-", 4) == [2, 1, 3, 1]
+    assert maze(2).read("-#SG", 4) == [2, 1, 3, 4]
+    assert region(2).read("-#0_", 4) == [2, 1, 2, 2]
     # Of ARC, 0 is a colour.
     assert arc(2).read("00", 2) == [2, 2]
+    assert arc(2).read("-|", 2) == [0, 1]
 
 
 def test_given_cells_stay_as_they_are():

@@ -62,3 +62,11 @@ def test_settings_of_another_version_are_refused(config):
         decode({**value, "depth": 3})
     with pytest.raises(StoreError, match="does not take"):
         decode({**value, "cell": {**value["cell"], "mixer": {"type": "convolve"}}})
+
+
+def test_a_table_in_bfloat16_comes_back_as_the_same_numbers(config, make, tmp_path: Path):
+    model = make(config).requires_grad_(False)
+    table = model.adapter.puzzle.bfloat16()
+    model.adapter.hold(table)
+    save(model, tmp_path / "solver")
+    assert torch.equal(load(tmp_path / "solver").adapter.puzzle, table.float())

@@ -58,7 +58,16 @@ def test_the_metrics_are_what_they_are_called():
     right = logits.argmax(-1) == offered.labels
     assert float(metrics["tokens_right"]) == pytest.approx(float(right.float().mean()))
     assert float(metrics["exact"]) == pytest.approx(float(right.all(1).float().mean()))
-    assert float(metrics["steps"]) == 1
     assert float(metrics["new"]) == 4
     parts = float(metrics["answer"]) + 0.5 * float(metrics["verdict"])
     assert float(loss.detach()) == pytest.approx(parts)
+
+
+def test_steps_are_those_of_the_puzzles_that_left_and_are_not_logged_where_none_did():
+    trained, source = module(), generator()
+    seen = []
+    for _ in range(5):
+        _, metrics = trained(Reversed().sample(source, trained.free), source)
+        seen.append(metrics.get("steps"))
+    # A new model takes nothing for right: the first four puzzles leave after three steps.
+    assert seen == [None, None, None, 3, None]

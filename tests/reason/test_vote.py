@@ -7,7 +7,8 @@ import pytest
 
 from loopwm.errors import DataError
 from loopwm.reason.tasks import Pair, Task
-from loopwm.reason.vote import Tally, merge, report, text
+from loopwm.reason.vote import Score, Tally, merge, report, text
+from loopwm.stats import bootstrap
 
 A, B, C, D = (np.full((1, 2), colour, np.uint8) for colour in (1, 2, 3, 4))
 ONE, TWO = np.array([[5]], np.uint8), np.array([[6]], np.uint8)
@@ -112,6 +113,21 @@ def test_the_report_is_json_with_intervals_around_the_scores():
     low, high = document["voted_pass2"]["partial_interval"]
     assert 0 <= low <= document["voted_pass2"]["partial"] <= high <= 1
     assert document["tasks"] == 2
+
+
+def test_no_score_is_certain_and_strict_ones_have_wilsons_interval():
+    # Of none and of all in 10 (Wilson 1927): from 0 to 0.2775, and from 0.7225 to 1.
+    for share, ends in ((0.0, (0.0, 0.2775)), (1.0, (0.7225, 1.0))):
+        score = Score(np.full(10, share))
+        for strict in (True, False):
+            found = score.interval(strict)
+            assert (float(found.low), float(found.high)) == pytest.approx(ends, abs=1e-4)
+    # Strict are 8 in 10, whatever share of the others is solved.
+    some = Score(np.array([1.0] * 8 + [0.5, 0.0]))
+    strict, partial = some.interval(), some.interval(strict=False)
+    assert (float(strict.low), float(strict.high)) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+    by_hand = bootstrap(some.shares)
+    assert (partial.low, partial.high) == (by_hand.low, by_hand.high)
 
 
 def test_what_was_not_asked_is_not_scored_as_wrong():

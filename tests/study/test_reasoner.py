@@ -11,7 +11,7 @@ from rich.console import Console
 from loopwm.core.count import matmul_flops
 from loopwm.errors import ConfigError, DataError
 from loopwm.reason import lessons
-from loopwm.reason.answer import trace
+from loopwm.reason.answer import Noise, trace
 from loopwm.reason.arc import Arc, ArcConfig
 from loopwm.reason.carry import PuzzleBatch
 from loopwm.reason.evaluate import Share, accuracy, exact, shares
@@ -95,6 +95,18 @@ def test_tables_of_answers_have_a_row_for_each_kind_of_puzzle():
     assert doublings(16) == [1, 2, 4, 8, 16]
     assert doublings(1) == [1]
     assert "[" in markdown(answers)[2]
+
+
+def test_where_nothing_is_to_be_compared_both_tables_are_of_one_thinking(monkeypatch):
+    ours, tests = model(), {"some": held_out(40)}
+    thought, step = [], Reasoner.step
+    monkeypatch.setattr(Reasoner, "step", lambda *a: thought.append(1) or step(*a))
+    answers, by_step = puzzle_sheets(ours, tests, steps=3)
+    assert len(thought) == 3
+    # Noise of no size is none, and is asked apart.
+    apart, same = puzzle_sheets(ours, tests, steps=3, noise=Noise(1, 0.0))
+    assert len(thought) == 9
+    assert (answers.rows, by_step.rows) == (apart.rows, same.rows)
 
 
 def story() -> Story:

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
-from loopwm.errors import DataError
+from loopwm.errors import ConfigError, DataError
 from loopwm.reason.carry import PuzzleBatch
 
 # Attempts without any puzzle after which to give up, and the most drawn in one.
@@ -43,8 +43,11 @@ def accepted(attempt: Attempt, count: int, wanted: str) -> list[ndarray]:
         wanted: What is asked for, for the message that it is not found.
 
     Raises:
+        ConfigError: If none are asked for.
         DataError: If attempt after attempt finds none.
     """
+    if count < 1:
+        raise ConfigError(f"count must be at least 1, got {count}")
     kept: list[Sequence[ndarray]] = []
     left, fruitless = count, 0
     while left > 0:
@@ -56,3 +59,13 @@ def accepted(attempt: Attempt, count: int, wanted: str) -> list[ndarray]:
         if fruitless == _FRUITLESS:
             raise DataError(f"no puzzles of {wanted} are found; ask for a wider range")
     return [np.concatenate(column)[:count] for column in zip(*kept, strict=True)]
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed of which there are no random numbers.
+
+    Raises:
+        ConfigError: If it is negative.
+    """
+    if seed < 0:
+        raise ConfigError(f"seed must not be negative, got {seed}")

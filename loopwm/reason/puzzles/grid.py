@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 
 from loopwm.reason.carry import PuzzleBatch
-from loopwm.reason.puzzles.graded import Graded
+from loopwm.reason.puzzles.graded import Graded, check_seed
 from loopwm.seed import torch_rng
 
 
@@ -46,9 +46,14 @@ class GridSource(ABC):
         """Return puzzles of the test part, always the same ones, and how difficult each is.
 
         Args:
-            count: How many.
-            seed: Seed.
+            count: How many, at least 1.
+            seed: Seed, not negative.
+
+        Raises:
+            ConfigError: If a number is out of range.
+            DataError: If puzzles of the difficulty asked for are not found.
         """
+        check_seed(seed)
         return self.make(torch_rng(seed, self.name, "test"), count, test=True)
 
     @abstractmethod

@@ -12,11 +12,12 @@ import torch
 from jaxtyping import Bool, Float, Int8, UInt64
 from numpy import ndarray
 
-from loopwm.errors import ConfigError, DataError
+from loopwm.errors import ConfigError, DataError, StoreError
 from loopwm.files import read_tree, write_tree
 from loopwm.reason.carry import PuzzleBatch
 from loopwm.reason.loss import IGNORED
 from loopwm.reason.puzzles.digger import fill_all, make
+from loopwm.reason.puzzles.graded import check_seed
 from loopwm.reason.puzzles.shape import SudokuShape
 from loopwm.reason.puzzles.solver import rate_all
 from loopwm.reason.puzzles.symmetry import canonical, kept_for_testing
@@ -72,6 +73,8 @@ class SudokuSet:
             StoreError: If there is none, or it is damaged.
         """
         tree = read_tree(path)
+        if "shape" not in tree.documents:
+            raise StoreError(f"{path} holds no set of sudokus; was it saved by something else?")
         return cls(SudokuShape(*tree.documents["shape"]), **tree.tensors("sudokus"))
 
 
@@ -107,6 +110,7 @@ def generate(
         ConfigError: If an argument is out of range.
         DataError: If so many different puzzles are not found.
     """
+    check_seed(seed)
     _check(shape, count, clues, least, workers)
     seen: set[bytes] = set()
     found: list[tuple[ndarray, ndarray, float]] = []

@@ -6,7 +6,7 @@ from typing import Any
 from loopwm.reason.answer import Noise
 from loopwm.reason.arc import Arc, Question
 from loopwm.reason.carry import PuzzleBatch
-from loopwm.reason.evaluate import Share, accuracy, exact, shares
+from loopwm.reason.evaluate import Score, Share, accuracy, followed
 from loopwm.reason.model import Reasoner
 from loopwm.reason.poll import poll
 from loopwm.reason.stop import Stop
@@ -34,45 +34,17 @@ def puzzle_sheets(
     Returns:
         One table of the answers under these settings, one of the answers after each step without.
     """
-    rows = []
+    answers, by_step = [], []
     for name, puzzles in tests.items():
-        score = accuracy(model, puzzles, steps=steps, stop=stop, noise=noise)
-        rows.append(
-            {
-                "puzzles": name,
-                "number": len(puzzles),
-                "exact": percent(score.exact),
-                "taken": percent(score.taken),
-                "agreed": percent(score.agreed),
-                "steps": score.steps,
-            }
-        )
-    columns = (
-        Column("puzzles"),
-        Column("number"),
-        Column("exact", "right, % [95% interval]"),
-        Column("taken", "taken for right, %"),
-        Column("agreed", "verdict true, %"),
-        Column("steps", "mean steps"),
-    )
-    return [Sheet("answers", columns, tuple(rows)), step_sheet(model, tests, steps)]
-
-
-def step_sheet(model: Reasoner, tests: Mapping[str, PuzzleBatch], steps: int) -> Sheet:
-    """Make the table of right answers, in percent, after 1, 2, 4 and so on steps of one model.
-
-    Args:
-        model: Who is asked.
-        tests: Held-out puzzles by name.
-        steps: Most steps.
-    """
-    shown = doublings(steps)
-    rows = []
-    for name, puzzles in tests.items():
-        found = shares(exact(model, puzzles, steps=steps))
-        rows.append({"puzzles": name, **{f"at_{k}": percent(found[k - 1]) for k in shown}})
-    columns = (Column("puzzles"), *(Column(f"at_{k}", f"{k} steps") for k in shown))
-    return Sheet("right after so many steps, % [95% interval]", columns, tuple(rows))
+        score, found = followed(model, puzzles, steps=steps)
+        if stop is not None or noise is not None:
+            score = accuracy(model, puzzles, steps=steps, stop=stop, noise=noise)
+        answers.append(_answers(name, score))
+        at = {f"at_{k}": percent(found[k - 1]) for k in doublings(steps)}
+        by_step.append({"puzzles": name, **at})
+    columns = (Column("puzzles"), *(Column(f"at_{k}", f"{k} steps") for k in doublings(steps)))
+    title = "right after so many steps, % [95% interval]"
+    return [Sheet("answers", _ANSWERS, tuple(answers)), Sheet(title, columns, tuple(by_step))]
 
 
 def arc_sheet(
@@ -145,3 +117,24 @@ def doublings(steps: int) -> list[int]:
 def percent(share: Share) -> list[float]:
     """Return a share and the ends of its interval in percent."""
     return [100 * each for each in (share.value, *share.interval)]
+
+
+_ANSWERS = (
+    Column("puzzles"),
+    Column("number"),
+    Column("exact", "right, % [95% interval]"),
+    Column("taken", "taken for right, %"),
+    Column("agreed", "verdict true, %"),
+    Column("steps", "mean steps"),
+)
+
+
+def _answers(name: str, score: Score) -> dict[str, Any]:
+    return {
+        "puzzles": name,
+        "number": score.exact.total,
+        "exact": percent(score.exact),
+        "taken": percent(score.taken),
+        "agreed": percent(score.agreed),
+        "steps": score.steps,
+    }

@@ -98,3 +98,10 @@ def test_paths_for_which_there_is_no_room_are_refused():
     # Not every length is possible: corridors lie on every other cell.
     with pytest.raises(DataError, match="7 to 7 steps"):
         Mazes(9, 7, 7).sample(torch.Generator().manual_seed(0), 1)
+
+
+def test_numbers_of_which_no_mazes_can_be_made_are_refused():
+    with pytest.raises(ConfigError, match="seed must not be negative, got -1"):
+        Mazes(5).test(2, seed=-1)
+    with pytest.raises(ConfigError, match="count must be at least 1, got 0"):
+        Mazes(5).test(0)

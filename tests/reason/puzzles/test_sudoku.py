@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from loopwm.errors import ConfigError, DataError
+from loopwm.errors import ConfigError, DataError, StoreError
+from loopwm.files import write_tree
 from loopwm.reason.loss import IGNORED
 from loopwm.reason.puzzles.shape import SUDOKU_SHAPES, SudokuShape
 from loopwm.reason.puzzles.sudoku import (
@@ -145,7 +146,17 @@ def test_a_pool_shows_its_puzzles_turned_or_as_they_are(symmetries: bool):
     assert all(each.tobytes() in as_they_are for each in clues) == (not symmetries)
 
 
+def test_another_kind_of_directory_is_no_set_of_sudokus(tmp_path: Path):
+    write_tree(tmp_path, {}, {"reasoner": {}})
+    with pytest.raises(StoreError, match="holds no set of sudokus"):
+        SudokuSet.load(tmp_path)
+
+
 def test_what_cannot_be_made_is_refused():
+    with pytest.raises(ConfigError, match="seed must not be negative, got -1"):
+        generate(SUDOKU_SHAPES[4], 2, seed=-1)
+    with pytest.raises(ConfigError, match="count must be at least 1, got 0"):
+        SudokuStream(SUDOKU_SHAPES[4]).sample(torch.Generator(), 0)
     with pytest.raises(ConfigError, match="box_rows=4"):
         SudokuShape(4, 4)
     with pytest.raises(ConfigError, match=r"\[17, 81\], got 16"):
