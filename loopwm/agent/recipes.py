@@ -60,7 +60,7 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     "Reacher-v5": Recipe(Dyna(learner=SoftActorCritic(updates=5)), 5_000, target=-6, episodes=50),
     "HalfCheetah-v5": Recipe(_LOCOMOTION, steps=10_000, target=2_000, episodes=5),
-    "Hopper-v5": Recipe(_LOCOMOTION, steps=10_000, target=1_000, unclipped=True),
+    "Hopper-v5": Recipe(_LOCOMOTION, steps=20_000, target=1_000, unclipped=True),
 }
 
 
