@@ -225,12 +225,8 @@ def decode(value: Any, path: str = "the file") -> Any:
 
 def _keep_from_muon(model: WorldModel) -> None:
     """Leave inputs and outputs of the network to AdamW (see `train.config.Muon`)."""
-    dynamics = model.dynamics
-    ends = (
-        dynamics.ends
-        if isinstance(dynamics, RSSMDynamics)
-        else [each for each in (getattr(dynamics, "enter", None),) if each is not None]
-    )
+    enter: nn.Module | None = getattr(model.dynamics, "enter", None)
+    ends = getattr(model.dynamics, "ends", () if enter is None else (enter,))
     for module in (*ends, model.heads):
         for parameter in module.parameters():
             parameter._no_muon = True  # type: ignore[attr-defined]
