@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from loopwm.errors import ConfigError
-from loopwm.train import atan2
-from loopwm.train.config import AdamATan2, AdamW, FitConfig, Muon, SignSGD
+from loopwm.train import atan2, muon
+from loopwm.train.config import AdamATan2, AdamW, FitConfig, SignSGD
 from loopwm.train.rows import SignSGDRows, is_table, values
 
 
@@ -114,7 +114,8 @@ def _dense(parameters: Sequence[nn.Parameter], config: FitConfig) -> list[torch.
     others = [p for p in parameters if id(p) not in taken]
     optimizers: list[torch.optim.Optimizer] = []
     if matrices:
-        optimizers.append(_muon(matrices, choice, config))
+        groups = list(_groups(matrices, config.weight_decay))
+        optimizers.append(muon.Muon(groups, config.lr, choice.momentum))
     if others:
         optimizers.append(_adamw(others, choice.adamw, config))
     return optimizers
@@ -134,15 +135,6 @@ def _adamw(
     groups = list(_groups(parameters, config.weight_decay))
     return torch.optim.AdamW(
         groups, lr=config.lr, betas=choice.betas, eps=choice.eps, fused=fused or None
-    )
-
-
-def _muon(parameters: Sequence[nn.Parameter], choice: Muon, config: FitConfig) -> torch.optim.Muon:
-    return torch.optim.Muon(
-        list(_groups(parameters, config.weight_decay)),
-        lr=config.lr,
-        momentum=choice.momentum,
-        adjust_lr_fn="match_rms_adamw",
     )
 
 
