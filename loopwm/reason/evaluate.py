@@ -38,7 +38,9 @@ class Share:
         z, n, p = 1.959964, self.total, self.value
         middle = (p + z * z / (2 * n)) / (1 + z * z / n)
         half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        return max(0.0, middle - half), min(1.0, middle + half)
+        # Where none is right, or all are, the end is exact; the formula misses it by rounding.
+        low = middle - half if self.right else 0.0
+        return low, middle + half if self.right < n else 1.0
 
 
 @dataclass(frozen=True, slots=True)

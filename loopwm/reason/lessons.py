@@ -172,11 +172,12 @@ LESSONS = {
         Halting(),
     ),
     "sudoku-hard": Lesson(
-        "Sudoku of 9 x 9 where guessing goes wrong 20 times and more, beside easier ones. A GPU.",
+        "Sudoku of 9 x 9 where guessing goes wrong 20 times and more, beside easier ones. Minutes "
+        "on a GPU.",
         preset("sudoku-hard"),
         glyphs.sudoku(9, 9),
         _hard_sudokus,
-        replace(TRAINING, updates=12_000, batch_size=768, validate_every=2_000),
+        replace(TRAINING, updates=12_000, batch_size=384, validate_every=2_000),
         Halting(max_steps=16, rise=0.3),
     ),
     "maze-9": Lesson(

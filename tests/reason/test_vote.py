@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from loopwm.errors import DataError
+from loopwm.reason.evaluate import Share
 from loopwm.reason.tasks import Pair, Task
 from loopwm.reason.vote import Score, Tally, merge, report, text
 from loopwm.stats import bootstrap
@@ -113,6 +114,12 @@ def test_the_report_is_json_with_intervals_around_the_scores():
     low, high = document["voted_pass2"]["partial_interval"]
     assert 0 <= low <= document["voted_pass2"]["partial"] <= high <= 1
     assert document["tasks"] == 2
+
+
+def test_the_ends_of_none_and_of_all_are_exact():
+    for total in range(1, 500):
+        (low, _), (_, high) = Share(0, total).interval, Share(total, total).interval
+        assert (low, high) == (0, 1)
 
 
 def test_no_score_is_certain_and_strict_ones_have_wilsons_interval():

@@ -243,8 +243,7 @@ def test_the_bench_says_that_there_is_no_gpu():
 
 def test_the_figure_shows_every_seed_and_the_mean():
     shares = {"looped": ([0.1, 0.5, 0.9], [0.3, 0.5, 0.7]), "once": ([0.2, 0.2, 0.1],)}
-    by_arm = {arm: [{"right": {"hard": each}} for each in seeds] for arm, seeds in shares.items()}
-    (axes,) = plot_steps(by_arm, "hard", "title").axes
+    (axes,) = plot_steps(shares, "title").axes
     lines = [np.asarray(line.get_ydata()) for line in axes.get_lines()]
     expected = ([10, 50, 90], [30, 50, 70], [20, 50, 80], [20, 20, 10], [20, 20, 10])
     for line, y in zip(lines, expected, strict=True):

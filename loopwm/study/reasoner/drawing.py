@@ -1,7 +1,7 @@
 """Right answers against steps of thought: the figure of what recursion is worth."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,22 +11,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def plot_steps(
-    by_arm: Mapping[str, Sequence[Mapping[str, Any]]], test: str, title: str = ""
-) -> "Figure":
+def plot_steps(by_name: Mapping[str, Sequence[Sequence[float]]], title: str = "") -> "Figure":
     """Draw each seed's share of right answers as a thin line, the mean over seeds as a thick one.
 
     Args:
-        by_arm: Results of trainings, seed by seed, by the name to show.
-        test: Which held-out puzzles.
+        by_name: Shares in [0, 1] after each step, seed by seed, by the name to show.
         title: Heading of the figure.
     """
     figure = make_figure(7.4, 4.0)
     axes = figure.add_subplot()
     ends = []
-    for index, (name, results) in enumerate(by_arm.items()):
+    for index, (name, seeds) in enumerate(by_name.items()):
         colour = COLOURS[index % len(COLOURS)]
-        shares = 100 * np.array([each["right"][test] for each in results])
+        shares = 100 * np.array(seeds)
         steps = np.arange(1, shares.shape[1] + 1)
         for seed in shares:
             axes.plot(steps, seed, color=colour, lw=0.8, alpha=0.5)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from loopwm.core.count import parameters
+from loopwm.files import write_file
 from loopwm.reason.answer import Noise
 from loopwm.reason.arc import Arc
 from loopwm.reason.carry import PuzzleBatch
@@ -148,6 +149,8 @@ def sudokus(cells: Sequence[GpuCell], options: Options) -> Computed:
     """
     found = _found(cells, by_step, options)
     sheets = [*(_test_sheet(test, found) for test in found[0]["tests"]), _cost_sheet(found)]
+    if options.figures is not None:
+        _draw(found, options.figures)
     method = (
         _METHOD,
         "Right is an answer with every cell right; 500 held-out puzzles each, whose solutions no "
@@ -157,6 +160,21 @@ def sudokus(cells: Sequence[GpuCell], options: Options) -> Computed:
         "wrong, over random orders. Minimal puzzles as they come need no guess in four of ten.",
     )
     return sorted({cell.seed for cell in cells}), method, tuple(sheets)
+
+
+def _draw(found: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    from loopwm.study.canvas import png
+    from loopwm.study.reasoner.drawing import plot_steps
+
+    by_test = {
+        test: [
+            [right / each["tests"][test]["number"] for right in each["tests"][test]["right"]]
+            for each in found
+        ]
+        for test in found[0]["tests"]
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    write_file(folder / "sudoku-9x9.png", png(plot_steps(by_test, "9 x 9: held-out puzzles")))
 
 
 def canvas(cells: Sequence[GpuCell], options: Options) -> Computed:
@@ -217,12 +235,15 @@ RECIPES = {
         "Hard sudokus of 9 x 9 on one GPU",
         "How many sudokus that need guessing does a small reasoner learn in minutes?",
         62,
-        partial(sudokus, (GpuCell("sudoku-hard", 12_000, 768),)),
+        partial(sudokus, (GpuCell("sudoku-hard", 12_000, 384),)),
     ),
     "arc-canvas12": Recipe(
         "ARC-AGI-1 on a canvas of 12 x 12, on one GPU",
         "What do minutes teach of the tasks that are small enough?",
         63,
-        partial(canvas, tuple(GpuCell("arc-12-wide", 8_000, 512, seed) for seed in (0, 1))),
+        partial(
+            canvas,
+            (GpuCell("arc-12-wide", 1_250, 256, 0), GpuCell("arc-12-wide", 1_500, 256, 1)),
+        ),
     ),
 }

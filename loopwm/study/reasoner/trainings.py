@@ -131,11 +131,11 @@ def _draw(name: str, results: Sequence[Mapping[str, Any]], folder: Path) -> None
     from loopwm.study.reasoner.drawing import plot_steps
 
     test, count = list(results[0]["numbers"].items())[-1]
-    figure = plot_steps(
-        {ARMS[arm]: of_arm for arm, of_arm in _by_arm(results).items()},
-        test,
-        f"{name}, {test}: {count} held-out puzzles",
-    )
+    by_name = {
+        ARMS[arm]: [each["right"][test] for each in of_arm]
+        for arm, of_arm in _by_arm(results).items()
+    }
+    figure = plot_steps(by_name, f"{name}, {test}: {count} held-out puzzles")
     folder.mkdir(parents=True, exist_ok=True)
     write_file(folder / f"{name}.png", png(figure))
 

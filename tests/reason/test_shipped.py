@@ -1,0 +1,21 @@
+"""The weights that ship, asked puzzles that they were not trained on."""
+
+from pathlib import Path
+
+from loopwm.core.count import parameters
+from loopwm.reason.evaluate import accuracy
+from loopwm.reason.puzzles.sudoku import hard_sudokus
+from loopwm.reason.stored import load
+
+MODELS = Path(__file__).parents[2] / "docs" / "models"
+
+
+def test_the_shipped_reasoner_solves_hard_sudokus_and_knows_which():
+    model = load(MODELS / "sudoku-hard")
+    assert model.lesson == "sudoku-hard"
+    assert parameters(model) < 2_500_000
+    _, held_out = hard_sudokus()
+    score = accuracy(model, held_out.batch().rows(slice(6)), steps=16)
+    # 89% of all 500, so that fewer than 4 of 6 would come by chance once in two hundred times.
+    assert score.exact.right >= 4
+    assert score.agreed.right == 6
