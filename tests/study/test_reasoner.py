@@ -26,7 +26,7 @@ from loopwm.study.reasoner.bench_puzzles import bench_puzzles
 from loopwm.study.reasoner.drawing import plot_steps
 from loopwm.study.reasoner.plain import plain_loss
 from loopwm.study.reasoner.story import Story, draw, panels, tell
-from loopwm.study.reasoner.tables import arc_sheet, doublings, puzzle_sheets
+from loopwm.study.reasoner.tables import arc_sheet, doublings, puzzle_sheets, ratings_sheet
 from loopwm.study.reasoner.trainings import ReasonerCell, compute, puzzles_seen, sheets
 from loopwm.study.results import markdown
 from tests.reason.echo import held_out
@@ -239,6 +239,16 @@ def test_puzzles_are_made_as_hard_as_asked_for_and_timed():
 def test_the_bench_says_that_there_is_no_gpu():
     with pytest.raises(ConfigError, match='device="cuda" cannot be used here'):
         bench_arc("sudoku-4x4", device="cuda", compiled=False)
+
+
+def test_ratings_are_counted_between_their_edges():
+    sheet = ratings_sheet({"few": np.array([0.0, 0.5, 3.0, 120.0]), "one": np.array([20.0])})
+    shown = {column.label or column.key: column.key for column in sheet.columns}
+    few, one = sheet.rows
+    counted = {label: few[key] for label, key in shown.items() if few[key]}
+    assert counted == {"puzzles": "few", "no guess": 1, "to 1": 1, "to 5": 1, "from 100": 1,
+                       "mean": 30.875, "median": 1.75}  # fmt: skip
+    assert one[shown["to 30"]] == 1
 
 
 def test_the_figure_shows_every_seed_and_the_mean():

@@ -15,13 +15,13 @@ from loopwm.reason.arc import Arc
 from loopwm.reason.carry import PuzzleBatch
 from loopwm.reason.evaluate import Share, accuracy, exact
 from loopwm.reason.fit import on_device
-from loopwm.reason.lessons import Lesson, Material, lesson
+from loopwm.reason.lessons import HELD_OUT, Lesson, Material, lesson
 from loopwm.reason.model import Reasoner
 from loopwm.reason.stored import save
 from loopwm.reason.teach import teach
 from loopwm.reason.vote import Tally
 from loopwm.study.cells import run_cells
-from loopwm.study.reasoner.tables import doublings, percent, polled, votes_sheet
+from loopwm.study.reasoner.tables import doublings, percent, polled, ratings_sheet, votes_sheet
 from loopwm.study.reasoner.trainings import puzzles_seen
 from loopwm.study.recipe import Computed, Options, Recipe
 from loopwm.study.results import Column, Sheet
@@ -147,8 +147,17 @@ def sudokus(cells: Sequence[GpuCell], options: Options) -> Computed:
         cells: The trainings.
         options: Where and how.
     """
+    from loopwm.reason.puzzles.sudoku import generate, hard_sudokus
+
     found = _found(cells, by_step, options)
-    sheets = [*(_test_sheet(test, found) for test in found[0]["tests"]), _cost_sheet(found)]
+    hard, asked = hard_sudokus()
+    usual = generate(hard.shape, HELD_OUT, part="test")
+    sets = {"trained on": hard, "rated 20 and more": asked, "minimal": usual}
+    sheets = [
+        *(_test_sheet(test, found) for test in found[0]["tests"]),
+        _cost_sheet(found),
+        ratings_sheet({name: each.ratings for name, each in sets.items()}),
+    ]
     if options.figures is not None:
         _draw(found, options.figures)
     method = (
@@ -157,7 +166,9 @@ def sudokus(cells: Sequence[GpuCell], options: Options) -> Computed:
         "symmetry makes of those trained on; in percent with 95% intervals. "
         f"Noise: {TRIES} tries of 16 steps, of which the one that the model is surest of.",
         "The rating of a puzzle is how often a solver that knows naked and hidden singles guesses "
-        "wrong, over random orders. Minimal puzzles as they come need no guess in four of ten.",
+        "wrong, over random orders. Beside those trained on stand as many minimal puzzles as they "
+        "come. No two puzzles are the same up to symmetry, and training and test have no solution "
+        "in common up to it.",
     )
     return sorted({cell.seed for cell in cells}), method, tuple(sheets)
 

@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxtyping import Float
+from numpy import ndarray
+
 from loopwm.reason.answer import Noise
 from loopwm.reason.arc import Arc, Question
 from loopwm.reason.carry import PuzzleBatch
@@ -112,6 +115,27 @@ def votes_sheet(asked: Sequence[Task], tallies: Sequence[Tally], augmentations: 
 def doublings(steps: int) -> list[int]:
     """Return 1, 2, 4 and so on, and at last `steps`."""
     return sorted({*(2**k for k in range(steps.bit_length()) if 2**k <= steps), steps})
+
+
+def ratings_sheet(sets: Mapping[str, Float[ndarray, " N"]]) -> Sheet:
+    """Make the histogram of how hard sudokus are.
+
+    Args:
+        sets: Ratings of puzzles by the name of their set.
+    """
+    from loopwm.reason.puzzles.sudoku import histogram
+
+    found = {name: histogram(ratings) for name, ratings in sets.items()}
+    edges = next(iter(found.values()))["from"]
+    labels = ["no guess", *(f"to {end:g}" for end in edges[2:]), f"from {edges[-1]:g}"]
+    rows = tuple(
+        {"puzzles": name, "mean": each["mean"], "p50": each["p50"]}
+        | {f"from_{edge}": count for edge, count in zip(edges, each["count"], strict=True)}
+        for name, each in found.items()
+    )
+    counts = (Column(f"from_{edge}", label) for edge, label in zip(edges, labels, strict=True))
+    columns = (Column("puzzles"), *counts, Column("mean"), Column("p50", "median"))
+    return Sheet("ratings: puzzles by wrong guesses", columns, rows)
 
 
 def percent(share: Share) -> list[float]:
