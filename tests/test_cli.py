@@ -220,6 +220,7 @@ def test_other_settings_in_a_used_run_directory_are_named(folder: Path, capsys):
     assert re.search("holds a run with other settings.*width", line)
 
 
+@pytest.mark.slow
 def test_one_thread_computes_unless_the_user_says_otherwise():
     code = "import os, sys; from loopwm.cli import main\ntry: main(['--version'])\n"
     code += "finally: import torch; print('THREADS', torch.get_num_threads())"

@@ -202,8 +202,10 @@ def test_where_a_file_fits_several_presets_one_is_asked_for(tmp_path: Path, caps
     ],
 )
 def test_a_reasoner_that_learned_other_tasks_is_not_asked_about_arc(
-    words: list[str], message: str, tmp_path: Path, capsys
+    words: list[str], message: str, tmp_path: Path, capsys, monkeypatch
 ):
+    few = [_task("shown")], [_task("d931c21c")]
+    monkeypatch.setattr(tasks, "load_arc", lambda version: few)
     model = Reasoner(replace(preset("arc-12"), puzzles=3))
     model.lesson = "arc-12"
     save(model, tmp_path)

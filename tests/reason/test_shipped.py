@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from loopwm.core.count import parameters
 from loopwm.reason.evaluate import accuracy
 from loopwm.reason.puzzles.sudoku import hard_sudokus
@@ -10,6 +12,7 @@ from loopwm.reason.stored import load
 MODELS = Path(__file__).parents[2] / "docs" / "models"
 
 
+@pytest.mark.slow
 def test_the_shipped_reasoner_solves_hard_sudokus_and_knows_which():
     model = load(MODELS / "sudoku-hard")
     assert model.lesson == "sudoku-hard"

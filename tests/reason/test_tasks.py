@@ -16,7 +16,13 @@ public = cache(load_arc)
 SOLVED = {**GOOD, "test": [{"input": [[2]], "output": [[3]]}]}
 
 
-@pytest.mark.parametrize(("version", "sizes"), [(1, (400, 400)), (2, (1000, 120))])
+@pytest.mark.parametrize(
+    ("version", "sizes"),
+    [
+        (1, (400, 400)),
+        pytest.param(2, (1000, 120), marks=pytest.mark.slow),
+    ],
+)
 def test_the_public_sets_are_whole_and_need_no_network(monkeypatch, version, sizes):
     def refuse(*args, **kwargs):
         raise AssertionError("a socket was opened")

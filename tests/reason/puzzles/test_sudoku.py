@@ -66,6 +66,7 @@ def test_hard_puzzles_are_as_hard_by_orders_that_did_not_choose_them():
     assert again.mean() == pytest.approx(hard.ratings.mean(), rel=0.35)
 
 
+@pytest.mark.slow
 def test_the_hard_sets_that_ship_are_what_generate_makes():
     train, test = hard_sudokus()
     assert (len(train), len(test)) == (1_000, 500)
