@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 ARMS = ("looped", "once", "mlp-3x256", "gru", "mlp-ensemble")
 _SHOWN = ("rank_correlation", "regret", "recall", "false_alarm")
 
+_UNCERTAIN_ENDS = (
+    "A quarter of the training rows come from a variant of the task that never terminates, so "
+    "that a learned termination is uncertain where the task's is not; hence the table with the "
+    "task's own rule in its place (`model.use`)."
+)
+
 Models = Mapping[str, Sequence["WorldModel | Ensemble"]]
 
 
@@ -52,9 +58,7 @@ def planning(task: str, options: Options) -> Computed:
         "over states. Regret: what the model's choice falls short of the best candidate, over what "
         "a random one does. Recall: share of the candidates that end the episode which the model "
         "says end it. Over seeds [lowest, highest]; the table of depths, 95% over episodes.",
-        "A quarter of the training rows come from a variant of the task that never terminates, so "
-        "that a learned termination is uncertain where the task's is not; hence the table with the "
-        "task's own rule in its place (`model.use`).",
+        _UNCERTAIN_ENDS if data.test.terminated.any() else "Here no state ends an episode.",
         *(DATA, training(plan)),
     )
     return plan.seeds, method, planning_sheets(models, data.test)
@@ -64,6 +68,8 @@ def planning_sheets(
     models: Models, test: RolloutDataset, trial: Trial = Trial()
 ) -> tuple[Sheet, ...]:
     """Judge models with what they learned, with the task's termination, and at several depths.
+
+    Where no episode of the test ends, the second table would repeat the first and is left out.
 
     Args:
         models: Models of each arm, a looped one first.
@@ -75,7 +81,8 @@ def planning_sheets(
         learned = _compared("everything learned", models, given)
         for each in _members(models):
             each.use(termination_fn=partial(_ends, task_ends(test.meta)))
-        known = _compared("termination by the task's own rule", models, given)
+        title = "termination by the task's own rule"
+        known = (_compared(title, models, given),) if test.terminated.any() else ()
         first = next(iter(models.values()))[0]
         depths = {
             name: evaluate_planning(first, given, halt=halt)
@@ -84,7 +91,7 @@ def planning_sheets(
         for each in _members(models):
             each.use()
     title = "how deep to refine while planning: looped, first seed, the task's own termination"
-    return learned, known, planning_sheet(depths, title)
+    return learned, *known, planning_sheet(depths, title)
 
 
 def _compared(title: str, models: Models, given: Candidates) -> Sheet:

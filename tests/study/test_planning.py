@@ -152,6 +152,13 @@ def test_the_study_compares_arms_with_the_rule_learned_and_known(unclipped):
     assert known.rows != learned.rows
     assert len(depths.rows) == len(depth_choices())
     assert looped.termination_fn is None
+    endless = replace(
+        unclipped,
+        terminated=np.zeros_like(unclipped.terminated),
+        truncated=unclipped.truncated | unclipped.terminated,
+    )
+    again, _ = planning_sheets(models, endless, replace(TRIAL, states=2))
+    assert again.rows[0]["rank_correlation"] == learned.rows[0]["rank_correlation"]
 
 
 def test_mistakes_are_named(unclipped, hopper):
