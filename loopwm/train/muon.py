@@ -17,8 +17,8 @@ class Muon(torch.optim.Optimizer):
     """Step by the orthogonalised momentum of each matrix (arXiv 2502.16982, section 2).
 
     The step of `torch.optim.Muon(nesterov=True, adjust_lr_fn="match_rms_adamw")`, which takes its
-    products in bfloat16: a processor without instructions for it needs 18 times as long for
-    them as in float32. Here only a GPU takes them so, and matrices of one shape go together.
+    products in bfloat16, which takes a processor without instructions for it many times as long
+    as float32. Here only a GPU takes them so, and matrices of one shape go together.
 
     Args:
         params: Matrices, or groups of them, as torch's optimisers take.

@@ -1,11 +1,13 @@
 """Right answers against steps of thought: the figure of what recursion is worth."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loopwm.study.canvas import COLOURS, dress, label_lines, make_figure
+from loopwm.files import write_file
+from loopwm.study.canvas import COLOURS, dress, label_lines, make_figure, png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,3 +40,17 @@ def plot_steps(by_name: Mapping[str, Sequence[Sequence[float]]], title: str = ""
     figure.draw_without_rendering()
     label_lines(axes, ends)
     return figure
+
+
+def draw_steps(
+    path: Path, by_name: Mapping[str, Sequence[Sequence[float]]], title: str = ""
+) -> None:
+    """Write the figure of `plot_steps`, as PNG.
+
+    Args:
+        path: The file.
+        by_name: See `plot_steps`.
+        title: Heading of the figure.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, png(plot_steps(by_name, title)))

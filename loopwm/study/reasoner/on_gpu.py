@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from loopwm.core.count import parameters
-from loopwm.files import write_file
 from loopwm.reason.answer import Noise
 from loopwm.reason.arc import Arc
 from loopwm.reason.carry import PuzzleBatch
@@ -174,8 +173,7 @@ def sudokus(cells: Sequence[GpuCell], options: Options) -> Computed:
 
 
 def _draw(found: Sequence[Mapping[str, Any]], folder: Path) -> None:
-    from loopwm.study.canvas import png
-    from loopwm.study.reasoner.drawing import plot_steps
+    from loopwm.study.reasoner.drawing import draw_steps
 
     by_test = {
         test: [
@@ -184,8 +182,7 @@ def _draw(found: Sequence[Mapping[str, Any]], folder: Path) -> None:
         ]
         for test in found[0]["tests"]
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    write_file(folder / "sudoku-9x9.png", png(plot_steps(by_test, "9 x 9: held-out puzzles")))
+    draw_steps(folder / "sudoku-9x9.png", by_test, "9 x 9: held-out puzzles")
 
 
 def canvas(cells: Sequence[GpuCell], options: Options) -> Computed:

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from loopwm.core.count import matmul_flops, parameters
-from loopwm.files import write_file
 from loopwm.reason.carry import PuzzleBatch
 from loopwm.reason.config import ReasonerConfig
 from loopwm.reason.evaluate import exact
@@ -127,17 +126,14 @@ def study(name: str, arms: Sequence[str], updates: int, options: Options) -> Com
 
 def _draw(name: str, results: Sequence[Mapping[str, Any]], folder: Path) -> None:
     """Draw the answers to the hardest of the held-out puzzles, which are the last."""
-    from loopwm.study.canvas import png
-    from loopwm.study.reasoner.drawing import plot_steps
+    from loopwm.study.reasoner.drawing import draw_steps
 
     test, count = list(results[0]["numbers"].items())[-1]
     by_name = {
         ARMS[arm]: [each["right"][test] for each in of_arm]
         for arm, of_arm in _by_arm(results).items()
     }
-    figure = plot_steps(by_name, f"{name}, {test}: {count} held-out puzzles")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_file(folder / f"{name}.png", png(figure))
+    draw_steps(folder / f"{name}.png", by_name, f"{name}, {test}: {count} held-out puzzles")
 
 
 def _by_arm(results: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
