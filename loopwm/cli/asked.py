@@ -112,7 +112,7 @@ def _question(arc: "Arc", index: int) -> Asked:
         (encode(pair.input, side).tolist(), encode(pair.output, side).tolist())
         for pair in task.train
     ]
-    labels = [-1 if each == PAD else each for each in answer]
+    labels = [-1] * arc.config.head + [-1 if each == PAD else each for each in answer]
     return Asked(tokens[0].tolist(), int(ids[0]), labels, examples)
 
 

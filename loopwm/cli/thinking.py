@@ -270,7 +270,8 @@ def _answered(taught: "Lesson", puzzle: list[int], answer: "Tensor") -> str:
     from loopwm.reason.grid import decode
     from loopwm.reason.vote import text
 
-    return text(decode(answer.numpy())).replace("/", "\n") or "no grid"
+    canvas = answer.numpy()[-(taught.look.columns**2) :]
+    return text(decode(canvas)).replace("/", "\n") or "no grid"
 
 
 def _names(places: tuple[Path, ...]) -> list[str]:

@@ -9,13 +9,17 @@ import torch
 from jaxtyping import Int, UInt8
 from numpy import ndarray
 from torch import Tensor
+from torch.nn import functional as F
 
 from loopwm.errors import ConfigError, DataError
 from loopwm.reason.augment import TURNS, Augmentation, codes, unpack
 from loopwm.reason.carry import PuzzleBatch
-from loopwm.reason.grid import COLOURS, END, FIRST_COLOUR, PAD, VOCABULARY
+from loopwm.reason.grid import COLOURS, END, FIRST_COLOUR, PAD, VOCABULARY, decode
 from loopwm.reason.loss import IGNORED
 from loopwm.reason.tasks import Task
+
+# The turn, and what each colour became.
+_TOLD = 1 + COLOURS
 
 
 @dataclass(frozen=True)
@@ -24,17 +28,20 @@ class ArcConfig:
 
     Args:
         side: Rows, and columns, of the canvas, 1 to 30.
-        augmentations: Ways K to show each task, at least 1; the first shows it as it is. Each has
-            a puzzle id of its own, so that T tasks have T K ids.
+        augmentations: Ways K to show each task, at least 1; the first shows it as it is.
         translate: Probability that a training example lies somewhere else than in the first
             corner of its canvas, in [0, 1].
         seed: Seed of the augmentations, not negative.
+        told: Whether a puzzle begins with tokens that tell how it is shown: its turn, and what
+            each colour became. All augmentations of a task have one puzzle id then, which learns
+            of each of them; as published, without it, T tasks have T K ids.
     """
 
     side: int = 30
     augmentations: int = 1000
     translate: float = 0.7
     seed: int = 0
+    told: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.side <= 30:
@@ -45,6 +52,11 @@ class ArcConfig:
             raise ConfigError(f"translate must be in [0, 1], got {self.translate}")
         if self.seed < 0:
             raise ConfigError(f"seed must not be negative, got {self.seed}")
+
+    @property
+    def head(self) -> int:
+        """Return the number of tokens before the canvas: whole rows of it, as many as it takes."""
+        return -(-_TOLD // self.side) * self.side if self.told else 0
 
 
 class Question(NamedTuple):
@@ -66,7 +78,8 @@ class Arc:
 
     Trained on are all examples of the training tasks, and those that the evaluation tasks show.
     A task and an augmentation have one puzzle id, which the examples shown share with the question
-    that is asked: what the model learns of a rule, it learns into that id (arXiv 2510.04871).
+    that is asked: what the model learns of a rule, it learns into that id (arXiv 2510.04871). With
+    `ArcConfig.told`, which is not published, a task has one.
 
     Args:
         training: Tasks of which every example is trained on.
@@ -102,17 +115,17 @@ class Arc:
     @property
     def vocabulary(self) -> int:
         """Return the number V of different tokens."""
-        return VOCABULARY
+        return VOCABULARY + TURNS * self.config.told
 
     @property
     def length(self) -> int:
-        """Return the number S of tokens of a canvas."""
-        return self.config.side**2
+        """Return the number S of tokens of a puzzle: what is told, and a canvas."""
+        return self.config.head + self.config.side**2
 
     @property
     def num_puzzles(self) -> int:
-        """Return the number N of puzzle ids, one of each task and augmentation."""
-        return self._codes.size
+        """Return the number N of puzzle ids, one of each task and augmentation, or of each task."""
+        return len(self._codes) if self.config.told else self._codes.size
 
     def sample(self, generator: torch.Generator, count: int) -> PuzzleBatch:
         """Draw a task, an augmentation and an example, each uniformly, and a place for it.
@@ -134,10 +147,12 @@ class Arc:
         tokens, labels = (
             canvases.show(pair, turn, colours, at) for canvases in (self._inputs, self._outputs)
         )
+        labels = np.where(labels == PAD, IGNORED, labels.astype(np.int64))
         return PuzzleBatch(
-            tokens=torch.from_numpy(tokens).long(),
-            labels=torch.from_numpy(np.where(labels == PAD, IGNORED, labels.astype(np.int64))),
-            puzzle_ids=torch.from_numpy(task * self.config.augmentations + k),
+            tokens=self._headed(tokens, turn, colours),
+            # Of what is told, nothing is asked.
+            labels=F.pad(torch.from_numpy(labels), (self.config.head, 0), value=IGNORED),
+            puzzle_ids=torch.from_numpy(self._ids(task, k)),
         )
 
     def questions(self, augmentations: int) -> list[Question]:
@@ -152,7 +167,7 @@ class Arc:
         if not 1 <= augmentations <= self.config.augmentations:
             raise ConfigError(
                 f"augmentations must be in [1, {self.config.augmentations}], the number that "
-                f"have a puzzle id, got {augmentations}"
+                f"are trained on, got {augmentations}"
             )
         return [
             Question(task, test, k)
@@ -168,12 +183,32 @@ class Arc:
         canvases = _Canvases.of(inputs, self.config.side)
         at = np.zeros((len(questions), 2), np.int64)
         tokens = canvases.show(np.arange(len(questions)), turn, colours, at)
-        ids = [(self._first + q.task) * self.config.augmentations + q.k for q in questions]
-        return torch.from_numpy(tokens).long(), torch.tensor(ids)
+        task, k = (np.array([getattr(q, name) for q in questions]) for name in ("task", "k"))
+        ids = torch.from_numpy(self._ids(self._first + task, k))
+        return self._headed(tokens, turn, colours), ids
+
+    def read(self, answer: Int[ndarray, " S"]) -> UInt8[ndarray, "R C"]:
+        """Return the grid that an answer holds (see `loopwm.reason.grid.decode`)."""
+        return decode(answer[self.config.head :])
 
     def augmentation(self, question: Question) -> Augmentation:
         """Return how a question is shown."""
         return Augmentation.of(self._code(question))
+
+    def _ids(self, task: Int[ndarray, " B"], k: Int[ndarray, " B"]) -> Int[ndarray, " B"]:
+        return task if self.config.told else task * self.config.augmentations + k
+
+    def _headed(
+        self,
+        canvas: UInt8[ndarray, "B canvas"],
+        turn: Int[ndarray, " B"],
+        colours: UInt8[ndarray, "B 10"],
+    ) -> Int[Tensor, "B S"]:
+        """Return the tokens of puzzles: how they are shown where that is told, and the canvas."""
+        told = np.concatenate([VOCABULARY + turn[:, None], FIRST_COLOUR + colours], axis=1)
+        head = np.full((len(canvas), self.config.head), PAD, np.int64)
+        head[:, :_TOLD] = told[:, : self.config.head]
+        return torch.from_numpy(np.concatenate([head, canvas], axis=1))
 
     def _code(self, question: Question) -> int:
         return int(self._codes[self._first + question.task, question.k])

@@ -104,12 +104,16 @@ def region(columns: int) -> Glyphs:
     return Glyphs("-#.x", (_HINT, _WALL, _PAPER, "#56B4E9"), columns, blank=2)
 
 
-def arc(columns: int) -> Glyphs:
+def arc(columns: int, told: bool = False) -> Glyphs:
     """Return the look of an ARC grid: padding, end of grid, ten colours.
 
     Args:
         columns: Cells of a row of the canvas.
+        told: Whether a row before it tells how the puzzle is shown: by one of eight turns, written
+            as a letter, and what each colour became.
     """
     palette = ("#000000", "#0074D9", "#FF4136", "#2ECC40", "#FFDC00", "#AAAAAA")
     palette += ("#F012BE", "#FF851B", "#7FDBFF", "#870C25")
-    return Glyphs("-|0123456789", (_PAPER, _HINT, *palette), columns)
+    turns = "abcdefgh" * told
+    colours = (_PAPER, _HINT, *palette, *[_HINT] * len(turns))
+    return Glyphs("-|0123456789" + turns, colours, columns)

@@ -126,12 +126,12 @@ def _regions(side: int, least: int, deep: int) -> Material:
     return Material(source, tests)
 
 
-def _arc(side: int, augmentations: int) -> Material:
+def _arc(side: int, augmentations: int, told: bool = False) -> Material:
     from loopwm.reason.arc import Arc, ArcConfig
     from loopwm.reason.tasks import fitting, load_arc
 
     training, evaluation = (fitting(tasks, side) for tasks in load_arc(1))
-    return Material(Arc(training, evaluation, ArcConfig(side, augmentations)))
+    return Material(Arc(training, evaluation, ArcConfig(side, augmentations, told=told)))
 
 
 _ARC_TRAINING = replace(TRAINING, updates=20_000, batch_size=64)
@@ -203,10 +203,11 @@ LESSONS = {
         is_arc=True,
     ),
     "arc-12-wide": Lesson(
-        "ARC-AGI-1, the tasks that fit on a canvas of 12 x 12, by a wider reasoner. For a GPU.",
+        "ARC-AGI-1, the tasks that fit on a canvas of 12 x 12, by a wider reasoner that is told "
+        "how each is shown. For a GPU.",
         preset("arc-12-wide"),
-        glyphs.arc(12),
-        partial(_arc, 12, 100),
+        glyphs.arc(12, told=True),
+        partial(_arc, 12, 1_000, told=True),
         replace(_ARC_TRAINING, updates=8_000, batch_size=512),
         is_arc=True,
     ),

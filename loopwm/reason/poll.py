@@ -12,7 +12,6 @@ from torch import Tensor
 from loopwm.core.program import State
 from loopwm.errors import ConfigError
 from loopwm.reason.arc import Arc, Question
-from loopwm.reason.grid import decode
 from loopwm.reason.vote import Tally, merge
 
 
@@ -75,7 +74,7 @@ def poll(
             tally.add(
                 task.name,
                 task.test[question.test].input,
-                shown.undo(decode(answer.numpy())),
+                shown.undo(arc.read(answer.numpy())),
                 sure,
                 plain=question.k == 0,
             )

@@ -45,10 +45,12 @@ def small(
     )
 
 
-def _canvas(side: int, width: int = 128) -> ReasonerConfig:
+def _canvas(side: int, width: int = 128, told: bool = False) -> ReasonerConfig:
     cell = PostNorm(Attend(heads=width // 32, theta=1e4), multiple=64)
     sizes = {"prefix": 4, "puzzle_width": width, "width": width}
-    return ReasonerConfig(12, side**2, **sizes, cell=cell, cycles=2, inner=2)
+    # A row before the canvas tells how the task is shown, by its turn and its colours.
+    vocabulary, length = (20, side * (side + 1)) if told else (12, side**2)
+    return ReasonerConfig(vocabulary, length, **sizes, cell=cell, cycles=2, inner=2)
 
 
 SMALL = {
@@ -58,7 +60,7 @@ SMALL = {
     "maze-9": small(6, 81, inner=4),
     "region-10": small(4, 100, inner=4),
     "arc-12": _canvas(12),
-    "arc-12-wide": _canvas(12, 256),
+    "arc-12-wide": _canvas(12, 256, told=True),
     "arc-16": _canvas(16),
 }
 """Shapes that one CPU trains, or a GPU in minutes."""

@@ -221,17 +221,17 @@ def _task(name: str, side: int = 2) -> Task:
     return Task(name, (Pair(grid, grid),), (Pair(grid, grid),))
 
 
-@pytest.fixture
-def of_arc(tmp_path: Path, monkeypatch) -> Path:
+@pytest.fixture(params=[False, True], ids=["plain", "told"])
+def of_arc(tmp_path: Path, monkeypatch, request: pytest.FixtureRequest) -> Path:
     """Return a reasoner that is asked one task, on a canvas of 4 x 4."""
 
     training, evaluation = [_task("shown")], [_task("asked"), _task("large", 30)]
     monkeypatch.setattr(tasks, "load_arc", lambda version: (training, evaluation))
-    arc = Arc(training, evaluation[:1], ArcConfig(4, 1))
-    sizes = small("attention", vocabulary=12, length=16, puzzles=arc.num_puzzles)
-    taught = replace(
-        lesson("arc-12"), model=sizes, look=glyphs.arc(4), make=lambda: lessons.Material(arc)
-    )
+    arc = Arc(training, evaluation[:1], ArcConfig(4, 1, told=request.param))
+    shape = {"vocabulary": arc.vocabulary, "length": arc.length, "puzzles": arc.num_puzzles}
+    sizes = small("attention", **shape)
+    look = glyphs.arc(4, told=request.param)
+    taught = replace(lesson("arc-12"), model=sizes, look=look, make=lambda: lessons.Material(arc))
     monkeypatch.setitem(lessons.LESSONS, "arc-4", taught)
     model = Reasoner(sizes)
     model.lesson = "arc-4"
@@ -242,10 +242,12 @@ def of_arc(tmp_path: Path, monkeypatch) -> Path:
 def test_a_task_of_arc_is_answered_by_a_grid_and_its_canvas_is_not_shown(
     of_arc: Path, capsys, monkeypatch
 ):
+    before = load(of_arc).config.length - 16
+
     def answered(canvas: list[int]) -> list[str]:
-        found = Answer(
-            torch.tensor([canvas]), torch.tensor([0.5]), torch.tensor([1]), torch.tensor([False])
-        )
+        # Before the canvas, where something is told, an answer means nothing.
+        tokens = torch.tensor([[2] * before + canvas])
+        found = Answer(tokens, torch.tensor([0.5]), torch.tensor([1]), torch.tensor([False]))
         monkeypatch.setattr(answer, "solve", lambda *_, **__: found)
         main(["arc", "solve", str(of_arc), "asked"])
         return capsys.readouterr().out.splitlines()[:-1]

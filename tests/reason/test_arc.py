@@ -103,6 +103,45 @@ def test_questions_are_shown_as_the_slow_functions_show_them_and_share_their_ids
     assert [q.k for q in source.questions(1)] == [0, 0, 0]
 
 
+def shown_by(head: np.ndarray) -> Augmentation:
+    """Return the augmentation that the tokens before a canvas tell of."""
+    turn, *colours = head[:11].tolist()
+    assert not head[11:].any()
+    return Augmentation(turn - 12, tuple(colour - 2 for colour in colours))
+
+
+def test_what_is_told_is_how_the_example_is_shown_and_the_id_is_the_tasks():
+    source = arc(told=True)
+    assert (source.vocabulary, source.length, source.num_puzzles) == (20, 14 + 49, 3)
+    batch, plain = draw(source, 400), draw(arc(), 400)
+    assert torch.equal(batch.puzzle_ids, plain.puzzle_ids // AUGMENTATIONS)
+    assert torch.equal(batch.tokens[:, 14:], plain.tokens)
+    assert torch.equal(batch.labels[:, 14:], plain.labels)
+    assert (batch.labels[:, :14] == IGNORED).all()
+    names = [task.name for task in (*TRAINING, *EVALUATION)]
+    for head, puzzle in zip(batch.tokens[:, :14].numpy(), plain.puzzle_ids.tolist(), strict=True):
+        task, k = divmod(puzzle, AUGMENTATIONS)
+        assert shown_by(head) == Augmentation.of(code(names[task], 0, k))
+
+
+def test_questions_are_told_how_they_are_shown_and_answers_read_behind_that():
+    source = arc(told=True)
+    questions = source.questions(AUGMENTATIONS)
+    tokens, ids = source.ask(questions)
+    assert set(ids.tolist()) == {2}
+    for question, shown in zip(questions, tokens.numpy(), strict=True):
+        augmentation = source.augmentation(question)
+        assert shown_by(shown[:14]) == augmentation
+        asked = EVALUATION[0].test[question.test].input
+        np.testing.assert_array_equal(augmentation.undo(source.read(shown)), asked)
+
+
+@pytest.mark.parametrize(("side", "rows"), [(3, 4), (11, 1), (12, 1), (30, 1)])
+def test_what_is_told_takes_whole_rows_of_the_canvas(side: int, rows: int):
+    assert ArcConfig(side, told=True).head == rows * side
+    assert ArcConfig(side).head == 0
+
+
 def test_the_source_keeps_the_contract_and_counts_its_ids():
     source = arc()
     assert isinstance(source, PuzzleSource)
