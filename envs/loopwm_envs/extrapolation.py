@@ -108,7 +108,7 @@ def run_cell(cell: Cell, folder: Path, threads: int = 1) -> dict[str, Any]:
         found.append({str(depth): errors(module, depth, valid, test) for depth in arm.measured})
         return found[-1][str(arm.measured[0])]["valid"]
 
-    history = train(model, data, cell, validate, threads)
+    history = train(model, data, _fit_config(cell, threads), validate)
     for each, (update, _) in zip(found, validations(history), strict=True):
         each["update"] = update
     model.requires_grad_(False).eval()
@@ -131,18 +131,18 @@ def training_set(cell: Cell) -> Transitions:
 def train(
     model: WorldModel,
     data: RolloutDataset,
-    cell: Cell,
-    validate: Callable[[nn.Module], float],
-    threads: int,
+    config: FitConfig,
+    validate: Callable[[nn.Module], float] | None = None,
+    run_dir: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """Train a model in place, all arms alike.
+    """Train a model in place on single transitions.
 
     Args:
         model: What to train.
         data: What it learns from.
-        cell: Seed, rate and length of the training.
+        config: How to train.
         validate: Measures the model along the way, with the weights averaged.
-        threads: CPU threads.
+        run_dir: Where a stopped training goes on from; None keeps nothing.
 
     Returns:
         The metrics.
@@ -159,7 +159,8 @@ def train(
         model,
         loss,
         lambda generator, size: windows.sample(size, generator),
-        _fit_config(cell, threads),
+        config,
+        run_dir=run_dir,
         validate=validate,
     )
     return list(history.records)
@@ -247,6 +248,15 @@ def recall(cell: Cell, folder: Path) -> WorldModel:
         StoreError: If it is missing or damaged.
     """
     model = make_model(ARMS[cell.arm], dataset(training_set(cell)), cell.seed)
-    weights = read_tree(folder / "models" / cell.name).tensors("weights")
-    model.load_state_dict({name: torch.as_tensor(value) for name, value in weights.items()})
+    put_back(model, folder / "models" / cell.name)
     return model.requires_grad_(False).eval()
+
+
+def put_back(model: WorldModel, path: Path) -> None:
+    """Give a model the weights that `keep` wrote.
+
+    Raises:
+        StoreError: If they are missing or damaged.
+    """
+    weights = read_tree(path).tensors("weights")
+    model.load_state_dict({name: torch.as_tensor(value) for name, value in weights.items()})

@@ -32,20 +32,22 @@ class NeighbourCell(nn.Module):
     place of one; beyond the ends of the chain are zeros. As there, that bounds the state.
 
     Args:
-        width: Width D of each latent, and of the gated layer.
+        width: Width D of each latent.
+        expand: Width of the gated layer over it.
     """
 
     num_conditions = 2
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, expand: int = 1) -> None:
         super().__init__()
+        hidden = expand * width
         self._min_rate = -math.log(_MAX_RETENTION)
         rate = -math.log(_RETENTION) - self._min_rate
         self.log_rate = nn.Parameter(torch.full((width,), math.log(rate)))
-        self.from_state = nn.Linear(3 * width, 2 * width, bias=False)
-        self.from_injection = nn.Linear(width, 2 * width)
+        self.from_state = nn.Linear(3 * width, 2 * hidden, bias=False)
+        self.from_injection = nn.Linear(width, 2 * hidden)
         self.inject = nn.Linear(width, width, bias=False)
-        self.leave = nn.Linear(width, width, bias=False)
+        self.leave = nn.Linear(hidden, width, bias=False)
         init_linear(self.from_state.weight)
         init_linear(self.from_injection.weight)
         nn.init.zeros_(self.from_injection.bias)
@@ -85,11 +87,12 @@ class BallDynamics(nn.Module):
         balls: Number of balls n; the observation is their positions, then their velocities.
         width: Width D of each latent.
         blocks: Number of cells in the stack; 0 for the loop.
+        expand: Width of a cell's gated layer over that of a latent.
     """
 
     carries = False
 
-    def __init__(self, balls: int, width: int, blocks: int = 0) -> None:
+    def __init__(self, balls: int, width: int, blocks: int = 0, expand: int = 1) -> None:
         super().__init__()
         self.balls, self.width = balls, balls * width
         # Observations are standardised ball by ball, so a ball must know its place in the line.
@@ -99,9 +102,9 @@ class BallDynamics(nn.Module):
         init_linear(self.enter.weight)
         nn.init.zeros_(self.enter.bias)
         self.origin = nn.Parameter(torch.zeros(width))
-        self.blocks = nn.ModuleList(NeighbourCell(width) for _ in range(blocks))
+        self.blocks = nn.ModuleList(NeighbourCell(width, expand) for _ in range(blocks))
         if not blocks:
-            self.core = LoopedCore(NeighbourCell(width))
+            self.core = LoopedCore(NeighbourCell(width, expand))
 
     def initial(self, batch: int) -> Carry:
         """Return nothing: nothing is carried."""
@@ -150,7 +153,12 @@ class PerBall(nn.Module):
 
 
 def build_local(
-    config: WorldConfig, blocks: int, meta: DatasetMeta, statistics: Statistics, seed: int
+    config: WorldConfig,
+    blocks: int,
+    meta: DatasetMeta,
+    statistics: Statistics,
+    seed: int,
+    expand: int = 1,
 ) -> WorldModel:
     """Build a world model of a chain with a latent for each ball, with random weights.
 
@@ -160,6 +168,7 @@ def build_local(
         meta: Description of the data.
         statistics: Statistics of the data.
         seed: Seed of the weights; torch's global generator is left as it was.
+        expand: Width of a cell's gated layer over that of a latent.
     """
     balls = len(statistics.obs_mean) // 2
     # Nothing is learned of rewards and ends here: the smallest heads there are.
@@ -168,5 +177,5 @@ def build_local(
     wide = WorldConfig(width=balls * config.width, carry=False, heads=heads, **fields)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        dynamics = BallDynamics(balls, config.width, blocks)
+        dynamics = BallDynamics(balls, config.width, blocks, expand)
         return WorldModel(wide, meta, statistics, dynamics)

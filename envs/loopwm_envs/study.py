@@ -80,7 +80,7 @@ METHOD = (
 def compute(options: Options) -> Computed:
     """Train what is not trained yet, measure, and draw."""
     folder = _folder(options)
-    results = _all(planned(), options, lambda cell: run_cell(cell, folder, options.threads))
+    results = all_of(planned(), options, lambda cell: run_cell(cell, folder, options.threads))
     labels = {each["cell"]["arm"]: each["label"] for each in results}
     seeds = [by_arm(results, seed) for seed in SEEDS]
     sheets, pairs = [], {}
@@ -97,7 +97,7 @@ def compute(options: Options) -> Computed:
     sheets.append(_sizes(seeds[0]))
     asked = [Spending(_cell(seed["looped"]), timed=seed is seeds[0]) for seed in seeds]
     with single_thread():
-        found = _all(asked, options, lambda each: spend(each, folder))
+        found = all_of(asked, options, lambda each: spend(each, folder))
     if options.figures is not None:
         joined = [a | b for a, b in zip(pairs[12], pairs[8], strict=True)]
         _draw(options.figures, results, joined, [each["depths"][0] for each in found])
@@ -124,10 +124,16 @@ def _folder(options: Options) -> Path:
     return options.work / "ballchain"
 
 
-def _all(
+def all_of(
     asked: Sequence[_Asked], options: Options, compute: Callable[[_Asked], dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Return all results, in order, waiting for those that other processes are working on."""
+    """Return all results, in order, waiting for those that other processes are working on.
+
+    Args:
+        asked: What is asked for; what is finished is not computed again.
+        options: Where results are kept.
+        compute: Answers one of them, as JSON values.
+    """
     folder = _folder(options)
     done = run_cells(asked, folder, compute, options.report)
     while len(done) < len(asked):

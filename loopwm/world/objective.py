@@ -59,9 +59,10 @@ def sequence_loss(
 
     squared = torch.stack(unrolled.errors, dim=1).square().mean(-1)
     weight = valid * _step_weights(weights, squared)
-    loss = (squared * weight).sum() / weight.sum().clamp_min(1e-9)
+    loss = (_counted(squared, weights) * weight).sum() / weight.sum().clamp_min(1e-9)
     if unrolled.early is not None:
-        early = (unrolled.early.square().mean(-1) * valid[:, 0]).sum()
+        early = _counted(unrolled.early.square().mean(-1), weights)
+        early = (early * valid[:, 0]).sum()
         loss = loss + weights.intermediate * early / valid[:, 0].sum().clamp_min(1)
     if unrolled.drift is not None:
         drift = (unrolled.drift * valid[:, 0]).sum() / valid[:, 0].sum().clamp_min(1)
@@ -145,6 +146,13 @@ def _unroll(model: WorldModel, batch: SequenceBatch, generator: torch.Generator)
         unrolled.observations.append(fed)
         state = model.next_state(state, target[:, k + 1] if real else fed, seen, out.carry)
     return unrolled
+
+
+def _counted(squared: Float[Tensor, "*B"], objective: Objective) -> Float[Tensor, "*B"]:
+    """Return how much squared errors of rows count (see `Objective.robust`)."""
+    if not objective.robust:
+        return squared
+    return (squared + objective.robust**2).sqrt() - objective.robust
 
 
 def _step_weights(objective: Objective, squared: Float[Tensor, "B K"]) -> Float[Tensor, " K"]:

@@ -24,6 +24,10 @@ class Objective:
         decay: How the weight of an observation error falls with the number k of steps ahead, as
             `k ** -decay`. Errors grow with k, so that with 0 the far ones rule a long horizon;
             1 makes them weigh about the same.
+        robust: Size of an observation error, in standard deviations of the one-step change, from
+            which on it counts by its size; below, by its square; 0 counts all by their squares.
+            With it, what cannot be foreseen does not drown what can: one-step errors fall, and
+            the rare large errors of long imaginations grow.
     """
 
     reward: float = 0.1
@@ -33,10 +37,11 @@ class Objective:
     mask: float = 0.0
     context: int = 1
     decay: float = 0.0
+    robust: float = 0.0
 
     def __post_init__(self) -> None:
         settle(self)
-        for name in ("reward", "termination", "intermediate", "settle", "decay"):
+        for name in ("reward", "termination", "intermediate", "settle", "decay", "robust"):
             if getattr(self, name) < 0:
                 raise ConfigError(
                     f"Objective.{name} must not be negative, got {getattr(self, name)}"

@@ -37,7 +37,7 @@ def sequence_loss(
             model.margin = None
             tapped = model.predict(batch.obs[row, :1], batch.action[row, :1], halt=halt)
             model.margin = margin
-            early.append(unit_error(tapped.next_obs[0], batch.obs[row, 1], stats))
+            early.append(counted(unit_error(tapped.next_obs[0], batch.obs[row, 1], stats), weights))
         if weights.settle and model.depth.typical > 1:
             # What is carried on is the loop's state: after the row's depth, and once more.
             ends = [
@@ -55,7 +55,7 @@ def sequence_loss(
             model.margin = margin
             if k + 1 < weights.context:
                 state = model.observe(before, action, real[None], halt=halt)
-            errors.append(unit_error(out.next_obs[0], real, stats))
+            errors.append(counted(unit_error(out.next_obs[0], real, stats), weights))
             sizes.append(1 / max(1, k + 2 - weights.context) ** weights.decay)
             miss = (float(out.reward[0]) - float(batch.reward[row, k])) / float(stats.reward_std)
             rewards.append(miss**2)
@@ -76,6 +76,13 @@ def unit_error(imagined: torch.Tensor, real: torch.Tensor, stats: Any) -> float:
     """Mean squared error in standard deviations of the one-step change."""
     z = (imagined - real).detach().numpy() / stats.change_std
     return float(np.mean(z**2))
+
+
+def counted(squared: float, weights: Any) -> float:
+    """What an error counts: its square, or where `robust` says so the size that is beyond it."""
+    if weights.robust == 0:
+        return squared
+    return float(np.hypot(np.sqrt(squared), weights.robust)) - weights.robust
 
 
 def likelihood(imagined: torch.Tensor, real: torch.Tensor, std: torch.Tensor, stats: Any) -> float:

@@ -61,6 +61,7 @@ CASES = {
     "decay after three observations": lw.GRU(
         width=8, objective=replace(WEIGHTS, decay=1.0, context=3)
     ),
+    "robust": lw.WorldConfig(width=8, objective=replace(WEIGHTS, robust=0.3, decay=0.7)),
     "settling": lw.WorldConfig(width=8, objective=replace(WEIGHTS, settle=3.0)),
     "settling, fixed depth": lw.WorldConfig(
         width=8, depth=lw.depth.Fixed(5), objective=lw.Objective(settle=3.0, intermediate=0.0)
@@ -127,7 +128,7 @@ def gradients(model: Any, batch: SequenceBatch) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["fused", "plain"])
-@pytest.mark.parametrize("case", ["half hidden", "untied", "GRU"])
+@pytest.mark.parametrize("case", ["half hidden", "robust", "untied", "GRU"])
 def test_gradient_of_the_loss_equals_finite_differences(make, data, case, training):
     model, batch = make(CASES[case], data).train(training), windows(data)
     found = gradients(model, batch)

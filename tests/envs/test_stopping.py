@@ -1,0 +1,103 @@
+"""The study of stopping early on chains: it runs, resumes, and its controls are what they say."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from loopwm.core.halt import Fixed, OutputDelta
+from loopwm.study.recipe import Options
+from loopwm_envs import halting, stopping
+from loopwm_envs.extrapolation import CHAIN, dataset
+from loopwm_envs.spending import spent
+from loopwm_envs.stopping import Cell, make_model, measured
+from loopwm_envs.transitions import Transitions, sample_transitions
+
+SMALL = {"updates": 4, "batch": 8, "rows": 300, "width": 8, "expand": 2}
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the study so small that it runs in seconds."""
+    monkeypatch.setattr(stopping, "SEEDS", (0, 1))
+    monkeypatch.setattr(stopping, "ROWS", 400)
+    monkeypatch.setattr(stopping, "STAGES", ((2,), (3, 5)))
+    monkeypatch.setattr(stopping, "Cell", partial(Cell, **SMALL))
+    monkeypatch.setattr(halting, "BATCHES", (500,))
+    # An untrained loop need not settle, and then no tolerance is loose enough.
+    monkeypatch.setattr(stopping, "REGRET", 10.0)
+
+
+def drawn(rows: int) -> Transitions:
+    return sample_transitions(np.random.default_rng(3), rows, CHAIN)
+
+
+def test_the_study_runs_and_a_finished_part_is_not_computed_again(small, tmp_path: Path):
+    options = Options(work=tmp_path)
+    seeds, method, sheets = stopping.compute(options)
+    assert seeds == (0, 1)
+    assert method == stopping.METHOD
+    outcomes, depths, seconds, sizes = sheets
+    ways = [row["way"] for row in outcomes.rows]
+    assert ways[-4:] == ["OutputDelta", "random", "oracle", "OutputDelta, tested once or twice"]
+    assert [row["depth"] for row in depths.rows] == list(range(9))
+    assert 0.9 < sum(row["share"] for row in depths.rows) <= 1
+    assert [row["batch"] for row in seconds.rows] == [500, 500]
+    assert all(row["faster"][0] > 0 for row in seconds.rows)
+    assert sizes.rows[0]["parameters"] > 0
+    assert not list((tmp_path / "ballchain" / "running").iterdir())
+    begun: list[str] = []
+    stopping.compute(Options(work=tmp_path, report=begun.append))
+    assert not begun
+
+
+def test_weights_that_are_kept_are_measured_without_training(small, tmp_path: Path, monkeypatch):
+    cell = Cell(**SMALL)
+    first = stopping.run_cell(cell, tmp_path)
+    monkeypatch.setattr(stopping, "train", None)
+    again = stopping.run_cell(cell, tmp_path)
+    assert again["outcomes"] == first["outcomes"]
+    assert again["depths"] == first["depths"]
+
+
+def test_controls_are_those_of_a_plain_loop_over_rows(small):
+    test = drawn(150)
+    model = make_model(Cell(**SMALL), dataset(drawn(300))).requires_grad_(False).eval()
+    rules = stopping.calibrated(model, drawn(200))
+    found, equal = measured(model, test, rules)
+    rule = rules["OutputDelta"]
+    assert isinstance(rule.halt, OutputDelta)
+    squares = np.empty((24, len(test)))
+    for depth in range(1, 25):
+        predicted = spent(model, test, Fixed(depth))[1]
+        for row in range(len(test)):
+            error = (predicted[row] - test.next_state[row]) / model.stats.change_std
+            squares[depth - 1, row] = np.mean(error**2)
+    count, predicted = spent(model, test, rule.halt, rule.max_iters)
+    own = [squares[each - 1, row] for row, each in enumerate(count)]
+    assert found["OutputDelta"] == pytest.approx((np.mean(count), np.sqrt(np.mean(own))), rel=1e-4)
+    errors = np.sqrt(squares.mean(axis=1))
+    assert found["fixed 7"] == pytest.approx((7, errors[6]))
+    near = [depth for depth in range(1, 25) if errors[depth - 1] <= 1.01 * np.sqrt(np.mean(own))]
+    assert equal["OutputDelta"] == near[0]
+    assert found["random"][0] == found["OutputDelta"][0] >= found["oracle"][0]
+    assert found["oracle"][1] <= min(found["random"][1], found["OutputDelta"][1])
+
+
+def test_a_wider_gated_layer_has_its_share_of_weights_and_starts_no_other_latent():
+    data = dataset(drawn(300))
+    narrow, wide = (
+        make_model(Cell(**SMALL | {"expand": expand}), data).state_dict() for expand in (1, 3)
+    )
+    assert wide["dynamics.core.cell.from_state.weight"].shape == (2 * 3 * 8, 3 * 8)
+    assert wide["dynamics.core.cell.leave.weight"].shape == (8, 3 * 8)
+    torch.testing.assert_close(narrow["dynamics.enter.weight"], wide["dynamics.enter.weight"])
+
+
+def test_cells_of_other_settings_have_other_names(monkeypatch: pytest.MonkeyPatch):
+    names = {Cell().name, Cell(seed=1).name, Cell(expand=2).name, Cell(width=32).name}
+    monkeypatch.setattr(stopping, "MOST", 12)
+    names.add(Cell().name)
+    assert len(names) == 5
