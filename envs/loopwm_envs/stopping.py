@@ -1,7 +1,7 @@
-"""Does stopping early pay on chains? A loop that is trained for it: rules, controls, seconds."""
+"""A loop of chains that is trained to stop early, and what stopping costs it and saves."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,47 +17,27 @@ from loopwm.data.store import RolloutDataset
 from loopwm.seed import numpy_rng
 from loopwm.study.calibrate import Calibration, calibrate
 from loopwm.study.cells import version
-from loopwm.study.comparison import spread
 from loopwm.study.halting import EQUAL, least_error
-from loopwm.study.recipe import Computed, Options, Recipe
-from loopwm.study.results import Column, Sheet
-from loopwm.study.timing import single_thread
 from loopwm.study.windows import Sampling
 from loopwm.train.config import FitConfig, Muon
 from loopwm.world.build import encode
 from loopwm.world.config import WorldConfig
 from loopwm.world.model import WorldModel
 from loopwm.world.terms import Objective
-from loopwm_envs.extrapolation import CHAIN, dataset, keep, put_back, train
+from loopwm_envs.extrapolation import CHAIN, balanced_set, dataset, keep, put_back, train
 from loopwm_envs.halting import seconds_rows
+from loopwm_envs.matching import BEYOND
 from loopwm_envs.neighbours import build_local
-from loopwm_envs.spending import spent
-from loopwm_envs.study import all_of
+from loopwm_envs.spending import depth_rows, pair_rows, spent
 from loopwm_envs.transitions import Transitions, sample_transitions
 
-SEEDS = (0, 1, 2)
 ROWS, REGRET, MOST = 6_000, 0.01, 16
 FIXED = (*range(1, 13), 16, 24)
 STAGES = ((4,), (5,), (6,), (4, 7))
 DEPTHS, SHOWN = range(9), (2, 4, 6, 8, 10)
+PER_DEPTH, LOOSE, VANISH = 400, 0.05, (1, 2, 3)
 OBJECTIVE = Objective(reward=0.0, termination=0.0, robust=0.01)
 ITERATIONS = Uniform(1, 12)
-_WORDS = {"OutputDelta": "OutputDelta", "staged": "OutputDelta, tested once or twice"}
-METHOD = (
-    "Six equal balls on an open line, simulated exactly, as in the table before; here the loop is "
-    "trained on all causal depths as they occur (1,000,000 transitions, 6,000 updates of 256 by "
-    "Muon at 5e-3), and on 1 to 12 iterations. Its gated layer has four times the width of a "
-    "latent, which is 64. An error beyond a hundredth of a change's standard deviation counts by "
-    "its size, not by its square (`Objective(robust=)`): the deep chains that few iterations "
-    "cannot foresee would drown what the shallow ones need.",
-    "Rules are calibrated on 6,000 transitions for a loss of at most 1% against 16 iterations; "
-    "errors are those of 6,000 others, in standard deviations of the change. Tested once, or at "
-    "two stages: after the iterations, of those tried, at which that saves most. Random: "
-    "OutputDelta's numbers of iterations dealt to other rows. Oracle: the least error that any "
-    "choice of depths with OutputDelta's mean reaches, knowing the truth.",
-    "Seconds: one-step predictions on one thread, in turns, against the least fixed depth that "
-    "errs at most 1% more than the rule.",
-)
 
 
 @dataclass(frozen=True)
@@ -89,29 +69,8 @@ class Cell:
         sizes = (f"b{self.batch}", f"n{self.rows}", f"w{self.width}x{self.expand}")
         built = [encode(ITERATIONS), encode(OBJECTIVE), asdict(CHAIN)]
         measured = [ROWS, REGRET, MOST, FIXED, STAGES, list(DEPTHS), SHOWN]
+        measured += [PER_DEPTH, LOOSE, VANISH]
         return "_".join((*words, *sizes, version(*built, *measured)))
-
-
-def compute(options: Options) -> Computed:
-    """Train what is not trained yet, and measure."""
-    folder = options.work / "ballchain"
-    with single_thread():
-        found = all_of([Cell(seed) for seed in SEEDS], options, lambda cell: run_cell(cell, folder))
-    sheets = (
-        _outcome_sheet([each["outcomes"] for each in found]),
-        _depth_sheet([each["depths"] for each in found]),
-        _seconds_sheet([each["seconds"] for each in found]),
-        _size_sheet(found),
-    )
-    return SEEDS, METHOD, sheets
-
-
-STOPPING = Recipe(
-    "Ball chains: does stopping early pay?",
-    "Do chains stop when their collisions are accounted for, and does it save time?",
-    51,
-    compute,
-)
 
 
 def run_cell(cell: Cell, folder: Path) -> dict[str, Any]:
@@ -134,6 +93,7 @@ def run_cell(cell: Cell, folder: Path) -> dict[str, Any]:
         "parameters": model.core_parameters,
         "outcomes": outcomes,
         "depths": by_depth(model, test, rules["OutputDelta"]),
+        **_followed(model, rules["OutputDelta"]),
         "seconds": [
             {"way": name, "iterations": outcomes[name][0], "depth": equal[name], **row}
             for name, rule in rules.items()
@@ -215,6 +175,16 @@ def by_depth(model: WorldModel, test: Transitions, rule: Calibration) -> list[di
     return rows
 
 
+def _followed(model: WorldModel, rule: Calibration) -> dict[str, Any]:
+    """Relate iterations to causal depth, and to collisions that are taken away."""
+    balanced = balanced_set(PER_DEPTH)
+    collide = balanced.rows((balanced.depth >= 1) & (balanced.depth <= max(BEYOND)))
+    assert isinstance(rule.halt, OutputDelta)
+    halts = [rule.halt, OutputDelta(LOOSE)]
+    pairs = [row for vanish in VANISH for row in pair_rows(model, collide, halts, vanish)]
+    return {"related": depth_rows(model, balanced, halts), "pairs": pairs}
+
+
 def _drawn(name: str, rows: int) -> Transitions:
     return sample_transitions(numpy_rng(0, "ballchain", "stopping", name), rows, CHAIN)
 
@@ -239,53 +209,3 @@ def _fit_config(cell: Cell) -> FitConfig:
         threads=1,
         progress=False,
     )
-
-
-def _outcome_sheet(seeds: Sequence[Mapping[str, Sequence[float]]]) -> Sheet:
-    rows = []
-    for way in seeds[0]:
-        iterations, errors = zip(*(seed[way] for seed in seeds), strict=True)
-        shown = {"iterations": spread(iterations), "rmse": spread(errors)}
-        rows.append({"way": _WORDS.get(way, way), **shown})
-    columns = (Column("way", "iterations by"), Column("iterations", "mean"), Column("rmse", "RMSE"))
-    return Sheet("iterations and error", columns, tuple(rows))
-
-
-def _depth_sheet(seeds: Sequence[Sequence[Mapping[str, float]]]) -> Sheet:
-    rows = []
-    for found in zip(*seeds, strict=True):
-        row: dict[str, Any] = {name: spread([each[name] for each in found]) for name in found[0]}
-        rows.append(row | {name: found[0][name] for name in ("depth", "share")})
-    columns = (
-        Column("depth", "causal depth"),
-        Column("share", "of all transitions"),
-        Column("iterations", "iterations by OutputDelta"),
-        Column("rmse_rule", "RMSE by it"),
-        *(Column(f"rmse_{t}", f"after {t} iterations") for t in SHOWN),
-    )
-    return Sheet("by causal depth", columns, tuple(rows))
-
-
-def _seconds_sheet(seeds: Sequence[Sequence[Mapping[str, Any]]]) -> Sheet:
-    rows = []
-    for found in zip(*seeds, strict=True):
-        row: dict[str, Any] = {"way": _WORDS[found[0]["way"]], "batch": found[0]["batch"]}
-        row["depth"] = ", ".join(str(each["depth"]) for each in found)
-        for name in ("iterations", "faster"):
-            row[name] = spread([each[name] for each in found])
-        for name in ("equal", "rule"):
-            row[name] = spread([each[name][0] for each in found])
-        rows.append(row)
-    labels = {"way": "rule", "batch": "batch", "depth": "fixed depth of equal error, each seed"}
-    labels |= {
-        "iterations": "mean iterations",
-        "equal": "at that depth, transitions per CPU second",
-    }
-    labels |= {"rule": "under the rule", "faster": "speed over equal error"}
-    return Sheet("seconds", tuple(Column(*each) for each in labels.items()), tuple(rows))
-
-
-def _size_sheet(found: Sequence[Mapping[str, Any]]) -> Sheet:
-    columns = (Column("width", "width of a latent"), Column("parameters", "parameters of the loop"))
-    row = {"width": found[0]["cell"]["width"], "parameters": found[0]["parameters"]}
-    return Sheet("sizes", columns, (row,))

@@ -9,7 +9,7 @@ import torch
 
 from loopwm.core.halt import Fixed, OutputDelta
 from loopwm.study.recipe import Options
-from loopwm_envs import halting, stopping
+from loopwm_envs import halting, stopping, stopping_study
 from loopwm_envs.extrapolation import CHAIN, dataset
 from loopwm_envs.spending import spent
 from loopwm_envs.stopping import Cell, make_model, measured
@@ -21,10 +21,12 @@ SMALL = {"updates": 4, "batch": 8, "rows": 300, "width": 8, "expand": 2}
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the study so small that it runs in seconds."""
-    monkeypatch.setattr(stopping, "SEEDS", (0, 1))
+    monkeypatch.setattr(stopping_study, "SEEDS", (0, 1))
     monkeypatch.setattr(stopping, "ROWS", 400)
+    monkeypatch.setattr(stopping, "PER_DEPTH", 8)
+    monkeypatch.setattr(stopping, "VANISH", (1,))
     monkeypatch.setattr(stopping, "STAGES", ((2,), (3, 5)))
-    monkeypatch.setattr(stopping, "Cell", partial(Cell, **SMALL))
+    monkeypatch.setattr(stopping_study, "Cell", partial(Cell, **SMALL))
     monkeypatch.setattr(halting, "BATCHES", (500,))
     # An untrained loop need not settle, and then no tolerance is loose enough.
     monkeypatch.setattr(stopping, "REGRET", 10.0)
@@ -36,20 +38,22 @@ def drawn(rows: int) -> Transitions:
 
 def test_the_study_runs_and_a_finished_part_is_not_computed_again(small, tmp_path: Path):
     options = Options(work=tmp_path)
-    seeds, method, sheets = stopping.compute(options)
+    seeds, method, sheets = stopping_study.compute(options)
     assert seeds == (0, 1)
-    assert method == stopping.METHOD
-    outcomes, depths, seconds, sizes = sheets
+    assert method == stopping_study.METHOD
+    outcomes, depths, related, pairs, seconds, sizes = sheets
     ways = [row["way"] for row in outcomes.rows]
     assert ways[-4:] == ["OutputDelta", "random", "oracle", "OutputDelta, tested once or twice"]
     assert [row["depth"] for row in depths.rows] == list(range(9))
     assert 0.9 < sum(row["share"] for row in depths.rows) <= 1
+    assert [row["tol"][0] for row in related.rows][1:] == [0.05]
+    assert [row["vanish"] for row in pairs.rows] == [1, 1]
     assert [row["batch"] for row in seconds.rows] == [500, 500]
     assert all(row["faster"][0] > 0 for row in seconds.rows)
     assert sizes.rows[0]["parameters"] > 0
     assert not list((tmp_path / "ballchain" / "running").iterdir())
     begun: list[str] = []
-    stopping.compute(Options(work=tmp_path, report=begun.append))
+    stopping_study.compute(Options(work=tmp_path, report=begun.append))
     assert not begun
 
 
