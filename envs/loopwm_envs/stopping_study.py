@@ -1,8 +1,10 @@
 """Does stopping early pay on chains? `loopwm results --rerun halting-ballchain`."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from loopwm.files import write_file
 from loopwm.study.comparison import spread
 from loopwm.study.recipe import Computed, Options, Recipe
 from loopwm.study.results import Column, Sheet
@@ -38,6 +40,8 @@ def compute(options: Options) -> Computed:
     folder = options.work / "ballchain"
     with single_thread():
         found = all_of([Cell(seed) for seed in SEEDS], options, lambda cell: run_cell(cell, folder))
+    if options.figures is not None:
+        _draw(options.figures, [each["depths"] for each in found])
     sheets = (
         _outcome_sheet([each["outcomes"] for each in found]),
         _by_depth_sheet([each["depths"] for each in found]),
@@ -55,6 +59,14 @@ STOPPING = Recipe(
     51,
     compute,
 )
+
+
+def _draw(folder: Path, seeds: Sequence[Sequence[Mapping[str, float]]]) -> None:
+    from loopwm.study.canvas import png
+    from loopwm_envs.stopping_figure import plot_stopping
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_file(folder / "ballchain-stopping.png", png(plot_stopping(seeds, SHOWN)))
 
 
 def _outcome_sheet(seeds: Sequence[Mapping[str, Sequence[float]]]) -> Sheet:

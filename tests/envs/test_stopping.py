@@ -37,7 +37,7 @@ def drawn(rows: int) -> Transitions:
 
 
 def test_the_study_runs_and_a_finished_part_is_not_computed_again(small, tmp_path: Path):
-    options = Options(work=tmp_path)
+    options = Options(work=tmp_path, figures=tmp_path / "figures")
     seeds, method, sheets = stopping_study.compute(options)
     assert seeds == (0, 1)
     assert method == stopping_study.METHOD
@@ -51,6 +51,7 @@ def test_the_study_runs_and_a_finished_part_is_not_computed_again(small, tmp_pat
     assert [row["batch"] for row in seconds.rows] == [500, 500]
     assert all(row["faster"][0] > 0 for row in seconds.rows)
     assert sizes.rows[0]["parameters"] > 0
+    assert (tmp_path / "figures" / "ballchain-stopping.png").read_bytes()[:4] == b"\x89PNG"
     assert not list((tmp_path / "ballchain" / "running").iterdir())
     begun: list[str] = []
     stopping_study.compute(Options(work=tmp_path, report=begun.append))
