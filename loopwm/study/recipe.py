@@ -35,7 +35,9 @@ BEST_MLP = {"Hopper-v5": "mlp-4x208", "HalfCheetah-v5": "mlp-4x208"}
 # Where trials on the same data (docs/results.md, four steps) chose another rate than that.
 CHOSEN_RATES: Mapping[str, Mapping[str, float]] = {
     "Hopper-v5": {},
-    "HalfCheetah-v5": dict.fromkeys(("once", "mlp-4x208", "mlp-3x256", "mlp-ensemble"), 1e-2),
+    "HalfCheetah-v5": dict.fromkeys(
+        ("looped", "once", "mlp-4x208", "mlp-3x256", "mlp-ensemble"), 1e-2
+    ),
 }
 
 # Seeds, paragraphs on the method, tables.
