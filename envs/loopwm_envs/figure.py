@@ -39,7 +39,7 @@ def plot_chains(
         _over_depths(middle, [seed[arm]["depths"] for seed in errors], colours[arm])
     below, above = min(BEYOND), max(BEYOND)
     dress(left, f"NMSE, trained depths (up to {TRAINED})", f"NMSE, depths {below} to {above}")
-    left.set_title("All checkpoints, three seeds", fontsize=10.5, loc="left")
+    left.set_title("All checkpoints, all seeds", fontsize=10.5, loc="left")
     left.set_xscale("log")
     left.set_yscale("log")
     dress(middle, "causal depth", "NMSE", "Matched in distribution")
