@@ -30,6 +30,11 @@ class Counterfactual:
     shift: np.ndarray
     vanished: np.ndarray
 
+    def rows(self, index: np.ndarray) -> "Counterfactual":
+        """Return the pairs at an array of indices, or where a mask [M] is true."""
+        others = {name: getattr(self, name)[index] for name in ("row", "ball", "shift", "vanished")}
+        return Counterfactual(self.transitions.rows(index), **others)
+
 
 def without_collision(given: Transitions, chain: Chain, vanish: int = 1) -> Counterfactual:
     """Move one ball of each chain so that collisions vanish, all else equal.

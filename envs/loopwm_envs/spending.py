@@ -98,7 +98,11 @@ def depth_sheet(title: str, seeds: Sequence[Sequence[dict[str, Any]]]) -> Sheet:
 
 
 def pair_rows(
-    model: WorldModel, given: Transitions, halts: Sequence[OutputDelta], vanish: int
+    model: WorldModel,
+    given: Transitions,
+    halts: Sequence[OutputDelta],
+    vanish: int,
+    within: float = math.inf,
 ) -> list[dict[str, Any]]:
     """Compare iterations before and after moving one ball so that collisions vanish.
 
@@ -110,11 +114,14 @@ def pair_rows(
         given: Transitions of balanced causal depth.
         halts: The tolerances, one row each.
         vanish: Collisions that vanish at least.
+        within: Pairs are left out whose moved ball ends farther from the middle of the line, and
+            so are controls.
     """
     pair = without_collision(given, CHAIN, vanish)
+    pair = pair.rows(np.abs(pair.transitions.position).max(axis=1) <= within)
     before = given.rows(pair.row)
     falls = pair.transitions.depth < before.depth
-    same, other = _moved_back(before, pair)
+    same, other = _moved_back(before, pair, within)
     rows = []
     for halt in halts:
         count = spent(model, before, halt)[0]
@@ -138,11 +145,14 @@ def pair_rows(
     return rows
 
 
-def _moved_back(before: Transitions, pair: Counterfactual) -> tuple[ndarray, Transitions]:
+def _moved_back(
+    before: Transitions, pair: Counterfactual, within: float
+) -> tuple[ndarray, Transitions]:
     """Return the rows whose collisions a move the other way leaves alone, and what it makes."""
     position = before.position.copy()
     position[np.arange(len(position)), pair.ball] -= pair.shift
-    ordered = np.flatnonzero((np.diff(position) >= 0).all(axis=1))
+    fits = (np.diff(position) >= 0).all(axis=1) & (np.abs(position).max(axis=1) <= within)
+    ordered = np.flatnonzero(fits)
     other = simulate(CHAIN, position[ordered], before.velocity[ordered])
     same = (other.count == before.count[ordered]) & (other.depth == before.depth[ordered])
     return ordered[same], other.rows(same)

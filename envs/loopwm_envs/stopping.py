@@ -36,6 +36,8 @@ FIXED = (*range(1, 13), 16, 24)
 STAGES = ((4,), (5,), (6,), (4, 7))
 DEPTHS, SHOWN = range(9), (2, 4, 6, 8, 10)
 PER_DEPTH, LOOSE, VANISH = 400, 0.05, (1, 2, 3)
+# Balls begin no farther from the middle than this, in training as in the tests.
+REACH = CHAIN.balls / 2
 OBJECTIVE = Objective(reward=0.0, termination=0.0, robust=0.01)
 ITERATIONS = Uniform(1, 12)
 
@@ -69,7 +71,7 @@ class Cell:
         sizes = (f"b{self.batch}", f"n{self.rows}", f"w{self.width}x{self.expand}")
         built = [encode(ITERATIONS), encode(OBJECTIVE), asdict(CHAIN)]
         measured = [ROWS, REGRET, MOST, FIXED, STAGES, list(DEPTHS), SHOWN]
-        measured += [PER_DEPTH, LOOSE, VANISH]
+        measured += [PER_DEPTH, LOOSE, VANISH, REACH]
         return "_".join((*words, *sizes, version(*built, *measured)))
 
 
@@ -181,7 +183,7 @@ def _followed(model: WorldModel, rule: Calibration) -> dict[str, Any]:
     collide = balanced.rows((balanced.depth >= 1) & (balanced.depth <= max(BEYOND)))
     assert isinstance(rule.halt, OutputDelta)
     halts = [rule.halt, OutputDelta(LOOSE)]
-    pairs = [row for vanish in VANISH for row in pair_rows(model, collide, halts, vanish)]
+    pairs = [row for v in VANISH for row in pair_rows(model, collide, halts, v, within=REACH)]
     return {"related": depth_rows(model, balanced, halts), "pairs": pairs}
 
 

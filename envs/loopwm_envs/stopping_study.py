@@ -27,9 +27,9 @@ METHOD = (
     "two stages: after the iterations, of those tried, at which that saves most. Random: "
     "OutputDelta's numbers of iterations dealt to other rows. Oracle: the least error that any "
     "choice of depths with OutputDelta's mean reaches, knowing the truth.",
-    "Pairs: one ball moved, all else equal, in chains of depth 1 to 6; the control moves it as far "
-    "the other way, where that changes neither the number of collisions nor the depth. Tolerances: "
-    "the calibrated one, and 0.05.",
+    "Pairs: one ball moved, all else equal, in chains of depth 1 to 6, no farther from the middle "
+    "than balls begin in training; the control moves it as far the other way, where that changes "
+    "neither the number of collisions nor the depth. Tolerances: the calibrated one, and 0.05.",
     "Seconds: one-step predictions on one thread, in turns, against the least fixed depth that "
     "errs at most 1% more than the rule.",
 )

@@ -163,6 +163,27 @@ def test_a_loop_that_counts_collisions_is_found_to_do_so(monkeypatch: pytest.Mon
     assert row["depth_5"] == given.count[given.depth == 5].mean()
 
 
+def test_chains_that_a_move_has_spread_beyond_a_range_are_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[float] = []
+
+    def notes(_: object, given: Transitions, *__: object) -> tuple[np.ndarray, np.ndarray]:
+        seen.append(float(np.abs(given.position).max()))
+        return given.count, given.next_state
+
+    given = sample_balanced(np.random.default_rng(0), 60, depths=range(1, 6))
+    model = make_model(ARMS["looped"], dataset(given), 0)
+    monkeypatch.setattr(spending, "spent", notes)
+    (free,) = spending.pair_rows(model, given, [OutputDelta()], 2)
+    assert max(seen) > 3
+    seen.clear()
+    (row,) = spending.pair_rows(model, given, [OutputDelta()], 2, within=3.0)
+    assert max(seen) <= 3
+    assert 0 < row["pairs"] < free["pairs"]
+    assert 0 < row["controls"] < free["controls"]
+
+
 @pytest.mark.usefixtures("small")
 def test_a_cell_repeats_and_its_model_is_kept(tmp_path: Path) -> None:
     cell = Cell(updates=4, batch=8, rows=200)
