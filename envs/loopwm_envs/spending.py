@@ -50,7 +50,7 @@ def spent(
 
 
 def depth_rows(
-    model: WorldModel, given: Transitions, halts: Sequence[OutputDelta]
+    model: WorldModel, given: Transitions, halts: Sequence[OutputDelta], most: int = MOST
 ) -> list[dict[str, Any]]:
     """Relate iterations to causal depth, one row for each tolerance.
 
@@ -61,13 +61,14 @@ def depth_rows(
         model: A looped model.
         given: Transitions of balanced causal depth.
         halts: The tolerances.
+        most: Most iterations.
     """
     speed = np.sqrt(np.square(given.velocity).mean(axis=1))
     gap, size = np.diff(given.position).min(axis=1), given.position.std(axis=1)
     ways = {"raw": (), "speed": (speed,), "all": (speed, gap, size)}
     rows = []
     for halt in halts:
-        count = spent(model, given, halt)[0]
+        count = spent(model, given, halt, most)[0]
         related = {
             name: _known(rank_correlation(count, given.depth, np.arange(len(given)), held).value)
             for name, held in ways.items()
@@ -103,6 +104,7 @@ def pair_rows(
     halts: Sequence[OutputDelta],
     vanish: int,
     within: float = math.inf,
+    most: int = MOST,
 ) -> list[dict[str, Any]]:
     """Compare iterations before and after moving one ball so that collisions vanish.
 
@@ -116,6 +118,7 @@ def pair_rows(
         vanish: Collisions that vanish at least.
         within: Pairs are left out whose moved ball ends farther from the middle of the line, and
             so are controls.
+        most: Most iterations.
     """
     pair = without_collision(given, CHAIN, vanish)
     pair = pair.rows(np.abs(pair.transitions.position).max(axis=1) <= within)
@@ -124,9 +127,9 @@ def pair_rows(
     same, other = _moved_back(before, pair, within)
     rows = []
     for halt in halts:
-        count = spent(model, before, halt)[0]
-        fewer = count - spent(model, pair.transitions, halt)[0]
-        control = count[same] - spent(model, other, halt)[0]
+        count = spent(model, before, halt, most)[0]
+        fewer = count - spent(model, pair.transitions, halt, most)[0]
+        control = count[same] - spent(model, other, halt, most)[0]
         rows.append(
             {
                 "tol": halt.tol,

@@ -31,7 +31,7 @@ from loopwm_envs.neighbours import build_local
 from loopwm_envs.spending import depth_rows, pair_rows, spent
 from loopwm_envs.transitions import Transitions, sample_transitions
 
-ROWS, REGRET, MOST = 6_000, 0.01, 16
+ROWS, REGRET, LIMIT = 6_000, 0.01, 16
 FIXED = (*range(1, 13), 16, 24)
 STAGES = ((4,), (5,), (6,), (4, 7))
 DEPTHS, SHOWN = range(9), (2, 4, 6, 8, 10)
@@ -65,24 +65,29 @@ class Cell:
     expand: int = 4
 
     @property
-    def name(self) -> str:
-        """Name the cell by all that it depends on."""
+    def model(self) -> str:
+        """Name the trained weights by all that they depend on."""
         words = ("stopping", f"lr{self.lr:g}", f"seed{self.seed}", f"u{self.updates}")
         sizes = (f"b{self.batch}", f"n{self.rows}", f"w{self.width}x{self.expand}")
         built = [encode(ITERATIONS), encode(OBJECTIVE), asdict(CHAIN)]
-        measured = [ROWS, REGRET, MOST, FIXED, STAGES, list(DEPTHS), SHOWN]
+        return "_".join((*words, *sizes, version(*built, _fit_config(self).fingerprint())))
+
+    @property
+    def name(self) -> str:
+        """Name the cell by its weights and all that is measured of them."""
+        measured = [ROWS, REGRET, LIMIT, FIXED, STAGES, list(DEPTHS), SHOWN]
         measured += [PER_DEPTH, LOOSE, VANISH, REACH]
-        return "_".join((*words, *sizes, version(*built, *measured)))
+        return f"{self.model}_{version(*measured)}"
 
 
 def run_cell(cell: Cell, folder: Path) -> dict[str, Any]:
     """Train a loop, or go on where a run was stopped, and measure it; numbers as JSON values."""
     data = dataset(_drawn(f"training {cell.seed}", cell.rows))
-    model, path = make_model(cell, data), folder / "models" / cell.name
+    model, path = make_model(cell, data), folder / "models" / cell.model
     if path.exists():
         put_back(model, path)
     else:
-        running = folder / "running" / cell.name
+        running = folder / "running" / cell.model
         train(model, data, _fit_config(cell), run_dir=running)
         keep(model, path)
         shutil.rmtree(running)
@@ -95,7 +100,7 @@ def run_cell(cell: Cell, folder: Path) -> dict[str, Any]:
         "parameters": model.core_parameters,
         "outcomes": outcomes,
         "depths": by_depth(model, test, rules["OutputDelta"]),
-        **_followed(model, rules["OutputDelta"]),
+        **followed(model, rules["OutputDelta"]),
         "seconds": [
             {"way": name, "iterations": outcomes[name][0], "depth": equal[name], **row}
             for name, rule in rules.items()
@@ -117,7 +122,7 @@ def calibrated(model: WorldModel, valid: Transitions) -> dict[str, Calibration]:
     data, sampling = dataset(valid), Sampling(max_windows=len(valid))
 
     def found(rule: OutputDelta) -> Calibration:
-        options = {"horizons": (1,), "max_iters": MOST, "sampling": sampling}
+        options = {"horizons": (1,), "max_iters": LIMIT, "sampling": sampling}
         return calibrate(model, data, REGRET, rule=rule, **options)
 
     staged = [found(OutputDelta(stages=stages)) for stages in STAGES]
@@ -150,7 +155,8 @@ def measured(
         count, predicted = spent(model, test, rule.halt, rule.max_iters)
         error = float(np.sqrt(_squares(model, test, predicted).mean()))
         found[name] = (float(count.mean()), error)
-        equal[name] = int(np.argmax(root <= EQUAL * error)) + 1
+        # What no depth reaches is not asked for.
+        equal[name] = int(np.argmax(root <= EQUAL * max(error, root.min()))) + 1
         if name == "OutputDelta":
             rows = np.arange(len(count))
             dealt = numpy_rng(0, "dealt").permutation(count)
@@ -177,14 +183,22 @@ def by_depth(model: WorldModel, test: Transitions, rule: Calibration) -> list[di
     return rows
 
 
-def _followed(model: WorldModel, rule: Calibration) -> dict[str, Any]:
-    """Relate iterations to causal depth, and to collisions that are taken away."""
+def followed(model: WorldModel, rule: Calibration) -> dict[str, Any]:
+    """Relate iterations to causal depth, and to collisions that are taken away.
+
+    Args:
+        model: The loop.
+        rule: Its calibrated rule; beside it stands the tolerance `LOOSE`.
+    """
     balanced = balanced_set(PER_DEPTH)
     collide = balanced.rows((balanced.depth >= 1) & (balanced.depth <= max(BEYOND)))
     assert isinstance(rule.halt, OutputDelta)
-    halts = [rule.halt, OutputDelta(LOOSE)]
-    pairs = [row for v in VANISH for row in pair_rows(model, collide, halts, v, within=REACH)]
-    return {"related": depth_rows(model, balanced, halts), "pairs": pairs}
+    halts, most = [rule.halt, OutputDelta(LOOSE)], rule.max_iters
+    found = [pair_rows(model, collide, halts, vanish, REACH, most) for vanish in VANISH]
+    return {
+        "related": depth_rows(model, balanced, halts, most),
+        "pairs": [row for rows in found for row in rows],
+    }
 
 
 def _drawn(name: str, rows: int) -> Transitions:

@@ -59,9 +59,9 @@ def sequence_loss(
 
     squared = torch.stack(unrolled.errors, dim=1).square().mean(-1)
     weight = valid * _step_weights(weights, squared)
-    loss = (_counted(squared, weights) * weight).sum() / weight.sum().clamp_min(1e-9)
+    loss = (counted(squared, weights) * weight).sum() / weight.sum().clamp_min(1e-9)
     if unrolled.early is not None:
-        early = _counted(unrolled.early.square().mean(-1), weights)
+        early = counted(unrolled.early.square().mean(-1), weights)
         early = (early * valid[:, 0]).sum()
         loss = loss + weights.intermediate * early / valid[:, 0].sum().clamp_min(1)
     if unrolled.drift is not None:
@@ -82,6 +82,14 @@ def sequence_loss(
         nll = (0.5 * z.square() + std.log()).mean(-1)
         loss = loss + 0.1 * (nll * first).sum() / first.sum().clamp_min(1)
     return loss, {**metrics, "termination": alive.detach()}
+
+
+def counted(squared: Float[Tensor, "*B"], objective: Objective) -> Float[Tensor, "*B"]:
+    """Return how much squared errors of rows count (see `Objective.robust`)."""
+    if not objective.robust:
+        return squared
+    # The difference of the root and `robust`, without the cancellation.
+    return squared / ((squared + objective.robust**2).sqrt() + objective.robust)
 
 
 @torch.no_grad()
@@ -146,13 +154,6 @@ def _unroll(model: WorldModel, batch: SequenceBatch, generator: torch.Generator)
         unrolled.observations.append(fed)
         state = model.next_state(state, target[:, k + 1] if real else fed, seen, out.carry)
     return unrolled
-
-
-def _counted(squared: Float[Tensor, "*B"], objective: Objective) -> Float[Tensor, "*B"]:
-    """Return how much squared errors of rows count (see `Objective.robust`)."""
-    if not objective.robust:
-        return squared
-    return (squared + objective.robust**2).sqrt() - objective.robust
 
 
 def _step_weights(objective: Objective, squared: Float[Tensor, "B K"]) -> Float[Tensor, " K"]:

@@ -24,10 +24,10 @@ class Objective:
         decay: How the weight of an observation error falls with the number k of steps ahead, as
             `k ** -decay`. Errors grow with k, so that with 0 the far ones rule a long horizon;
             1 makes them weigh about the same.
-        robust: Size of an observation error, in standard deviations of the one-step change, from
-            which on it counts by its size; below, by its square; 0 counts all by their squares.
-            With it, what cannot be foreseen does not drown what can: one-step errors fall, and
-            the rare large errors of long imaginations grow.
+        robust: Makes an observation error e, in standard deviations of the one-step change, count
+            `sqrt(e^2 + robust^2) - robust` in place of its square: a large one by its size, a
+            small one by `e^2 / (2 robust)`, which is more beside rewards and ends the smaller
+            `robust` is. What cannot be foreseen drowns what can less then. 0 leaves the square.
     """
 
     reward: float = 0.1
@@ -46,6 +46,8 @@ class Objective:
                 raise ConfigError(
                     f"Objective.{name} must not be negative, got {getattr(self, name)}"
                 )
+        if 0 < self.robust < 1e-6:
+            raise ConfigError(f"Objective.robust must be 0 or at least 1e-6, got {self.robust}")
         if not 0 <= self.mask <= 1:
             raise ConfigError(f"Objective.mask must be a probability, got {self.mask}")
         if self.context < 1:

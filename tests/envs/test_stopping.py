@@ -2,13 +2,17 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from loopwm.core.halt import Fixed, OutputDelta
+from loopwm.study.calibrate import Calibration
 from loopwm.study.recipe import Options
+from loopwm.train.config import Muon
+from loopwm.world.model import WorldModel
 from loopwm_envs import halting, stopping, stopping_study
 from loopwm_envs.extrapolation import CHAIN, dataset
 from loopwm_envs.spending import spent
@@ -67,28 +71,66 @@ def test_weights_that_are_kept_are_measured_without_training(small, tmp_path: Pa
     assert again["depths"] == first["depths"]
 
 
-def test_controls_are_those_of_a_plain_loop_over_rows(small):
-    test = drawn(150)
-    model = make_model(Cell(**SMALL), dataset(drawn(300))).requires_grad_(False).eval()
-    rules = stopping.calibrated(model, drawn(200))
+def stops_at(tol: float, most: int = 16) -> Calibration:
+    """Return a rule that nothing was calibrated for."""
+    return Calibration(OutputDelta(tol), most, 16, 0.01, ())
+
+
+def untrained() -> WorldModel:
+    model = make_model(Cell(**SMALL), dataset(drawn(300)))
+    return model.requires_grad_(False).eval()
+
+
+def test_controls_are_those_of_a_plain_loop_over_rows():
+    test, model = drawn(150), untrained()
+    rules = {"OutputDelta": stops_at(0.003), "staged": stops_at(0.03)}
     found, equal = measured(model, test, rules)
-    rule = rules["OutputDelta"]
-    assert isinstance(rule.halt, OutputDelta)
     squares = np.empty((24, len(test)))
     for depth in range(1, 25):
         predicted = spent(model, test, Fixed(depth))[1]
         for row in range(len(test)):
             error = (predicted[row] - test.next_state[row]) / model.stats.change_std
             squares[depth - 1, row] = np.mean(error**2)
-    count, predicted = spent(model, test, rule.halt, rule.max_iters)
-    own = [squares[each - 1, row] for row, each in enumerate(count)]
-    assert found["OutputDelta"] == pytest.approx((np.mean(count), np.sqrt(np.mean(own))), rel=1e-4)
     errors = np.sqrt(squares.mean(axis=1))
     assert found["fixed 7"] == pytest.approx((7, errors[6]))
-    near = [depth for depth in range(1, 25) if errors[depth - 1] <= 1.01 * np.sqrt(np.mean(own))]
-    assert equal["OutputDelta"] == near[0]
-    assert found["random"][0] == found["OutputDelta"][0] >= found["oracle"][0]
-    assert found["oracle"][1] <= min(found["random"][1], found["OutputDelta"][1])
+    for name, rule in rules.items():
+        assert isinstance(rule.halt, OutputDelta)
+        count = spent(model, test, rule.halt, rule.max_iters)[0]
+        assert len(np.unique(count)) > 2
+        own = np.sqrt(np.mean([squares[each - 1, row] for row, each in enumerate(count)]))
+        assert found[name] == pytest.approx((count.mean(), own), rel=1e-5)
+        near = [depth for depth in range(1, 25) if errors[depth - 1] <= 1.01 * own]
+        assert equal[name] == near[0]
+    count = spent(model, test, OutputDelta(0.003), 16)[0]
+    chosen = found["oracle"]
+    assert chosen[0] <= count.mean()
+    assert chosen[1] < found["OutputDelta"][1]
+    # Dealt to other rows: as many of each number, and another error.
+    assert found["random"][0] == pytest.approx(count.mean())
+    assert found["random"][1] != pytest.approx(found["OutputDelta"][1], rel=1e-6)
+
+
+def test_a_rule_better_than_every_depth_is_set_beside_the_best_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    test, model = drawn(60), untrained()
+
+    def knows(_: object, given: Transitions, halt: object, *__: int) -> tuple[Any, Any]:
+        off = 1 / halt.iterations if isinstance(halt, Fixed) else 0
+        return np.full(len(given), 3), given.next_state + off * model.stats.change_std
+
+    monkeypatch.setattr(stopping, "spent", knows)
+    found, equal = measured(model, test, {"OutputDelta": stops_at(0.003)})
+    assert found["fixed 4"] == pytest.approx((4, 0.25))
+    assert found["OutputDelta"] == pytest.approx((3, 0), abs=1e-9)
+    assert equal["OutputDelta"] == 24
+
+
+def test_iterations_are_counted_up_to_the_rules_most(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(stopping, "PER_DEPTH", 6)
+    monkeypatch.setattr(stopping, "VANISH", (1,))
+    found = stopping.followed(untrained(), stops_at(1e-6, most=4))
+    assert found["related"][0]["depth_3"] == found["pairs"][0]["before"] == 4
 
 
 def test_a_wider_gated_layer_has_its_share_of_weights_and_starts_no_other_latent():
@@ -101,8 +143,13 @@ def test_a_wider_gated_layer_has_its_share_of_weights_and_starts_no_other_latent
     torch.testing.assert_close(narrow["dynamics.enter.weight"], wide["dynamics.enter.weight"])
 
 
-def test_cells_of_other_settings_have_other_names(monkeypatch: pytest.MonkeyPatch):
-    names = {Cell().name, Cell(seed=1).name, Cell(expand=2).name, Cell(width=32).name}
-    monkeypatch.setattr(stopping, "MOST", 12)
-    names.add(Cell().name)
-    assert len(names) == 5
+def test_cells_of_other_settings_have_other_names_and_weights_those_of_their_training(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    cells = (Cell(), Cell(seed=1), Cell(expand=2), Cell(width=32))
+    assert len({cell.name for cell in cells}) == len({cell.model for cell in cells}) == 4
+    name, weights = Cell().name, Cell().model
+    monkeypatch.setattr(stopping, "LIMIT", 12)
+    assert (Cell().name != name, Cell().model) == (True, weights)
+    monkeypatch.setattr(stopping, "Muon", lambda: Muon(momentum=0.5))
+    assert Cell().model != weights

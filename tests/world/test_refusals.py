@@ -232,6 +232,8 @@ def test_an_index_that_is_no_action_is_refused(make, kinds, discrete_data, wrong
         (lambda: lw.RSSM(balance=2.0), "RSSM.balance must be a share in [0, 1], got 2.0"),
         (lambda: lw.Gaussian(floor=0), "Gaussian.floor must be above 0, got 0"),
         (lambda: lw.Objective(reward=-1), "Objective.reward must not be negative, got -1"),
+        (lambda: lw.Objective(robust=-1), "Objective.robust must not be negative, got -1"),
+        (lambda: lw.Objective(robust=1e-9), "Objective.robust must be 0 or at least 1e-6"),
         (lambda: lw.Objective(mask=1.5), "Objective.mask must be a probability, got 1.5"),
         (lambda: lw.Objective(context=0), "Objective.context must be at least 1, got 0"),
         (lambda: lw.Fixed(0), "Fixed.iterations must be at least 1, got 0"),

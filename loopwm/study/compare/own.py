@@ -16,6 +16,7 @@ from loopwm.data.store import RolloutDataset
 from loopwm.errors import ConfigError
 from loopwm.train.config import FitConfig
 from loopwm.train.fit import device_of, run
+from loopwm.world.objective import counted
 from loopwm.world.terms import Objective
 
 _VALIDATION_WINDOWS = 2048
@@ -94,7 +95,7 @@ def verbs_loss(
     ahead = torch.arange(valid.shape[1], device=valid.device) + 2 - weights.context
     weight = valid * ahead.clamp_min(1).to(valid.dtype) ** -weights.decay
     squared = torch.stack(errors, dim=1)
-    loss = (squared * weight).sum() / weight.sum().clamp_min(1e-9)
+    loss = (counted(squared, weights) * weight).sum() / weight.sum().clamp_min(1e-9)
     count = valid.sum().clamp_min(1)
     loss = loss + weights.reward * (torch.stack(rewards, dim=1) * valid).sum() / count
     # Where the environment was kept from ending, nothing is learned of when it would have.

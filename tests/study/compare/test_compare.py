@@ -151,8 +151,10 @@ def test_more_data_or_other_updates_are_found_in_the_records():
     assert {each.what for each in found} == {"loss"}
 
 
-def test_the_loss_of_own_modules_is_the_one_of_ours():
-    config = lw.MLP(width=8, depth=2, margin=None, objective=lw.Objective(decay=0.5, context=2))
+@pytest.mark.parametrize("robust", [0.0, 0.2])
+def test_the_loss_of_own_modules_is_the_one_of_ours(robust: float):
+    weights = lw.Objective(decay=0.5, context=2, robust=robust)
+    config = lw.MLP(width=8, depth=2, margin=None, objective=weights)
     model = build(config, TRAIN.meta, Statistics.of(TRAIN), 0).train()
     batch = Windows(TRAIN, 4).at(torch.tensor([0, 17, 18, 19, 45]))
     ours, metrics = sequence_loss(model, batch, torch.Generator().manual_seed(0))
