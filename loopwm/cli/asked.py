@@ -89,6 +89,13 @@ def arc_of(taught: "Lesson", *models: "Reasoner") -> "Arc":
 
     source = taught.make().source
     assert isinstance(source, Arc)
+    for length in (model.config.length for model in models):
+        if length != source.length:
+            raise ConfigError(
+                f"the reasoner's puzzles have {length} tokens, those of the lesson "
+                f"{source.length}: it was taught another form of it; train it anew with "
+                "loopwm arc train"
+            )
     for count in (model.config.puzzles for model in models):
         if count != source.num_puzzles:
             raise ConfigError(

@@ -27,7 +27,7 @@ DATA = (
 
 # What looping is held against first: the same cell once, and MLPs of four times the parameters.
 HEADLINE = ("looped", "once", "mlp-4x208", "mlp-3x256", "mlp-2x384")
-# Of models that are given one rate untried: the best of the looped one wherever it was bracketed.
+# Of models that are given one rate untried: Hopper's best, where every arm's was bracketed.
 RATE = 5e-3
 # The best of these shapes by the validation set.
 BEST_MLP = {"Hopper-v5": "mlp-4x208", "HalfCheetah-v5": "mlp-4x208"}

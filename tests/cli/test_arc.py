@@ -216,6 +216,15 @@ def test_a_reasoner_that_learned_other_tasks_is_not_asked_about_arc(
     assert len(said.splitlines()) == 1
 
 
+def test_a_reasoner_of_another_form_of_the_lesson_is_told_so(of_arc: Path, tmp_path: Path, capsys):
+    other = Reasoner(replace(load(of_arc).config, length=9))
+    other.lesson = "arc-4"
+    save(other, tmp_path / "other")
+    with pytest.raises(SystemExit):
+        main(["arc", "solve", str(tmp_path / "other"), "asked"])
+    assert "have 9 tokens, those of the lesson" in capsys.readouterr().err
+
+
 def _task(name: str, side: int = 2) -> Task:
     grid = np.ones((side, side), np.uint8)
     return Task(name, (Pair(grid, grid),), (Pair(grid, grid),))
