@@ -27,7 +27,8 @@ class Objective:
         robust: Makes an observation error e, in standard deviations of the one-step change, count
             `sqrt(e^2 + robust^2) - robust` in place of its square: a large one by its size, a
             small one by `e^2 / (2 robust)`, which is more beside rewards and ends the smaller
-            `robust` is. What cannot be foreseen drowns what can less then. 0 leaves the square.
+            `robust` is. Rows that cannot be foreseen then hide less of those that can. 0 leaves the
+            square.
     """
 
     reward: float = 0.1
