@@ -31,7 +31,8 @@ from loopwm_envs.neighbours import build_local
 from loopwm_envs.spending import depth_rows, pair_rows, spent
 from loopwm_envs.transitions import Transitions, sample_transitions
 
-ROWS, REGRET, LIMIT = 6_000, 0.01, 16
+ROWS, LIMIT = 6_000, 16
+REGRETS = (0.01, 0.03)
 FIXED = (*range(1, 13), 16, 24)
 STAGES = ((4,), (5,), (6,), (4, 7))
 DEPTHS, SHOWN = range(9), (2, 4, 6, 8, 10)
@@ -75,7 +76,7 @@ class Cell:
     @property
     def name(self) -> str:
         """Name the cell by its weights and all that is measured of them."""
-        measured = [ROWS, REGRET, LIMIT, FIXED, STAGES, list(DEPTHS), SHOWN]
+        measured = [ROWS, REGRETS, LIMIT, FIXED, STAGES, list(DEPTHS), SHOWN]
         measured += [PER_DEPTH, LOOSE, VANISH, REACH]
         return f"{self.model}_{version(*measured)}"
 
@@ -94,13 +95,14 @@ def run_cell(cell: Cell, folder: Path) -> dict[str, Any]:
     model.requires_grad_(False).eval()
     valid, test = (_drawn(name, ROWS) for name in ("validation", "test"))
     rules = calibrated(model, valid)
+    first = next(iter(rules.values()))
     outcomes, equal = measured(model, test, rules)
     return {
         "cell": asdict(cell),
         "parameters": model.core_parameters,
         "outcomes": outcomes,
-        "depths": by_depth(model, test, rules["OutputDelta"]),
-        **followed(model, rules["OutputDelta"]),
+        "depths": by_depth(model, test, first),
+        **followed(model, first),
         "seconds": [
             {"way": name, "iterations": outcomes[name][0], "depth": equal[name], **row}
             for name, rule in rules.items()
@@ -118,18 +120,23 @@ def make_model(cell: Cell, data: RolloutDataset) -> WorldModel:
 
 
 def calibrated(model: WorldModel, valid: Transitions) -> dict[str, Calibration]:
-    """Calibrate OutputDelta tested after every iteration, and at the best few."""
+    """Calibrate OutputDelta tested after every iteration, and at the best few.
+
+    Returns:
+        A rule of each kind for each of `REGRETS`; the first is tested after every iteration.
+    """
     data, sampling = dataset(valid), Sampling(max_windows=len(valid))
 
-    def found(rule: OutputDelta) -> Calibration:
+    def found(rule: OutputDelta, regret: float) -> Calibration:
         options = {"horizons": (1,), "max_iters": LIMIT, "sampling": sampling}
-        return calibrate(model, data, REGRET, rule=rule, **options)
+        return calibrate(model, data, regret, rule=rule, **options)
 
-    staged = [found(OutputDelta(stages=stages)) for stages in STAGES]
-    return {
-        "OutputDelta": found(OutputDelta()),
-        "staged": max(staged, key=lambda each: each.saved),
-    }
+    rules = {}
+    for regret in REGRETS:
+        staged = [found(OutputDelta(stages=stages), regret) for stages in STAGES]
+        rules[f"OutputDelta, {regret:.0%}"] = found(OutputDelta(), regret)
+        rules[f"tested once or twice, {regret:.0%}"] = max(staged, key=lambda each: each.saved)
+    return rules
 
 
 def measured(
@@ -140,7 +147,8 @@ def measured(
     Args:
         model: The loop.
         test: What it is measured on.
-        rules: Calibrated rules by name; one is "OutputDelta".
+        rules: Calibrated rules by name; the first one's iterations are dealt at random, and given
+            to who knows the truth.
 
     Returns:
         Mean iterations and RMSE by name; and by rule the least fixed depth of equal error.
@@ -157,7 +165,7 @@ def measured(
         found[name] = (float(count.mean()), error)
         # What no depth reaches is not asked for.
         equal[name] = int(np.argmax(root <= EQUAL * max(error, root.min()))) + 1
-        if name == "OutputDelta":
+        if rule is next(iter(rules.values())):
             rows = np.arange(len(count))
             dealt = numpy_rng(0, "dealt").permutation(count)
             chosen = least_error(table, float(count.mean()))

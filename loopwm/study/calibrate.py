@@ -1,7 +1,7 @@
 """Choose how far to refine for a stated loss of accuracy: `lw.calibrate`."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,8 @@ Rule = OutputDelta | Residual | Certified | Gate
 Rows = Mapping[int, Int[ndarray, " W"]]
 
 LOOSEST, TIGHTEST = 2.0, 1e-6
+# Tolerances tried between the first that will do and the one before it.
+_BETWEEN = 2
 SAMPLING = Sampling(max_windows=1000)
 
 
@@ -41,6 +43,11 @@ class Tried:
     halt: Fixed | Rule
     iterations: dict[int, float]
     ratio: dict[int, float]
+
+    @property
+    def loss(self) -> float:
+        """Loss of accuracy at the horizon that loses most."""
+        return max(self.ratio.values()) - 1
 
     @property
     def setting(self) -> str:
@@ -114,10 +121,11 @@ def calibrate(
 
     First the fewest iterations are found that, run by every row, lose at most half of the regret:
     no row needs more. Then tolerances are tried from loose to tight by a factor of the square root
-    of 2. With `rule=lw.Fixed()` there is no tolerance: rows that begin run those iterations, and
-    fewer are found for the steps that follow, which start from what the step before left. Errors
-    made by stopping early cross environment steps, which no certificate covers; so
-    they are measured, on the same windows with and without the rule.
+    of 2, and two between the first that will do and the one before. With `rule=lw.Fixed()` there is
+    no tolerance: rows that begin run those iterations, and fewer are found for the steps that
+    follow, which start from what the step before left. Errors made by stopping early cross
+    environment steps, which no certificate covers; so they are measured, on the same windows with
+    and without the rule.
 
     Args:
         model: A looped model.
@@ -163,12 +171,17 @@ def calibrate(
     most = 1
     while most < reference and max(loss(measure(Fixed(most), most)).values()) > 1 + regret / 2:
         most += 1
+
+    def attempt(halt: Fixed | Rule) -> Tried:
+        now = measure(halt, most)
+        return Tried(halt, {k: each[1] for k, each in now.items()}, loss(now))
+
     tried: list[Tried] = []
     for halt in _from_loose_to_tight(rule, most):
-        now = measure(halt, most)
-        tried.append(Tried(halt, {k: each[1] for k, each in now.items()}, loss(now)))
-        if max(tried[-1].ratio.values()) <= 1 + regret:
-            return Calibration(halt, most, reference, regret, tuple(tried))
+        tried.append(attempt(halt))
+        if tried[-1].loss <= regret:
+            tried = _loosened(tried, attempt, regret)
+            return Calibration(tried[-1].halt, most, reference, regret, tuple(tried))
     raise ConfigError(
         f"no tolerance down to {TIGHTEST:g} of {type(rule).__name__} keeps regret={regret}; "
         f"allow more, or raise max_iters={reference}"
@@ -184,6 +197,25 @@ def _from_loose_to_tight(rule: Fixed | Rule, most: int) -> Iterator[Fixed | Rule
     while tol >= TIGHTEST:
         yield replace(rule, tol=tol)
         tol = float(f"{tol / math.sqrt(2):.3g}")
+
+
+def _loosened(
+    tried: list[Tried], attempt: Callable[[Fixed | Rule], Tried], regret: float
+) -> list[Tried]:
+    """Try tolerances between the last, which will do, and the one before; end with the loosest."""
+    if isinstance(tried[-1].halt, Fixed) or len(tried) < 2:
+        return tried
+    *loose, tight = tried
+    for _ in range(_BETWEEN):
+        low, high = tight.halt, loose[-1].halt
+        assert not isinstance(low, Fixed)
+        assert not isinstance(high, Fixed)
+        now = attempt(replace(low, tol=float(f"{math.sqrt(low.tol * high.tol):.3g}")))
+        if now.loss <= regret:
+            tight = now
+        else:
+            loose.append(now)
+    return [*loose, tight]
 
 
 def _error(

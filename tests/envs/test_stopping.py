@@ -33,7 +33,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stopping_study, "Cell", partial(Cell, **SMALL))
     monkeypatch.setattr(halting, "BATCHES", (500,))
     # An untrained loop need not settle, and then no tolerance is loose enough.
-    monkeypatch.setattr(stopping, "REGRET", 10.0)
+    monkeypatch.setattr(stopping, "REGRETS", (9.0, 10.0))
 
 
 def drawn(rows: int) -> Transitions:
@@ -47,12 +47,12 @@ def test_the_study_runs_and_a_finished_part_is_not_computed_again(small, tmp_pat
     assert method == stopping_study.METHOD
     outcomes, depths, related, pairs, seconds, sizes = sheets
     ways = [row["way"] for row in outcomes.rows]
-    assert ways[-4:] == ["OutputDelta", "random", "oracle", "OutputDelta, tested once or twice"]
+    assert ways[-6:-2] == [*("OutputDelta, 900%", "random", "oracle", "tested once or twice, 900%")]
     assert [row["depth"] for row in depths.rows] == list(range(9))
     assert 0.9 < sum(row["share"] for row in depths.rows) <= 1
     assert [row["tol"][0] for row in related.rows][1:] == [0.05]
     assert [row["vanish"] for row in pairs.rows] == [1, 1]
-    assert [row["batch"] for row in seconds.rows] == [500, 500]
+    assert [row["batch"] for row in seconds.rows] == [500] * 4
     assert all(row["faster"][0] > 0 for row in seconds.rows)
     assert sizes.rows[0]["parameters"] > 0
     assert (tmp_path / "figures" / "ballchain-stopping.png").read_bytes()[:4] == b"\x89PNG"

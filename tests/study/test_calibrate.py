@@ -38,6 +38,10 @@ def test_the_loosest_tolerance_that_keeps_the_regret_is_chosen(
         [True] * (len(chosen.tried) - 1)
     )
     assert chosen.halt == chosen.tried[-1].halt == replace(rule, tol=chosen.halt.tol)
+    # An eighth of an octave looser, and it would not have done.
+    looser = chosen.tried[-2].halt
+    assert not isinstance(looser, lw.Fixed)
+    assert 1 < looser.tol / chosen.halt.tol < 1.1
     assert 1 < chosen.max_iters <= chosen.reference == 8
     capped, less = (
         lw.evaluate(model, data, (1, 5), sampling=FEW, halt=lw.Fixed(depth))
