@@ -24,8 +24,8 @@ METHOD = (
     "Rules are calibrated on 6,000 transitions for a loss of at most 1%, and of 3%, against 16 "
     "iterations; errors are those of 6,000 others, in standard deviations of the change. Tested "
     "once, or at two stages: after the iterations, of those tried, at which that saves most. "
-    "Random: the first rule's numbers of iterations dealt to other rows. Oracle: the least error that any "
-    "choice of depths with its mean reaches, knowing the truth.",
+    "Random: the first rule's numbers of iterations dealt to other rows. Oracle: the least error "
+    "that any choice of depths with its mean reaches, knowing the truth.",
     "Pairs: one ball moved, all else equal, in chains of depth 1 to 6, no farther from the middle "
     "than balls begin in training; the control moves it as far the other way, where that changes "
     "neither the number of collisions nor the depth. Tolerances: the calibrated one, and 0.05.",
