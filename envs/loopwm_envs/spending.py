@@ -116,15 +116,14 @@ def pair_rows(
         given: Transitions of balanced causal depth.
         halts: The tolerances, one row each.
         vanish: Collisions that vanish at least.
-        within: Pairs are left out whose moved ball ends farther from the middle of the line, and
-            so are controls.
+        within: Pairs are left out whose moved ball ends farther from the middle of the line.
         most: Most iterations.
     """
     pair = without_collision(given, CHAIN, vanish)
     pair = pair.rows(np.abs(pair.transitions.position).max(axis=1) <= within)
     before = given.rows(pair.row)
     falls = pair.transitions.depth < before.depth
-    same, other = _moved_back(before, pair, within)
+    same, other = _moved_back(before, pair)
     rows = []
     for halt in halts:
         count = spent(model, before, halt, most)[0]
@@ -148,14 +147,11 @@ def pair_rows(
     return rows
 
 
-def _moved_back(
-    before: Transitions, pair: Counterfactual, within: float
-) -> tuple[ndarray, Transitions]:
+def _moved_back(before: Transitions, pair: Counterfactual) -> tuple[ndarray, Transitions]:
     """Return the rows whose collisions a move the other way leaves alone, and what it makes."""
     position = before.position.copy()
     position[np.arange(len(position)), pair.ball] -= pair.shift
-    fits = (np.diff(position) >= 0).all(axis=1) & (np.abs(position).max(axis=1) <= within)
-    ordered = np.flatnonzero(fits)
+    ordered = np.flatnonzero((np.diff(position) >= 0).all(axis=1))
     other = simulate(CHAIN, position[ordered], before.velocity[ordered])
     same = (other.count == before.count[ordered]) & (other.depth == before.depth[ordered])
     return ordered[same], other.rows(same)
