@@ -125,7 +125,13 @@ def seconds_rows(
     return rows
 
 
-def _rmse(model: WorldModel, given: Transitions, predicted: Float[ndarray, "N O"]) -> float:
-    """Return the error in the training set's standard deviations of the change."""
+def row_errors(
+    model: WorldModel, given: Transitions, predicted: Float[ndarray, "N O"]
+) -> Float[ndarray, " N"]:
+    """Return each row's squared error, in variances of the training set's change."""
     error = (predicted - given.next_state) / model.stats.change_std
-    return float(np.sqrt(np.square(error).mean()))
+    return np.square(error).mean(axis=1)
+
+
+def _rmse(model: WorldModel, given: Transitions, predicted: Float[ndarray, "N O"]) -> float:
+    return float(np.sqrt(row_errors(model, given, predicted).mean()))

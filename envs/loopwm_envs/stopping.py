@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
-from numpy import ndarray
 
 from loopwm.core.depth import Uniform
 from loopwm.core.halt import Fixed, OutputDelta
@@ -25,7 +23,7 @@ from loopwm.world.config import WorldConfig
 from loopwm.world.model import WorldModel
 from loopwm.world.terms import Objective
 from loopwm_envs.extrapolation import CHAIN, balanced_set, dataset, keep, put_back, train
-from loopwm_envs.halting import seconds_rows
+from loopwm_envs.halting import row_errors, seconds_rows
 from loopwm_envs.matching import BEYOND
 from loopwm_envs.neighbours import build_local
 from loopwm_envs.spending import depth_rows, pair_rows, spent
@@ -154,18 +152,18 @@ def measured(
         Mean iterations and RMSE by name; and by rule the least fixed depth of equal error.
     """
     depths = range(1, max(FIXED) + 1)
-    table = np.stack([_squares(model, test, spent(model, test, Fixed(t))[1]) for t in depths])
+    table = np.stack([row_errors(model, test, spent(model, test, Fixed(t))[1]) for t in depths])
     root = np.sqrt(table.mean(axis=1))
     found = {f"fixed {t}": (float(t), float(root[t - 1])) for t in FIXED}
     equal = {}
-    for name, rule in rules.items():
+    for place, (name, rule) in enumerate(rules.items()):
         assert isinstance(rule.halt, OutputDelta)
         count, predicted = spent(model, test, rule.halt, rule.max_iters)
-        error = float(np.sqrt(_squares(model, test, predicted).mean()))
+        error = float(np.sqrt(row_errors(model, test, predicted).mean()))
         found[name] = (float(count.mean()), error)
         # What no depth reaches is not asked for.
         equal[name] = int(np.argmax(root <= EQUAL * max(error, root.min()))) + 1
-        if rule is next(iter(rules.values())):
+        if place == 0:
             rows = np.arange(len(count))
             dealt = numpy_rng(0, "dealt").permutation(count)
             chosen = least_error(table, float(count.mean()))
@@ -180,7 +178,7 @@ def by_depth(model: WorldModel, test: Transitions, rule: Calibration) -> list[di
     assert isinstance(rule.halt, OutputDelta)
     count, predicted = spent(model, test, rule.halt, rule.max_iters)
     ways = {"rule": predicted} | {str(t): spent(model, test, Fixed(t))[1] for t in SHOWN}
-    squares = {name: _squares(model, test, each) for name, each in ways.items()}
+    squares = {name: row_errors(model, test, each) for name, each in ways.items()}
     rows = []
     for depth in DEPTHS:
         those = test.depth == depth
@@ -211,14 +209,6 @@ def followed(model: WorldModel, rule: Calibration) -> dict[str, Any]:
 
 def _drawn(name: str, rows: int) -> Transitions:
     return sample_transitions(numpy_rng(0, "ballchain", "stopping", name), rows, CHAIN)
-
-
-def _squares(
-    model: WorldModel, given: Transitions, predicted: Float[ndarray, "N O"]
-) -> Float[ndarray, " N"]:
-    """Return each row's squared error, in variances of the training set's change."""
-    error = (predicted - given.next_state) / model.stats.change_std
-    return np.square(error).mean(axis=1)
 
 
 def _fit_config(cell: Cell) -> FitConfig:

@@ -205,9 +205,11 @@ class Arc:
         colours: UInt8[ndarray, "B 10"],
     ) -> Int[Tensor, "B S"]:
         """Return the tokens of puzzles: how they are shown where that is told, and the canvas."""
+        if not self.config.told:
+            return torch.from_numpy(canvas).long()
         told = np.concatenate([VOCABULARY + turn[:, None], FIRST_COLOUR + colours], axis=1)
         head = np.full((len(canvas), self.config.head), PAD, np.int64)
-        head[:, :_TOLD] = told[:, : self.config.head]
+        head[:, :_TOLD] = told
         return torch.from_numpy(np.concatenate([head, canvas], axis=1))
 
     def _code(self, question: Question) -> int:

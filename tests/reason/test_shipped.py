@@ -33,6 +33,9 @@ def test_the_shipped_reasoner_solves_evaluation_tasks_of_arc():
     model = load(MODELS / "arc-12-wide")
     arc = lesson(model.lesson).make().source
     assert isinstance(arc, Arc)
+    sizes = lesson(model.lesson).model
+    assert (sizes.vocabulary, sizes.length) == (arc.vocabulary, arc.length)
+    assert (model.config.length, model.config.puzzles) == (arc.length, arc.num_puzzles)
     asked = [question for question in arc.questions(1) if question.task < 40]
     found = report(arc.evaluation[:40], [poll(model, arc, asked, steps=4)])
     # 8 of all 114, 4 of them among these; an answer has some hundred cells, all to be right.
