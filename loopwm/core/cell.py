@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from loopwm.core.block import init_linear, rms_norm
 from loopwm.core.config import Bounded
-from loopwm.core.fused import BoundedLoop
+from loopwm.core.fused import unroll_bounded
 
 Conditioning = tuple[Tensor, ...]
 Weights = tuple[Tensor, ...]
@@ -59,7 +59,10 @@ class Unrolls(Protocol):
         taps: Sequence[Tensor],
         weights: Weights,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Refine h [B, L, D] as often as `active` is long, each time its first `active[t]` rows."""
+        """Refine h [B, L, D] as often as `active` is long, each time its first `active[t]` rows.
+
+        Of a cell that stands for several, with rows [M*B, L, D], the first of each member.
+        """
         ...
 
 
@@ -184,12 +187,5 @@ class BoundedCell(nn.Module):
         Returns:
             The last state of each row, the one before it, without gradient, and the tapped one.
         """
-        tokens = math.prod(h.shape[1:-1])
-        if tokens > 1:
-            offsets = torch.arange(tokens, device=h.device)
-            active = [rows * tokens for rows in active]
-            taps = [(tap[:, None] * tokens + offsets).flatten() for tap in taps]
-        injected, bias = (part.flatten(0, -2) for part in conditioning)
-        given = (h.flatten(0, -2), injected, bias, weights[0], self.from_state, self.leave)
-        last, previous, tapped = BoundedLoop.apply(*given, active, taps)
-        return last.view_as(h), previous.view_as(h), tapped.view(-1, *h.shape[1:])
+        own = weights[0], self.from_state, self.leave
+        return unroll_bounded(h, conditioning, *own, active, taps)

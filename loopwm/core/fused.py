@@ -6,6 +6,7 @@ copies what rows have left. Weight gradients are one matrix product over all ite
 cell is the oracle.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,10 +18,46 @@ from torch.nn import functional as F
 from loopwm.core.block import RMS_EPS
 
 
+def unroll_bounded(
+    h: Tensor,
+    conditioning: Sequence[Tensor],
+    retention: Tensor,
+    enter: Tensor,
+    leave: Tensor,
+    active: Sequence[int],
+    taps: Sequence[Tensor],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Refine the first `active[t]` rows of each member in iteration t.
+
+    Args:
+        h: States [B, *L, D], the rows with the most iterations first; of several members, the rows
+            [M*B, *L, D] of one after those of the other.
+        conditioning: What is added after and inside the gates, rows as in h.
+        retention: abar [D], or [M, 1, D].
+        enter: Weight [2*hidden, D] into the gates, with a leading axis M of members.
+        leave: Weight [D, hidden] out of them, the same.
+        active: Rows of each iteration, not increasing; the first is B.
+        taps: For each iteration, the rows of 0..B-1 whose state is wanted after it; or empty.
+
+    Returns:
+        The last state of each row, the one before it, without gradient, and the tapped one.
+    """
+    tokens = math.prod(h.shape[1:-1])
+    if tokens > 1:
+        offsets = torch.arange(tokens, device=h.device)
+        active = [rows * tokens for rows in active]
+        taps = [(tap[:, None] * tokens + offsets).flatten() for tap in taps]
+    members = enter.shape[:-2]
+    flat = [part.reshape(*members, -1, part.shape[-1]) for part in (h, *conditioning)]
+    last, previous, tapped = BoundedLoop.apply(*flat, retention, enter, leave, active, taps)
+    return last.view_as(h), previous.view_as(h), tapped.view(-1, *h.shape[1:])
+
+
 class BoundedLoop(torch.autograd.Function):
     """Repeat `abar*h + injected + W_o(silu(gate) * value)`, gate and value from h normalised.
 
-    Rows are ordered by depth, the deepest first: iteration t refines the first `active[t]`.
+    Rows are ordered by depth, the deepest first: iteration t refines the first `active[t]`. With
+    a leading axis of members M, every tensor has it, and all members have the same depths.
     """
 
     @staticmethod
@@ -35,16 +72,16 @@ class BoundedLoop(torch.autograd.Function):
         active: Sequence[int],
         taps: Sequence[Tensor],
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Refine h [B, D] under its conditioning, injected [B, D] and bias [B, 2*hidden].
+        """Refine h [*M, B, D] under its conditioning, injected like h and bias [*M, B, 2*hidden].
 
         Args:
             ctx: Autograd's context.
             h: Initial states.
             injected: What each iteration adds.
             bias: What the gates' input adds.
-            retention: abar [D].
-            enter: Weight [2*hidden, D] into the gates.
-            leave: Weight [D, hidden] out of them.
+            retention: abar [D], or [M, 1, D].
+            enter: Weight [*M, 2*hidden, D] into the gates.
+            leave: Weight [*M, D, hidden] out of them.
             active: Rows refined by each iteration, not increasing, the first B.
             taps: For each iteration the rows whose state is wanted after it; or empty.
 
@@ -52,33 +89,34 @@ class BoundedLoop(torch.autograd.Function):
             The last state of each row, the one before it (without gradient), and the tapped one;
             rows that are not tapped hold zeros.
         """
-        width, smallest = h.shape[1], h.new_full((), RMS_EPS)
+        width, smallest = h.shape[-1], h.new_full((), RMS_EPS)
+        affine = torch.addmm if h.ndim == 2 else torch.baddbmm
         normed, scales, pres, last, previous = [], [], [], [], []
         tapped = torch.zeros_like(h) if taps else h.new_empty(0, width)
         # What each iteration keeps are small tensors of its own: writes into large buffers for all
         # of them miss the cache.
         for t, (rows, stay) in enumerate(zip(active, (*active[1:], 0), strict=True)):
-            scale = torch.linalg.vector_norm(h, dim=1, keepdim=True)
+            scale = torch.linalg.vector_norm(h, dim=-1, keepdim=True)
             torch.addcmul(smallest, scale, scale, value=1 / width, out=scale).rsqrt_()
             normed.append(h * scale)
-            pre = torch.addmm(bias, normed[t], enter.T)
-            gate, value = pre.chunk(2, dim=1)
-            out = torch.addmm(injected, F.silu(gate).mul_(value), leave.T)
+            pre = affine(bias, normed[t], enter.mT)
+            gate, value = pre.chunk(2, dim=-1)
+            out = affine(injected, F.silu(gate).mul_(value), leave.mT)
             out.addcmul_(retention, h)
             scales.append(scale)
             pres.append(pre)
             if taps:
-                tapped.index_copy_(0, taps[t], out.index_select(0, taps[t]))
+                tapped.index_copy_(-2, taps[t], out.index_select(-2, taps[t]))
             if stay < rows or not rows:
-                last.append(out[stay:])
-                previous.append(h[stay:])
-                out, injected, bias = out[:stay], injected[:stay], bias[:stay]
+                last.append(out[..., stay:, :])
+                previous.append(h[..., stay:, :])
+                out, injected, bias = (part[..., :stay, :] for part in (out, injected, bias))
             h = out
         ctx.active, ctx.taps = active, taps
         ctx.save_for_backward(retention, enter, leave, *normed, *scales, *pres)
-        one_before = torch.cat(previous[::-1])
+        one_before = torch.cat(previous[::-1], dim=-2)
         ctx.mark_non_differentiable(one_before)
-        return torch.cat(last[::-1]), one_before, tapped
+        return torch.cat(last[::-1], dim=-2), one_before, tapped
 
     @staticmethod
     @once_differentiable
@@ -89,30 +127,32 @@ class BoundedLoop(torch.autograd.Function):
         retention, enter, leave, *saved = ctx.saved_tensors
         active, taps, steps = ctx.active, ctx.taps, len(ctx.active)
         normed, scales, pres = saved[:steps], saved[steps : 2 * steps], saved[2 * steps :]
-        all_normed, pre = torch.cat(normed), torch.cat(pres)
-        gate, value = pre.chunk(2, dim=1)
+        all_normed, pre = torch.cat(normed, dim=-2), torch.cat(pres, dim=-2)
+        gate, value = pre.chunk(2, dim=-1)
         # The derivatives of hidden = silu(gate) * value, for all iterations at once.
         by_value, by_gate = F.silu(gate), torch.ops.aten.silu_backward(value, gate)
         d_out, d_pre = torch.empty_like(all_normed), torch.empty_like(pre)
         d_injected = torch.zeros_like(d_last)
-        d_bias = d_last.new_zeros(len(d_last), pre.shape[1])
-        buffers = (d_out, d_pre, *d_pre.chunk(2, dim=1), by_gate, by_value)
-        parts = list(zip(*(buffer.split(active) for buffer in buffers), strict=True))
-        d_h = d_last[:0]
+        d_bias = d_last.new_zeros(*d_last.shape[:-1], pre.shape[-1])
+        buffers = (d_out, d_pre, *d_pre.chunk(2, dim=-1), by_gate, by_value)
+        parts = list(zip(*(buffer.split(active, dim=-2) for buffer in buffers), strict=True))
+        d_h = d_last[..., :0, :]
         for t in reversed(range(steps)):
             grad, into, d_gate, d_value, by_gate_t, by_value_t = parts[t]
-            torch.cat((d_h, d_last[len(d_h) : active[t]]), out=grad)
+            ends = d_last[..., d_h.shape[-2] : active[t], :]
+            torch.cat((d_h, ends), dim=-2, out=grad)
             if taps:
-                grad.index_add_(0, taps[t], d_tapped.index_select(0, taps[t]))
+                grad.index_add_(-2, taps[t], d_tapped.index_select(-2, taps[t]))
             d_hidden = grad @ leave
             torch.mul(by_gate_t, d_hidden, out=d_gate)
             torch.mul(by_value_t, d_hidden, out=d_value)
             d_normed = into @ enter
-            along = torch.linalg.vecdot(normed[t], d_normed).unsqueeze_(1)
-            d_h = d_normed.addcmul_(normed[t], along, value=-1 / normed[t].shape[1])
+            along = torch.linalg.vecdot(normed[t], d_normed).unsqueeze_(-1)
+            d_h = d_normed.addcmul_(normed[t], along, value=-1 / normed[t].shape[-1])
             d_h.mul_(scales[t]).addcmul_(retention, grad)
-            d_injected[: active[t]] += grad
-            d_bias[: active[t]] += into
-        d_retention = (d_out * all_normed).div_(torch.cat(scales)).sum(0)
-        d_enter, d_leave = d_pre.T @ all_normed, d_out.T @ by_value.mul_(value)
+            d_injected[..., : active[t], :] += grad
+            d_bias[..., : active[t], :] += into
+        d_retention = (d_out * all_normed).div_(torch.cat(scales, dim=-2))
+        d_retention = d_retention.sum(-2).view_as(retention)
+        d_enter, d_leave = d_pre.mT @ all_normed, d_out.mT @ by_value.mul_(value)
         return d_h, d_injected, d_bias, d_retention, d_enter, d_leave, None, None

@@ -31,7 +31,8 @@ class LoopedCore(nn.Module):
     Attributes:
         solver: Extrapolates between iterations where no gradient is wanted; None for the plain
             loop, which it is unless set.
-        members: Number of models whose cells the cell stands for (see `core.stack`), mostly 1.
+        members: Number of models whose cells the cell stands for (see `core.stack`), mostly 1. In
+            training all have the same depths: those of one are given.
     """
 
     def __init__(self, cell: Cell, program: Program = LOOPWM, flow: Flow | None = None) -> None:
@@ -54,12 +55,12 @@ class LoopedCore(nn.Module):
         self,
         z: State,
         e: Float[Tensor, "B L D"],
-        depth: int | Int[Tensor, " B"],
+        depth: int | Int[Tensor, " R"],
         *,
         stop: StopRule | None = None,
         readout: Readout | None = None,
         grad: GradientMode = Full(),
-        tap: Int[Tensor, " B"] | None = None,
+        tap: Int[Tensor, " R"] | None = None,
     ) -> LoopOutput:
         """Refine the latents.
 
@@ -67,7 +68,7 @@ class LoopedCore(nn.Module):
             z: Latents to start from, each [B, L, D].
             e: Injection, held fixed over the iterations.
             depth: Iterations to run, at least 1; per row if a tensor. With `stop`, the most. Of a
-                flow, how long it runs.
+                flow, how long it runs. Of several members, R is the rows of each, else R = B.
             stop: Rule by which rows may leave earlier.
             readout: Decodes the readout latent for the stop rule.
             grad: How gradients flow through the iterations.
@@ -108,7 +109,7 @@ class LoopedCore(nn.Module):
             out = run_all(iterate, z, fixed, depth, grad, chosen)
         else:
             if isinstance(depth, int):
-                depth = torch.full((e.shape[0],), depth, device=e.device)
+                depth = torch.full((e.shape[0] // self.members,), depth, device=e.device)
             out = run_depths(iterate, z, fixed, depth, tap, grad, chosen, unroll)
         if at_rest is not None and self._learns_from(fixed):
             return self._finished(out, at_rest, iterate, fixed)

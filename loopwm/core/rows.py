@@ -70,8 +70,8 @@ def run_depths(
     iterate: Iterate,
     z: State,
     fixed: Conditioning,
-    depth: Int[Tensor, " B"],
-    tap: Int[Tensor, " B"] | None,
+    depth: Int[Tensor, " R"],
+    tap: Int[Tensor, " R"] | None,
     grad: GradientMode,
     chosen: int,
     unroll: Unroll | None = None,
@@ -89,7 +89,8 @@ def run_depths(
         tap: Iteration of each row after which its chosen state is kept too, in 1..depth.
         grad: How gradients flow through the iterations.
         chosen: Index of the state that is tapped and that the residual is measured on.
-        unroll: Runs all iterations of a single state in place of `iterate`.
+        unroll: Runs all iterations of a single state in place of `iterate`; the only way for rows
+            of several members, one after the other, of which `depth` and `tap` are those of each.
     """
     if bool((depth[1:] > depth[:-1]).any()):
         order = depth.argsort(descending=True, stable=True)
@@ -113,9 +114,9 @@ def run_depths(
         last, one_before, early = unroll(z[0], fixed, active, () if tap is None else taps)
         return LoopOutput(
             state=(last,),
-            n_iters=depth,
+            n_iters=depth.repeat(len(last) // len(depth)),
             residual=relative_change(last, one_before),
-            settled=torch.zeros_like(depth, dtype=torch.bool),
+            settled=torch.zeros(len(last), dtype=torch.bool, device=last.device),
             tapped=None if tap is None else early,
         )
     done: list[State] = []

@@ -1,9 +1,11 @@
 """Layers of several models as one: one batched product takes the place of a product for each.
 
 Weights have a leading axis of members. Rows come member after member, the same number of each.
+How the members' weights become one is the caller's choice: to `share` them is for inference, to
+have them `copied` for training.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -12,6 +14,9 @@ from torch.nn import functional as F
 
 from loopwm.core.block import rms_norm
 from loopwm.core.cell import BoundedCell, Conditioning, Weights
+from loopwm.core.fused import unroll_bounded
+
+Join = Callable[[Sequence[Tensor]], Tensor]
 
 
 def share(tensors: Sequence[Tensor]) -> Tensor:
@@ -25,6 +30,11 @@ def share(tensors: Sequence[Tensor]) -> Tensor:
     return whole
 
 
+def copied(tensors: Sequence[Tensor]) -> Tensor:
+    """Stack tensors along a new leading axis, from which gradients reach each."""
+    return torch.stack(list(tensors))
+
+
 def per_row(value: Float[Tensor, "*M D"], rows: int) -> Float[Tensor, "B D"]:
     """Give each of `rows` rows the value [D] of all, or that of its member out of [M, D]."""
     if value.ndim == 1:
@@ -36,14 +46,15 @@ class StackedLinear(nn.Module):
     """Apply to each member's rows the linear layer of that member.
 
     Args:
-        layers: Layers of one size, whose weights are shared.
+        layers: Layers of one size.
+        join: Makes one tensor of theirs.
     """
 
-    def __init__(self, layers: Sequence[nn.Linear]) -> None:
+    def __init__(self, layers: Sequence[nn.Linear], join: Join = share) -> None:
         super().__init__()
-        self.weight = share([layer.weight for layer in layers])
+        self.weight = join([layer.weight for layer in layers])
         biases = [layer.bias for layer in layers if layer.bias is not None]
-        self.bias = share(biases).unsqueeze(1) if biases else None
+        self.bias = join(biases).unsqueeze(1) if biases else None
 
     def forward(self, x: Float[Tensor, "*B I"]) -> Float[Tensor, "*B O"]:
         """Transform the last axis."""
@@ -59,21 +70,24 @@ class StackedBounded(nn.Module):
     """Refine each member's rows by the bounded cell of that member.
 
     Args:
-        cells: Cells of one size and form, whose weights are shared.
+        cells: Cells of one size and form.
+        join: Makes one tensor of theirs.
+
+    Attributes:
+        unrolls: Whether `unroll` stands in for repeated calls: where the cells are trained.
     """
 
     num_conditions = BoundedCell.num_conditions
-    # It is for inference: a cell that is trained runs its own loop.
-    unrolls = False
 
-    def __init__(self, cells: Sequence[BoundedCell]) -> None:
+    def __init__(self, cells: Sequence[BoundedCell], join: Join = share) -> None:
         super().__init__()
+        self.unrolls = join is copied and cells[0].unrolls
         self.gain, self.min_rate = cells[0].gain, cells[0].min_rate
-        self.log_rate = share([cell.log_rate for cell in cells]).unsqueeze(1)
-        self.from_state = share([cell.from_state for cell in cells])
-        self.leave = share([cell.leave for cell in cells])
-        self.from_injection = StackedLinear([cell.from_injection for cell in cells])
-        self.inject = StackedLinear([cell.inject for cell in cells])
+        self.log_rate = join([cell.log_rate for cell in cells]).unsqueeze(1)
+        self.from_state = join([cell.from_state for cell in cells])
+        self.leave = join([cell.leave for cell in cells])
+        self.from_injection = StackedLinear([cell.from_injection for cell in cells], join)
+        self.inject = StackedLinear([cell.inject for cell in cells], join)
 
     def constrain(self) -> Weights:
         """Return the retention and its complement, each [M, 1, D]."""
@@ -91,6 +105,9 @@ class StackedBounded(nn.Module):
         weights: Weights | None = None,
     ) -> Tensor:
         """Refine h once under the conditioning of `condition`."""
+        if self.unrolls:
+            each = len(h) // len(self.leave)
+            return self.unroll(h, conditioning, (each,), (), weights or self.constrain())[0]
         retention, renewal = weights or self.constrain()
         flat, injected, bias = (
             part.reshape(len(self.leave), -1, part.shape[-1]) for part in (h, *conditioning)
@@ -101,3 +118,15 @@ class StackedBounded(nn.Module):
         if self.gain is not None:
             renewed = (self.gain * renewal) * rms_norm(renewed)
         return torch.addcmul(renewed, retention, flat).view_as(h)
+
+    def unroll(
+        self,
+        h: Float[Tensor, "B *L D"],
+        conditioning: Conditioning,
+        active: Sequence[int],
+        taps: Sequence[Tensor],
+        weights: Weights,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Refine the first `active[t]` rows of each member in iteration t (see `BoundedCell`)."""
+        own = weights[0], self.from_state, self.leave
+        return unroll_bounded(h, conditioning, *own, active, taps)

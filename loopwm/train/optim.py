@@ -13,12 +13,22 @@ from loopwm.train.config import AdamATan2, AdamW, FitConfig, SignSGD
 from loopwm.train.rows import SignSGDRows, is_table, values
 
 
+class Abreast(nn.ModuleList):
+    """Hold modules that train side by side, each with a loss of its own, of which the sum is given.
+
+    Gradients are clipped by the norm of each module's; if one of them is not finite, the update is
+    left out for all.
+    """
+
+
 class Stepper:
     """Update the parameters of a module, or leave them alone when a gradient is not finite."""
 
     def __init__(self, module: nn.Module, config: FitConfig) -> None:
         """Make the optimisers for the trainable parameters of `module`."""
-        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        parts = list(module) if isinstance(module, Abreast) else [module]
+        self._parts = [[p for p in part.parameters() if p.requires_grad] for part in parts]
+        self.parameters = [p for part in self._parts for p in part]
         self.optimizers = build_optimizers(self.parameters, config)
         self.dense = [p for p in self.parameters if not is_table(p)]
         self._clip = math.inf if config.clip is None else config.clip
@@ -33,21 +43,25 @@ class Stepper:
         Returns:
             The loss, the global norm of its gradient before clipping, and whether both are
             finite. If not, neither the parameters nor the state of the optimisers have changed.
+            Of modules abreast, the means over them.
 
         Raises:
             ConfigError: If no parameter has a gradient.
         """
-        gradients = [values(p.grad) for p in self.parameters if p.grad is not None]
-        if not gradients:
+        gradients = [[values(p.grad) for p in part if p.grad is not None] for part in self._parts]
+        if not all(gradients):
             raise ConfigError("the loss depends on no parameter of the module that is trained")
-        total = get_total_norm(gradients)
-        # One transfer, hence one synchronisation, for both numbers.
-        value, norm = torch.stack((loss.detach().float(), total.float())).tolist()
+        totals = [get_total_norm(part) for part in gradients]
+        # One transfer, hence one synchronisation, for all numbers.
+        value, *norms = torch.stack([each.detach().float() for each in (loss, *totals)]).tolist()
+        value, norm = value / len(norms), sum(norms) / len(norms)
         finite = math.isfinite(value) and math.isfinite(norm)
         if finite:
-            if norm > self._clip:
-                # Tables step by the sign, which does not change with the length.
-                clip_grads_with_norm_(self.dense, self._clip, total)
+            for part, own, total in zip(self._parts, norms, totals, strict=True):
+                if own > self._clip:
+                    # Tables step by the sign, which does not change with the length.
+                    dense = [p for p in part if not is_table(p)]
+                    clip_grads_with_norm_(dense, self._clip, total)
             for optimizer in self.optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = lr * group.get("lr_ratio", 1)

@@ -3,27 +3,17 @@
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import nn
-
-from loopwm.batch import SequenceBatch
 from loopwm.data.normalise import Statistics, check_precision
-from loopwm.data.replay import Windows
 from loopwm.data.store import RolloutDataset
 from loopwm.errors import ConfigError, DataError
 from loopwm.train.config import FitConfig
 from loopwm.train.course import Course
-from loopwm.train.fit import device_of
-from loopwm.train.history import History
 from loopwm.world.build import build
 from loopwm.world.config import ModelConfig, WorldConfig
+from loopwm.world.course import Material, abreast, alone, go_abreast
 from loopwm.world.ensemble import Ensemble
 from loopwm.world.identity import identity
 from loopwm.world.model import WorldModel
-from loopwm.world.objective import calibrate_spread, sequence_loss, validation_error
-
-_VALIDATION_WINDOWS = 2048
 
 
 def fit(
@@ -47,6 +37,8 @@ def fit(
         fit_config: How to train it.
         run_dir: Directory of checkpoints and metrics; None writes nothing.
         members: Number of models, each from its own seed; from 2 on an `Ensemble` is returned.
+            Bounded loops, untied bounded cells and perceptrons without modules of your own train
+            at once in batched products, in float32 and not compiled; others one after the other.
         init: Trained model to go on from, with its configuration and statistics; the range that
             imagination is held to grows by that of the data.
         valid: Held-out data for validation; by default 5% of the episodes are set aside.
@@ -68,13 +60,20 @@ def fit(
     config = config or (starts[0].config if starts[0] is not None else WorldConfig())
     if valid is None and data.num_episodes > 1:
         data, valid = data.split(0.95, seed=fit_config.seed)
-    models = []
-    for index, start in enumerate(starts):
-        # Members share the data and its order of validation, but neither weights nor batches.
-        member = replace(fit_config, seed=fit_config.seed + 1000 * index)
-        folder = None if run_dir is None else Path(run_dir) / (f"member-{index}" * (members > 1))
-        models.append(course(data, config, member, valid=valid, init=start).take(member, folder))
-    return models[0] if members == 1 else Ensemble(models)
+    # Members share the data and its order of validation, but neither weights nor batches.
+    seeds = [replace(fit_config, seed=fit_config.seed + 1000 * index) for index in range(members)]
+    models = [_fresh(data, config, *pair) for pair in zip(seeds, starts, strict=True)]
+    material = Material.of(data, valid, models[0], fit_config)
+    documents = [identity(config, data, valid, start) for start in starts]
+    if members == 1:
+        return alone(models[0], material, fit_config, documents[0]).take(fit_config, run_dir)
+    if go_abreast(models, fit_config):
+        together = abreast(models, material, fit_config, {"members": documents})
+        return Ensemble(together.take(fit_config, run_dir))
+    for index, seed in enumerate(seeds):
+        folder = None if run_dir is None else Path(run_dir) / f"member-{index}"
+        alone(models[index], material, seed, documents[index]).take(seed, folder)
+    return Ensemble(models)
 
 
 def course(
@@ -98,75 +97,21 @@ def course(
         DataError: If no episode is long enough for an imagined step, or if float32 cannot tell the
             observations apart.
     """
+    model = _fresh(data, config, fit_config, init)
+    material = Material.of(data, valid, model, fit_config)
+    return alone(model, material, fit_config, identity(config, data, valid, init))
+
+
+def _fresh(
+    data: RolloutDataset, config: ModelConfig, fit_config: FitConfig, init: WorldModel | None
+) -> WorldModel:
+    """Return a model to train, as random as its seed or as good as `init`."""
     statistics = Statistics.of(data) if init is None else init.stats.covering(data)
     check_precision(data, statistics)
     model = build(config, data.meta, statistics, fit_config.seed)
     if init is not None:
         model.load_state_dict(init.state_dict())
-    device = device_of(fit_config)
-    # The real observations that a window begins with come before the steps of the horizon.
-    given = config.objective.context - 1
-    length = given + fit_config.horizon
-    windows = Windows(data, length, device)
-    _check_reach("the data", int(np.diff(data.bounds).max()), given)
-    held_out = None if valid is None else _held_out(valid, model, length, device)
-    if held_out is not None:
-        _check_reach("the held-out data", int(held_out.valid.sum(1).max()), given)
-
-    def loss(
-        module: nn.Module, batch: SequenceBatch, update: int, generator: torch.Generator
-    ) -> tuple[torch.Tensor, dict[str, float | torch.Tensor]]:
-        assert isinstance(module, WorldModel)
-        return sequence_loss(module, batch.steps(given + fit_config.horizon_at(update)), generator)
-
-    def validate(module: nn.Module) -> float:
-        assert isinstance(module, WorldModel)
-        assert held_out is not None
-        return validation_error(module, held_out)
-
-    def finish(history: History) -> WorldModel:
-        model.requires_grad_(False).eval()
-        model.history = list(history.records)
-        if held_out is not None:
-            calibrate_spread(model, held_out)
-        return model
-
-    return Course(
-        module=model,
-        loss=loss,
-        sampler=lambda generator, size: windows.sample(size, generator),
-        finish=finish,
-        validate=None if held_out is None else validate,
-        documents=identity(config, data, valid, init),
-    )
-
-
-def _held_out(
-    valid: RolloutDataset, model: WorldModel, length: int, device: torch.device
-) -> SequenceBatch:
-    """Return fixed windows, spread evenly over the held-out rows."""
-    wide, width = valid.action_dim, model.normaliser.action_dim
-    # Held-out episodes need not hold every discrete action.
-    fits = wide <= width if model.discrete else wide == width
-    if not fits or (valid.obs_dim, valid.discrete) != (model.obs_dim, model.discrete):
-        raise DataError(
-            f"valid={valid} has other observations or actions than the model, which has "
-            f"{model.obs_dim} and {width}: hold out episodes of the same environment"
-        )
-    windows = Windows(valid, length, device)
-    count = min(_VALIDATION_WINDOWS, len(windows))
-    rows = torch.linspace(0, len(windows) - 1, count, device=device).long()
-    return windows.at(rows)
-
-
-def _check_reach(name: str, longest: int, given: int) -> None:
-    """Refuse data without a step that is imagined, whose error would be that of nothing: 0."""
-    if longest <= given:
-        raise DataError(
-            f"no window of {name} has a step to imagine: the longest has {longest} steps, and "
-            f"Objective(context={given + 1}) begins with {given + 1} observations; lower context, "
-            "or give longer episodes"
-        )
+    return model
 
 
 def _starts(

@@ -30,7 +30,7 @@ class _Unrolled:
 
 
 def sequence_loss(
-    model: WorldModel, batch: SequenceBatch, generator: torch.Generator
+    model: WorldModel, batch: SequenceBatch, generator: torch.Generator, members: int = 1
 ) -> tuple[Tensor, Metrics]:
     """Return the loss of a batch of windows.
 
@@ -45,31 +45,31 @@ def sequence_loss(
         model: The world model, in training mode.
         batch: Windows of real experience.
         generator: Draws depths, taps and masks.
+        members: Number of models that `model` stands for (see `world.stack`); their windows come
+            member after member, and they share the depths and taps drawn.
 
     Returns:
-        The scalar loss, and its parts as detached metrics.
+        The scalar loss, the mean over members, and its parts as detached metrics.
     """
     weights = model.config.objective
-    unrolled = _unroll(model, batch, generator)
+    unrolled = _unroll(model, batch, generator, members)
     valid = batch.valid.to(unrolled.errors[0].dtype)
-    count = valid.sum().clamp_min(1)
 
-    def mean(values: Float[Tensor, "B K"]) -> Tensor:
-        return (values * valid).sum() / count
+    def mean(values: Tensor, weight: Tensor = valid) -> Tensor:
+        return _mean(values, weight, members)
 
+    first = valid[:, 0]
     squared = torch.stack(unrolled.errors, dim=1).square().mean(-1)
-    weight = valid * _step_weights(weights, squared)
-    loss = (counted(squared, weights) * weight).sum() / weight.sum().clamp_min(1e-9)
+    loss = mean(counted(squared, weights), valid * _step_weights(weights, squared))
     if unrolled.early is not None:
         early = counted(unrolled.early.square().mean(-1), weights)
-        early = (early * valid[:, 0]).sum()
-        loss = loss + weights.intermediate * early / valid[:, 0].sum().clamp_min(1)
+        loss = loss + weights.intermediate * mean(early, first)
     if unrolled.drift is not None:
-        drift = (unrolled.drift * valid[:, 0]).sum() / valid[:, 0].sum().clamp_min(1)
-        loss = loss + weights.settle * drift
+        loss = loss + weights.settle * mean(unrolled.drift, first)
     features = torch.stack(unrolled.features, dim=1)
     reward = mean(_reward_error(model, features, batch))
-    alive = _ending_error(model, torch.stack(unrolled.observations, dim=1), batch)
+    ending = _ending_error(model, torch.stack(unrolled.observations, dim=1), batch)
+    alive = mean(ending, valid * batch.can_end)
     loss = loss + weights.reward * reward + weights.termination * alive
     metrics = {"error": mean(squared.detach()).sqrt(), "reward": reward.detach().sqrt()}
     if unrolled.divergences:
@@ -78,10 +78,14 @@ def sequence_loss(
     std = model.heads.std(features[:, 0])
     if std is not None:
         z = unrolled.errors[0].detach() / std
-        first = valid[:, 0]
-        nll = (0.5 * z.square() + std.log()).mean(-1)
-        loss = loss + 0.1 * (nll * first).sum() / first.sum().clamp_min(1)
+        loss = loss + 0.1 * mean((0.5 * z.square() + std.log()).mean(-1), first)
     return loss, {**metrics, "termination": alive.detach()}
+
+
+def _mean(values: Tensor, weight: Tensor, members: int) -> Tensor:
+    """Return the mean over members of each one's weighted mean; 0 where nothing weighs."""
+    own, share = values.reshape(members, -1), weight.reshape(members, -1)
+    return ((own * share).sum(1) / share.sum(1).clamp_min(1e-9)).mean()
 
 
 def counted(squared: Float[Tensor, "*B"], objective: Objective) -> Float[Tensor, "*B"]:
@@ -126,11 +130,13 @@ def _warm(model: WorldModel, batch: SequenceBatch) -> tuple[State, int]:
     return state, given
 
 
-def _unroll(model: WorldModel, batch: SequenceBatch, generator: torch.Generator) -> _Unrolled:
+def _unroll(
+    model: WorldModel, batch: SequenceBatch, generator: torch.Generator, members: int
+) -> _Unrolled:
     scale = model.normaliser.change_scale
     target = model.normaliser.obs(batch.obs)
     actions = model.normaliser.action(batch.action)
-    run = _plan(model, len(batch), generator)
+    run = _plan(model, len(batch) // members, generator)
     state = model.first_state(target[:, 0])
     unrolled = _Unrolled()
     for k in range(actions.shape[1]):
@@ -192,10 +198,7 @@ def _reward_error(model: WorldModel, features: Tensor, batch: SequenceBatch) -> 
 
 
 def _ending_error(model: WorldModel, observations: Tensor, batch: SequenceBatch) -> Tensor:
-    """Return the cross-entropy of termination, mean over the steps that could have ended."""
+    """Return the cross-entropy of termination of each step."""
     logits = model.ending(observations)
-    errors = F.binary_cross_entropy_with_logits(
-        logits, batch.terminated.to(logits.dtype), reduction="none"
-    )
-    asked = (batch.valid & batch.can_end).to(logits.dtype)
-    return (errors * asked).sum() / asked.sum().clamp_min(1)
+    ended = batch.terminated.to(logits.dtype)
+    return F.binary_cross_entropy_with_logits(logits, ended, reduction="none")

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from loopwm.core.cell import BoundedCell
+from loopwm.core.grad import Full
 from loopwm.core.loop import LoopedCore
-from loopwm.core.stack import StackedBounded, StackedLinear, share
+from loopwm.core.stack import Join, StackedBounded, StackedLinear, copied, share
 from loopwm.world.baseline import MLPDynamics, UntiedDynamics
 from loopwm.world.head import Heads
 from loopwm.world.looped import LoopedDynamics
@@ -60,7 +61,7 @@ class Stack:
         """Return the members as one model, or None if they are not models that can be stacked."""
         if not _stackable(members):
             return None
-        model = _stacked(members)
+        model = _stacked(members, share)
         every = tuple(chain.from_iterable(_tensors(member) for member in members))
         return cls(model, tuple(members), every, tuple(t.data_ptr() for t in every))
 
@@ -132,6 +133,21 @@ class Stack:
         return tuple(part[member] for member in range(count) for part in parts)
 
 
+def learn_joined(members: Sequence[WorldModel]) -> bool:
+    """Say whether `joined` can stand for the members in training."""
+    cells = [each for each in members[0].modules() if isinstance(each, BoundedCell)]
+    grad = getattr(members[0].dynamics, "grad", Full())
+    return _stackable(members) and isinstance(grad, Full) and all(c.gain is None for c in cells)
+
+
+def joined(members: Sequence[WorldModel]) -> WorldModel:
+    """Return a model that does to each member's rows what that member does, gradients included.
+
+    Its weights are copies of theirs as they are now; rows come member after member.
+    """
+    return _stacked(members, copied)
+
+
 def _settings(member: WorldModel) -> tuple[Any, ...]:
     solver = getattr(getattr(member.dynamics, "core", None), "solver", None)
     functions = member.reward_fn, member.termination_fn
@@ -166,21 +182,23 @@ def _known(module: nn.Module) -> bool:
     return kind in _ROWWISE and all(_known(child) for child in module.children())
 
 
-def _stacked(modules: Sequence[Any]) -> Any:
+def _stacked(modules: Sequence[Any], join: Join) -> Any:
     """Return a module that does to each member's rows what that member's module does."""
     first = modules[0]
     if isinstance(first, Normaliser):
         return first
     if type(first) in _LAYERS:
-        return _LAYERS[type(first)](modules)
+        return _LAYERS[type(first)](modules, join)
     twin = copy.copy(first)
     twin._modules = {
-        name: None if child is None else _stacked([module._modules[name] for module in modules])
+        name: None
+        if child is None
+        else _stacked([module._modules[name] for module in modules], join)
         for name, child in first._modules.items()
     }
     for kind in ("_parameters", "_buffers"):
         own = {
-            name: share([getattr(module, kind)[name] for module in modules])
+            name: join([getattr(module, kind)[name] for module in modules])
             for name in getattr(first, kind)
         }
         # Plain tensors: the parameters are the members'.

@@ -8,7 +8,7 @@ from torch import nn
 
 from loopwm.errors import ConfigError
 from loopwm.train.config import AdamW, FitConfig, Muon
-from loopwm.train.optim import Stepper, build_optimizers
+from loopwm.train.optim import Abreast, Stepper, build_optimizers
 
 
 class Net(nn.Module):
@@ -138,3 +138,26 @@ def test_nothing_to_train_is_an_error():
         Stepper(nn.Linear(2, 2).requires_grad_(False), FitConfig())
     with pytest.raises(ConfigError, match="depends on no parameter"):
         Stepper(nn.Linear(2, 2), FitConfig()).step(torch.ones(()), 0.1)
+
+
+def test_of_modules_abreast_each_is_clipped_by_its_own_norm_and_one_nan_stops_all():
+    modules = [nn.Linear(2, 1, bias=False) for _ in range(2)]
+    pair = Abreast(modules)
+    config = FitConfig(optimizer=AdamW(eps=1e3), clip=1.0, weight_decay=0.0)
+    stepper, x = Stepper(pair, config), torch.tensor([[3.0, 4.0]])
+    before = [module.weight.detach().clone() for module in modules]
+    loss = modules[0](x).sum() + 0.1 * modules[1](x).sum()
+    loss.backward()
+    value, norm, finite = stepper.step(loss, 1.0)
+    assert finite
+    assert value == pytest.approx(loss.item() / 2)
+    assert norm == pytest.approx((5.0 + 0.5) / 2)
+    # With so large an eps, Adam's first step is the gradient over eps.
+    for module, start, gradient in zip(modules, before, ([0.6, 0.8], [0.3, 0.4]), strict=True):
+        moved = (start - module.weight.detach()) * 1e3
+        torch.testing.assert_close(moved, torch.tensor([gradient]), rtol=1e-3, atol=1e-4)
+    before = [module.weight.detach().clone() for module in modules]
+    loss = modules[0](x).sum() + modules[1](x * torch.nan).sum()
+    loss.backward()
+    assert not stepper.step(loss, 1.0)[2]
+    assert all(torch.equal(a, m.weight) for a, m in zip(before, modules, strict=True))

@@ -10,7 +10,7 @@ import torch
 import loopwm as lw
 from loopwm.data.store import RolloutDataset
 from loopwm.errors import CheckpointError
-from loopwm.world import fit as fit_module
+from loopwm.world import course as course_module
 
 pytestmark = pytest.mark.usefixtures("without_shape_checks")
 
@@ -84,10 +84,14 @@ def test_a_trained_model_is_ready_to_predict_and_knows_its_training(data):
     assert {"update", "loss", "error", "reward", "termination", "validation"} <= logged
 
 
-def test_members_differ_and_the_first_is_the_model_of_that_seed(data):
-    pair = lw.fit(data, SMALL, SHORT, members=2)
+def test_members_differ_and_begin_as_models_of_their_seeds(data):
+    still = replace(SHORT, updates=1, lr=1e-30, ema=0.0, weight_decay=0.0)
+    pair = lw.fit(data, SMALL, still, members=2, valid=data)
     assert isinstance(pair, lw.Ensemble)
-    assert equal(pair.members[0], lw.fit(data, SMALL, SHORT))
+    for member, seed in zip(pair.members, (0, 1000), strict=True):
+        alone = lw.fit(data, SMALL, replace(still, seed=seed), valid=data)
+        for name, value in weights(alone).items():
+            torch.testing.assert_close(weights(member)[name], value, rtol=0, atol=1e-20)
     assert not equal(pair.members[0], pair.members[1])
 
 
@@ -115,14 +119,14 @@ def test_an_ensemble_goes_on_member_by_member(data):
 
 def test_the_horizon_grows_to_its_end(data, monkeypatch):
     seen: list[int] = []
-    real = fit_module.sequence_loss
+    real = course_module.sequence_loss
 
-    def watched(model: Any, batch: Any, generator: torch.Generator) -> Any:
+    def watched(model: Any, batch: Any, *rest: Any) -> Any:
         seen.append(batch.action.shape[1])
         assert batch.obs.shape[1] == seen[-1] + 1
-        return real(model, batch, generator)
+        return real(model, batch, *rest)
 
-    monkeypatch.setattr(fit_module, "sequence_loss", watched)
+    monkeypatch.setattr(course_module, "sequence_loss", watched)
     lw.fit(data, SMALL, SHORT)
     assert seen == [SHORT.horizon_at(update) for update in range(8)]
     assert (seen[0], seen[-1]) == (1, 3)
@@ -130,26 +134,26 @@ def test_the_horizon_grows_to_its_end(data, monkeypatch):
 
 def test_the_context_comes_before_the_horizon(data, monkeypatch):
     seen: list[int] = []
-    real = fit_module.sequence_loss
+    real = course_module.sequence_loss
 
-    def watched(model: Any, batch: Any, generator: torch.Generator) -> Any:
+    def watched(model: Any, batch: Any, *rest: Any) -> Any:
         seen.append(batch.action.shape[1])
-        return real(model, batch, generator)
+        return real(model, batch, *rest)
 
-    monkeypatch.setattr(fit_module, "sequence_loss", watched)
+    monkeypatch.setattr(course_module, "sequence_loss", watched)
     lw.fit(data, replace(SMALL, objective=lw.Objective(context=5)), SHORT)
     assert seen == [4 + SHORT.horizon_at(update) for update in range(8)]
 
 
 def test_held_out_episodes_are_not_trained_on(data, monkeypatch):
     used: list[RolloutDataset] = []
-    real = fit_module.Windows
+    real = course_module.Windows
 
     def watched(dataset: RolloutDataset, *rest: Any) -> Any:
         used.append(dataset)
         return real(dataset, *rest)
 
-    monkeypatch.setattr(fit_module, "Windows", watched)
+    monkeypatch.setattr(course_module, "Windows", watched)
     lw.fit(data, SMALL, SHORT)
     train, valid = (set(map(tuple, each.obs.tolist())) for each in used)
     assert not train & valid

@@ -1,0 +1,191 @@
+"""Models that train abreast learn from their own windows what each would learn alone."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import loopwm as lw
+from loopwm.batch import SequenceBatch
+from loopwm.data.replay import Windows
+from loopwm.errors import CheckpointError
+from loopwm.train.fit import run
+from loopwm.world import course as course_module
+from loopwm.world.course import Material, abreast, go_abreast
+from loopwm.world.ensemble import Ensemble
+from loopwm.world.objective import sequence_loss, validation_error
+from loopwm.world.stack import joined, learn_joined
+
+SHORT = lw.FitConfig(
+    updates=8, batch_size=16, horizon=3, threads=1, progress=False, validate_every=4, log_every=2
+)
+SMALL = lw.WorldConfig(width=8, depth=lw.depth.Poisson(3))
+WEIGHTS = lw.Objective(reward=0.7, termination=0.3, intermediate=0.4)
+CASES = {
+    "looped": lw.WorldConfig(width=8, objective=WEIGHTS),
+    "uniform": lw.WorldConfig(width=8, depth=lw.depth.Uniform(1, 6), objective=WEIGHTS),
+    "fixed": lw.WorldConfig(width=8, depth=lw.depth.Fixed(4), objective=WEIGHTS),
+    "fixed, no early loss": lw.WorldConfig(
+        width=8, depth=lw.depth.Fixed(4), objective=lw.Objective(intermediate=0.0)
+    ),
+    "once": lw.WorldConfig(width=8, depth=lw.depth.Fixed(1), objective=WEIGHTS),
+    "cold": lw.WorldConfig(width=8, warm=False, objective=WEIGHTS),
+    "no carry": lw.WorldConfig(width=8, carry=False, objective=WEIGHTS),
+    "injected once": lw.WorldConfig(width=8, reinject=False, objective=WEIGHTS),
+    "settling": lw.WorldConfig(width=8, objective=replace(WEIGHTS, settle=3.0)),
+    "robust": lw.WorldConfig(width=8, objective=replace(WEIGHTS, robust=0.3, decay=0.7)),
+    "two observations": lw.WorldConfig(width=8, objective=replace(WEIGHTS, context=2)),
+    "Gaussian": lw.WorldConfig(width=8, head=lw.Gaussian(), objective=WEIGHTS),
+    "frames": lw.WorldConfig(width=8, frames=3, objective=WEIGHTS),
+    "untied": lw.Untied(blocks=3, width=8, objective=WEIGHTS),
+    "MLP": lw.MLP(width=8, depth=2, objective=WEIGHTS),
+}
+ALONE = {
+    "GRU": (lw.GRU(width=8), {}),
+    "renewal": (lw.WorldConfig(width=8, cell=lw.Bounded(gain=1.0)), {}),
+    "last iterations": (lw.WorldConfig(width=8, grad=lw.grad.LastK(2)), {}),
+    "bfloat16": (SMALL, {"precision": "bf16"}),
+    "compiled": (SMALL, {"compiled": True}),
+}
+
+
+def rows_of(data: Any, *members: list[int]) -> list[SequenceBatch]:
+    """Float64 windows of each member, some of which meet the end of their episode."""
+    windows = Windows(data, 4)
+    batches = [windows.at(torch.tensor(rows)) for rows in members]
+    return [
+        replace(
+            each,
+            obs=each.obs.double(),
+            action=each.action.double(),
+            reward=each.reward.double(),
+            can_end=each.terminated | (torch.arange(len(rows)) % 3 > 0)[:, None],
+        )
+        for each, rows in zip(batches, members, strict=True)
+    ]
+
+
+COLUMNS = ("obs", "action", "reward", "terminated", "can_end", "valid")
+
+
+def after_each_other(batches: list[SequenceBatch]) -> SequenceBatch:
+    return SequenceBatch(**{n: torch.cat([getattr(each, n) for each in batches]) for n in COLUMNS})
+
+
+def part(batch: SequenceBatch, begin: int, end: int) -> SequenceBatch:
+    return SequenceBatch(**{n: getattr(batch, n)[begin:end] for n in COLUMNS})
+
+
+def fit(*args: Any, **options: Any) -> Ensemble:
+    ensemble = lw.fit(*args, **options)
+    assert isinstance(ensemble, Ensemble)
+    return ensemble
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_loss_and_gradients_are_those_of_each_member_alone(make, data, case):
+    models = [make(CASES[case], data, seed).train().requires_grad_() for seed in range(3)]
+    assert learn_joined(models)
+    batches = rows_of(data, [0, 26, 27, 28, 40], [3, 29, 59, 100, 7], [88, 87, 1, 2, 59])
+    loss, metrics = sequence_loss(
+        joined(models), after_each_other(batches), torch.Generator().manual_seed(0), members=3
+    )
+    gradients = [torch.autograd.grad(loss, list(m.parameters()), retain_graph=True) for m in models]
+    expected = []
+    for model, batch, found in zip(models, batches, gradients, strict=True):
+        alone, parts = sequence_loss(model, batch, torch.Generator().manual_seed(0))
+        own = torch.autograd.grad(alone, list(model.parameters()), allow_unused=True)
+        expected.append((alone.detach(), parts["termination"]))
+        for (name, _), ours, theirs in zip(model.named_parameters(), found, own, strict=True):
+            assert theirs is not None, name
+            torch.testing.assert_close(3 * ours, theirs, rtol=1e-9, atol=1e-11, msg=name)
+    means = [torch.stack(each).mean() for each in zip(*expected, strict=True)]
+    torch.testing.assert_close(loss.detach(), means[0], rtol=1e-10, atol=0)
+    torch.testing.assert_close(metrics["termination"], means[1], rtol=1e-10, atol=0)
+
+
+def test_a_course_abreast_steps_each_model_as_a_course_alone_does(make, data):
+    """Clipping and decay included: the windows of each are those that the course abreast drew."""
+    config = replace(SHORT, updates=3, clip=0.05, ema=0.9, optimizer=lw.Muon(), horizon_warmup=0)
+    fixed = replace(SMALL, depth=lw.depth.Fixed(3), objective=lw.Objective(intermediate=0.0))
+    models = [make(fixed, data, seed).requires_grad_() for seed in range(2)]
+    copies = [make(fixed, data, seed).requires_grad_() for seed in range(2)]
+    drawn: list[SequenceBatch] = []
+    course = abreast(models, Material.of(data, None, models[0], config), config, {})
+
+    def sampler(generator: torch.Generator, size: int) -> SequenceBatch:
+        batch = course.sampler(generator, size)
+        drawn.append(replace(batch, obs=batch.obs.double(), action=batch.action.double()))
+        return drawn[-1]
+
+    run(course.module, course.loss, sampler, config)
+    for index, copy in enumerate(copies):
+        batches = iter([part(batch, 16 * index, 16 * (index + 1)) for batch in drawn])
+
+        def loss(module: Any, batch: Any, update: int, generator: torch.Generator) -> Any:
+            return sequence_loss(module, batch, generator)
+
+        run(copy, loss, lambda generator, size, given=batches: next(given), config)
+        for (name, ours), theirs in zip(
+            models[index].named_parameters(), copy.parameters(), strict=True
+        ):
+            torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-10, msg=name)
+
+
+@pytest.mark.parametrize("case", ALONE)
+def test_what_cannot_go_abreast_goes_alone(data, case):
+    config, options = ALONE[case]
+    fit_config = replace(SHORT, **options)
+    models = fit(data, config, replace(SHORT, updates=1), members=2).members
+    assert not go_abreast(models, fit_config)
+
+
+def test_an_ensemble_that_went_alone_still_trains(data, tmp_path: Path):
+    pair = fit(data, lw.GRU(width=8), SHORT, members=2, run_dir=tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["member-0", "member-1"]
+    assert len(pair.members) == 2
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_run_abreast_that_was_stopped_ends_bit_for_bit_as_if_it_had_not_been(
+    data, tmp_path: Path, monkeypatch
+):
+    config = replace(SHORT, checkpoint_every=2)
+    whole = fit(data, SMALL, config, members=3)
+    real, seen = course_module.sequence_loss, []
+
+    def dying(*args: Any) -> Any:
+        seen.append(args)
+        if len(seen) == 6:
+            raise Killed
+        return real(*args)
+
+    monkeypatch.setattr(course_module, "sequence_loss", dying)
+    with pytest.raises(Killed):
+        fit(data, SMALL, config, members=3, run_dir=tmp_path)
+    again = fit(data, SMALL, config, members=3, run_dir=tmp_path)
+    for one, two in zip(whole.members, again.members, strict=True):
+        assert all(
+            torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True)
+        )
+    with pytest.raises(CheckpointError, match="members"):
+        fit(data, SMALL, config, members=2, run_dir=tmp_path)
+
+
+def test_members_differ_and_each_has_the_history_of_its_own(data):
+    trio = fit(data, SMALL, replace(SHORT, log_every=4), members=3)
+    ends = [member.history[-1]["validation"] for member in trio.members]
+    assert len(set(ends)) == 3
+    for member, end in zip(trio.members, ends, strict=True):
+        material = Material.of(data, data.split(0.95, seed=0)[1], member, SHORT)
+        assert material.held_out is not None
+        found = validation_error(member, material.held_out)
+        assert end == pytest.approx(found, rel=1e-5)
+        assert [record["update"] for record in member.history] == [4, 4, 8, 8]
+    times = [member.history[-2]["seconds"] for member in trio.members]
+    assert times[0] == times[1] == times[2] > 0
