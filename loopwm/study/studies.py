@@ -1,21 +1,17 @@
 """The tables of docs/results.md by name, each with what recomputes it."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 from loopwm.errors import ConfigError
-from loopwm.files import write_file
 from loopwm.study.agents import AGENT_STUDIES
 from loopwm.study.certificates import certificate
 from loopwm.study.compare.conduct import QUESTION, TITLE, compared
 from loopwm.study.comparison import (
-    Group,
     costs,
     group_cells,
-    heads,
     medians,
     otherwise,
     over_seeds,
@@ -25,16 +21,14 @@ from loopwm.study.comparison import (
 from loopwm.study.efficiency import Cell
 from loopwm.study.flows import flow
 from loopwm.study.gradients import gradients
+from loopwm.study.headline import horizon, longer, prediction
 from loopwm.study.joint import joint
 from loopwm.study.loops import dial, halting
 from loopwm.study.plan import Plan, run_plan
 from loopwm.study.plans import planning
 from loopwm.study.provenance import provenance
 from loopwm.study.recipe import (
-    BEST_MLP,
-    CHOSEN_RATES,
     DATA,
-    HEADLINE,
     HORIZONS,
     RATE,
     UNITS,
@@ -46,9 +40,6 @@ from loopwm.study.recipe import (
 from loopwm.study.registry import find_recipe
 from loopwm.study.results import Study, save_study
 from loopwm.study.speeds import collection, speed
-
-_PARTS = ("excitation", "early", "middle", "late")
-_FREE = "all parts, imagination held to no range"
 
 
 def rerun(name: str, results: Path, options: Options = Options()) -> Study:
@@ -81,53 +72,6 @@ def _of_reasoners() -> dict[str, Recipe]:
     from loopwm.study.reasoner import on_gpu, trainings
 
     return trainings.RECIPES | on_gpu.RECIPES
-
-
-def _prediction(task: str, options: Options) -> Computed:
-    plan = Plan(Cell(task=task), arms=HEADLINE)
-    tried, finals = run_plan(plan, options.work, threads=options.threads, report=options.report)
-    groups = group_cells(finals)
-    sheets = [over_seeds(groups, HORIZONS), ratios(groups, HORIZONS)]
-    sheets += [medians(groups, HORIZONS), costs(groups, tried), heads(groups, HORIZONS)]
-    sheets += [over_seeds(otherwise(groups, "free"), HORIZONS, title=_FREE)]
-    sheets += [over_seeds(groups, HORIZONS, part) for part in _PARTS]
-    if options.figures is not None:
-        _draw(task, groups, options.figures)
-    return plan.seeds, (DATA, UNITS, training(plan)), tuple(sheets)
-
-
-def _horizon(task: str, options: Options) -> Computed:
-    base = Cell(task=task, horizon=16, rise=0.5, decay=1.0)
-    arms = ("looped", "once", BEST_MLP[task])
-    plan = Plan(base, arms=arms, rates=(RATE,), own=CHOSEN_RATES[task])
-    _, finals = run_plan(plan, options.work, threads=options.threads, report=options.report)
-    groups = group_cells(finals)
-    method = (
-        "The loss grows from one step ahead to 16 over the first half of training, and step k "
-        "weighs 1/k, since errors grow as fast. The MLP's shape is the best one of the table "
-        "with 4 steps, and so are the learning rates: the best of each arm there.",
-        *(DATA, UNITS, training(plan)),
-    )
-    sheets = (
-        over_seeds(groups, HORIZONS),
-        ratios(groups, HORIZONS),
-        medians(groups, HORIZONS),
-        costs(groups),
-        heads(groups, HORIZONS),
-        *(over_seeds(groups, HORIZONS, part) for part in _PARTS),
-    )
-    return plan.seeds, method, sheets
-
-
-def _draw(task: str, groups: Sequence[Group], folder: Path) -> None:
-    """Draw error against horizon, the first seed of each arm."""
-    from loopwm.study.canvas import png
-    from loopwm.study.plot import plot_error
-
-    first = {group.label: group.reports[0] for group in groups}
-    figure = plot_error(first, title=f"{task}: open-loop error, first seed")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_file(folder / f"{task.lower()}.png", png(figure))
 
 
 def _partial(task: str, options: Options) -> Computed:
@@ -192,14 +136,21 @@ _OF_A_TASK = (
         "looped against not looped",
         "Does applying the same cell again and again predict better, at what cost?",
         10,
-        _prediction,
+        prediction,
     ),
     (
         "horizon",
         "trained on sixteen steps",
         "Does a loss that looks further ahead change who wins?",
         15,
-        _horizon,
+        horizon,
+    ),
+    (
+        "longer",
+        "twice the updates",
+        "Does what looping gains shrink as training goes on?",
+        12,
+        longer,
     ),
     (
         "partial",

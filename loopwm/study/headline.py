@@ -1,0 +1,92 @@
+"""The headline: the loop, the same cell once, and the best MLP of four times the parameters."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from loopwm.files import write_file
+from loopwm.study.comparison import (
+    Group,
+    costs,
+    group_cells,
+    heads,
+    medians,
+    otherwise,
+    over_seeds,
+    ratios,
+)
+from loopwm.study.efficiency import Cell
+from loopwm.study.plan import Plan, run_plan
+from loopwm.study.recipe import (
+    BEST_MLP,
+    CHOSEN_RATES,
+    DATA,
+    FAR_RATES,
+    HEADLINE,
+    HORIZONS,
+    RATE,
+    UNITS,
+    Computed,
+    Options,
+    training,
+)
+
+PARTS = ("excitation", "early", "middle", "late")
+_FREE = "all parts, imagination held to no range"
+
+
+def prediction(task: str, options: Options) -> Computed:
+    """Bracket every arm's learning rate, then train each with the best, three seeds."""
+    plan = Plan(Cell(task=task), arms=HEADLINE)
+    tried, finals = run_plan(plan, options.work, threads=options.threads, report=options.report)
+    groups = group_cells(finals)
+    sheets = [over_seeds(groups, HORIZONS), ratios(groups, HORIZONS)]
+    sheets += [medians(groups, HORIZONS), costs(groups, tried), heads(groups, HORIZONS)]
+    sheets += [over_seeds(otherwise(groups, "free"), HORIZONS, title=_FREE)]
+    sheets += [over_seeds(groups, HORIZONS, part) for part in PARTS]
+    if options.figures is not None:
+        _draw(task, groups, options.figures)
+    return plan.seeds, (DATA, UNITS, training(plan)), tuple(sheets)
+
+
+def horizon(task: str, options: Options) -> Computed:
+    """Train on a loss that looks 16 steps ahead, with twice the updates."""
+    how = (
+        "The loss grows from one step ahead to 16 over the first half of training, and step k "
+        "weighs 1/k, since errors grow as fast. The MLP's shape is the best one of the table "
+        "with 4 steps; learning rates are the better of two on the first seed."
+    )
+    base = Cell(task=task, horizon=16, rise=0.5, decay=1.0)
+    return _twice_as_long(base, FAR_RATES[task], how, options)
+
+
+def longer(task: str, options: Options) -> Computed:
+    """Train as the headline, with twice the updates."""
+    how = "Arms and learning rates that the table before chose, with twice the updates."
+    return _twice_as_long(Cell(task=task), CHOSEN_RATES[task], how, options)
+
+
+def _twice_as_long(base: Cell, own: Mapping[str, float], how: str, options: Options) -> Computed:
+    arms = ("looped", "once", BEST_MLP[base.task])
+    plan = Plan(base, arms=arms, rates=(RATE,), updates=16_000, own=own)
+    _, finals = run_plan(plan, options.work, threads=options.threads, report=options.report)
+    groups = group_cells(finals)
+    sheets = (
+        over_seeds(groups, HORIZONS),
+        ratios(groups, HORIZONS),
+        medians(groups, HORIZONS),
+        costs(groups),
+        heads(groups, HORIZONS),
+        *(over_seeds(groups, HORIZONS, part) for part in PARTS),
+    )
+    return plan.seeds, (how, DATA, UNITS, training(plan)), sheets
+
+
+def _draw(task: str, groups: Sequence[Group], folder: Path) -> None:
+    """Draw error against horizon, the first seed of each arm."""
+    from loopwm.study.canvas import png
+    from loopwm.study.plot import plot_error
+
+    first = {group.label: group.reports[0] for group in groups}
+    figure = plot_error(first, title=f"{task}: open-loop error, first seed")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_file(folder / f"{task.lower()}.png", png(figure))
