@@ -42,7 +42,7 @@ class Compare:
         hours: Longest that a job may run.
         estimate: Only print what it will cost.
         list: Only name the models that can be trained now, one a line.
-        only: Train only the model of that name.
+        only: Train only the model of that name, and those that are trained at once with it.
         report: Train nothing: report what is there.
         results: Directory of the studies of `loopwm results` to write the tables to.
     """

@@ -65,15 +65,38 @@ def run_cells(
     Returns:
         Results by name; cells that others are working on are missing.
     """
+
+    def one(group: Sequence[_Cell]) -> dict[str, dict[str, Any]]:
+        return {group[0].name: compute(group[0])}
+
+    return run_groups([[cell] for cell in cells], folder, one, report)
+
+
+def run_groups(
+    groups: Sequence[Sequence[_Cell]],
+    folder: Path,
+    compute: Callable[[Sequence[_Cell]], dict[str, dict[str, Any]]],
+    report: Callable[[str], None] = lambda line: None,
+) -> dict[str, dict[str, Any]]:
+    """Compute cells that are computed together; the rest as `run_cells`.
+
+    Args:
+        groups: The work, in order; every process has to form the same groups.
+        folder: Where results are kept, `<name>.json` for each cell.
+        compute: Makes the results, by name, of those cells of a group that are not finished.
+        report: Receives a line for each group begun.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for position, cell in enumerate(cells):
-        path = folder / f"{cell.name}.json"
-        with _claimed(path) as mine:
+    for position, group in enumerate(groups):
+        with _claimed(folder / f"{group[0].name}.json") as mine:
             # Checked under the claim: another process may have finished it a moment ago.
-            if mine and not path.exists():
-                report(f"{position + 1} of {len(cells)}: {cell.name}")
-                write_json(path, compute(cell))
-    return finished_cells(cells, folder)
+            left = [c for c in group if mine and not (folder / f"{c.name}.json").exists()]
+            if left:
+                more = f" and {len(left) - 1} more" * (len(left) > 1)
+                report(f"{position + 1} of {len(groups)}: {left[0].name}{more}")
+                for name, result in compute(left).items():
+                    write_json(folder / f"{name}.json", result)
+    return finished_cells([cell for group in groups for cell in group], folder)
 
 
 def finished_cells(cells: Sequence[Named], folder: Path) -> dict[str, dict[str, Any]]:

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 # from there to one after five steps.
 _COEFFICIENTS, _STEPS, _EPS = (3.4445, -4.7750, 2.0315), 5, 1e-7
 
+# A matrix and the settings of its group.
+_Pair = tuple[nn.Parameter, dict[str, Any]]
+
 
 class Muon(torch.optim.Optimizer):
     """Step by the orthogonalised momentum of each matrix (arXiv 2502.16982, section 2).
@@ -42,17 +45,19 @@ class Muon(torch.optim.Optimizer):
         """Update every matrix that has a gradient."""
         with torch.enable_grad():
             loss = None if closure is None else closure()
-        for group in self.param_groups:
-            matrices = [p for p in group["params"] if p.grad is not None]
-            for _, alike in groupby(sorted(matrices, key=_kind), _kind):
-                self._update(list(alike), group)
+        pairs = [(p, group) for group in self.param_groups for p in group["params"]]
+        pairs = sorted(((p, g) for p, g in pairs if p.grad is not None), key=_kind)
+        for _, alike in groupby(pairs, _kind):
+            self._update(list(alike))
         return loss
 
-    def _update(self, matrices: Sequence[nn.Parameter], group: dict[str, Any]) -> None:
-        lr, momentum = group["lr"], group["momentum"]
-        directions = orthogonal(torch.stack([self._nesterov(m, momentum) for m in matrices]))
-        size = 0.2 * math.sqrt(max(matrices[0].shape))
-        for matrix, direction in zip(matrices, directions.unbind(), strict=True):
+    def _update(self, alike: Sequence[_Pair]) -> None:
+        """Update matrices of one shape, each as its group says."""
+        momenta = [self._nesterov(matrix, group["momentum"]) for matrix, group in alike]
+        directions = orthogonal(torch.stack(momenta))
+        size = 0.2 * math.sqrt(max(momenta[0].shape))
+        for (matrix, group), direction in zip(alike, directions.unbind(), strict=True):
+            lr = group["lr"]
             matrix.mul_(1 - lr * group["weight_decay"]).add_(direction, alpha=-lr * size)
 
     def _nesterov(self, matrix: nn.Parameter, momentum: float) -> Tensor:
@@ -83,5 +88,6 @@ def orthogonal(matrices: Tensor) -> Tensor:
     return x.mT if tall else x
 
 
-def _kind(matrix: nn.Parameter) -> tuple[Any, ...]:
+def _kind(pair: _Pair) -> tuple[Any, ...]:
+    matrix, _ = pair
     return (*matrix.shape, str(matrix.dtype), str(matrix.device))

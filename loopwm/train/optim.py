@@ -97,7 +97,8 @@ def build_optimizers(
 
     Weight decay acts on parameters of two dimensions and more, unless they carry the attribute
     `_no_weight_decay`; AdamATan2 decays all. Muon takes matrices, unless they carry `_no_muon`.
-    Tables, which carry `_sparse_rows`, are stepped by the sign of their touched rows' gradients.
+    The learning rate of what carries `_lr_ratio` is so many times that of the settings. Tables,
+    which carry `_sparse_rows`, are stepped by the sign of their touched rows' gradients.
 
     Args:
         parameters: What is to be trained.
@@ -122,7 +123,8 @@ def _dense(parameters: Sequence[nn.Parameter], config: FitConfig) -> list[torch.
     if isinstance(choice, AdamW):
         return [_adamw(parameters, choice, config)]
     if isinstance(choice, AdamATan2):
-        return [atan2.AdamATan2(parameters, config.lr, choice.betas, config.weight_decay)]
+        groups = list(_groups(parameters, config.weight_decay, every=True))
+        return [atan2.AdamATan2(groups, config.lr, choice.betas, config.weight_decay)]
     matrices = [p for p in parameters if p.ndim == 2 and not hasattr(p, "_no_muon")]
     taken = {id(p) for p in matrices}
     others = [p for p in parameters if id(p) not in taken]
@@ -152,11 +154,13 @@ def _adamw(
     )
 
 
-def _groups(parameters: Sequence[nn.Parameter], weight_decay: float) -> Iterator[dict[str, object]]:
-    decayed = [p for p in parameters if p.ndim >= 2 and not hasattr(p, "_no_weight_decay")]
-    taken = {id(p) for p in decayed}
-    others = [p for p in parameters if id(p) not in taken]
-    if decayed:
-        yield {"params": decayed, "weight_decay": weight_decay}
-    if others:
-        yield {"params": others, "weight_decay": 0.0}
+def _groups(
+    parameters: Sequence[nn.Parameter], weight_decay: float, *, every: bool = False
+) -> Iterator[dict[str, object]]:
+    """Group parameters by learning rate, and by whether they decay, unless `every` one does."""
+    by_kind: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for p in parameters:
+        free = not every and (p.ndim < 2 or hasattr(p, "_no_weight_decay"))
+        by_kind.setdefault((free, getattr(p, "_lr_ratio", 1.0)), []).append(p)
+    for (free, ratio), alike in sorted(by_kind.items(), key=lambda item: item[0]):
+        yield {"params": alike, "weight_decay": 0.0 if free else weight_decay, "lr_ratio": ratio}

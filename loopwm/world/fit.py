@@ -1,5 +1,6 @@
 """Train a world model on a dataset: `lw.fit`."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,18 +63,64 @@ def fit(
         data, valid = data.split(0.95, seed=fit_config.seed)
     # Members share the data and its order of validation, but neither weights nor batches.
     seeds = [replace(fit_config, seed=fit_config.seed + 1000 * index) for index in range(members)]
-    models = [_fresh(data, config, *pair) for pair in zip(seeds, starts, strict=True)]
-    material = Material.of(data, valid, models[0], fit_config)
+    models = fit_each(data, config, seeds, run_dir=run_dir, starts=starts, valid=valid)
+    return models[0] if members == 1 else Ensemble(models)
+
+
+def fit_each(
+    data: RolloutDataset,
+    config: ModelConfig,
+    fit_configs: Sequence[FitConfig],
+    *,
+    run_dir: str | Path | None = None,
+    starts: Sequence[WorldModel | None] | None = None,
+    valid: RolloutDataset | None = None,
+) -> list[WorldModel]:
+    """Train a model for each of some settings, which differ in seed and learning rate alone.
+
+    Args:
+        data: Training data.
+        config: What to train.
+        fit_configs: How to train each, at least one.
+        run_dir: Directory of checkpoints and metrics; None writes nothing.
+        starts: For each, the model that it goes on from, or None.
+        valid: Held-out data for validation; None validates nothing.
+
+    Returns:
+        The models, trained at once where `trains_abreast`, else one after the other. At once, their
+        batches and depths come from the first one's seed.
+
+    Raises:
+        NumericalError: If the training of one of them meets NaN again and again.
+    """
+    starts = [None] * len(fit_configs) if starts is None else starts
+    models = [_fresh(data, config, *pair) for pair in zip(fit_configs, starts, strict=True)]
+    first = fit_configs[0]
+    material = Material.of(data, valid, models[0], first)
     documents = [identity(config, data, valid, start) for start in starts]
-    if members == 1:
-        return alone(models[0], material, fit_config, documents[0]).take(fit_config, run_dir)
-    if go_abreast(models, fit_config):
-        together = abreast(models, material, fit_config, {"members": documents})
-        return Ensemble(together.take(fit_config, run_dir))
-    for index, seed in enumerate(seeds):
+    if len(models) == 1:
+        return [alone(models[0], material, first, documents[0]).take(first, run_dir)]
+    if go_abreast(models, first):
+        own = [{"seed": each.seed, "lr": each.lr} for each in fit_configs]
+        for model, each in zip(models, fit_configs, strict=True):
+            _set_rate(model, each.lr / first.lr)
+        shared = {"members": documents, "settings": own}
+        return abreast(models, material, first, shared).take(first, run_dir)
+    for index, each in enumerate(fit_configs):
         folder = None if run_dir is None else Path(run_dir) / f"member-{index}"
-        alone(models[index], material, seed, documents[index]).take(seed, folder)
-    return Ensemble(models)
+        alone(models[index], material, each, documents[index]).take(each, folder)
+    return models
+
+
+def trains_abreast(data: RolloutDataset, config: ModelConfig, fit_config: FitConfig) -> bool:
+    """Say whether models of a configuration can be trained at once, in batched products."""
+    return go_abreast([_fresh(data, config, fit_config, None) for _ in range(2)], fit_config)
+
+
+def _set_rate(model: WorldModel, ratio: float) -> None:
+    """Multiply the learning rate of a model among others (see `loopwm.train.optim`)."""
+    for parameter in model.parameters():
+        parameter._lr_ratio = ratio  # type: ignore[attr-defined]
 
 
 def course(

@@ -11,10 +11,12 @@ import loopwm as lw
 from loopwm.batch import SequenceBatch
 from loopwm.data.replay import Windows
 from loopwm.errors import CheckpointError
+from loopwm.train.config import AdamATan2
 from loopwm.train.fit import run
 from loopwm.world import course as course_module
-from loopwm.world.course import Material, abreast, go_abreast
+from loopwm.world.course import Material, abreast
 from loopwm.world.ensemble import Ensemble
+from loopwm.world.fit import fit_each, trains_abreast
 from loopwm.world.objective import sequence_loss, validation_error
 from loopwm.world.stack import joined, learn_joined
 
@@ -137,9 +139,7 @@ def test_a_course_abreast_steps_each_model_as_a_course_alone_does(make, data):
 @pytest.mark.parametrize("case", ALONE)
 def test_what_cannot_go_abreast_goes_alone(data, case):
     config, options = ALONE[case]
-    fit_config = replace(SHORT, **options)
-    models = fit(data, config, replace(SHORT, updates=1), members=2).members
-    assert not go_abreast(models, fit_config)
+    assert not trains_abreast(data, config, replace(SHORT, **options))
 
 
 def test_an_ensemble_that_went_alone_still_trains(data, tmp_path: Path):
@@ -189,3 +189,18 @@ def test_members_differ_and_each_has_the_history_of_its_own(data):
         assert [record["update"] for record in member.history] == [4, 4, 8, 8]
     times = [member.history[-2]["seconds"] for member in trio.members]
     assert times[0] == times[1] == times[2] > 0
+
+
+@pytest.mark.parametrize("optimizer", [lw.AdamW(), lw.Muon(), AdamATan2()], ids=repr)
+def test_a_model_abreast_has_the_learning_rate_of_its_own_settings(data, optimizer):
+    """How far one update goes is the rate, for biases exactly, for matrices by Muon nearly."""
+    base = replace(SHORT, updates=1, lr=1e-3, ema=0.0, warmup=0.0, optimizer=optimizer)
+    settings = [base, replace(base, lr=4e-3), replace(base, lr=0.25e-3)]
+    begun = fit_each(data, SMALL, [replace(base, lr=1e-30)] * 3)
+    ended = fit_each(data, SMALL, settings)
+    for name, tolerance in (("heads.change.bias", 1e-3), ("dynamics.core.cell.leave", 0.3)):
+        pairs = [
+            (a.state_dict()[name], b.state_dict()[name]) for a, b in zip(begun, ended, strict=True)
+        ]
+        first, *others = ((a - b).abs().mean() for a, b in pairs)
+        assert [float(each / first) for each in others] == pytest.approx([4, 0.25], rel=tolerance)

@@ -5,12 +5,10 @@ from functools import partial
 from pathlib import Path
 
 from loopwm.errors import ConfigError, require
-from loopwm.study.cells import run_cells
+from loopwm.study.compare.rounds import bundles, run_all
 from loopwm.study.compare.settings import Settings
 from loopwm.study.compare.study import Stage, run_study, trials_of
-from loopwm.study.compare.trial import Trial, run_trial
 from loopwm.study.lanes import run_lanes
-from loopwm.study.strict import plain
 
 
 def work(settings: Settings, folder: Path) -> None:
@@ -60,7 +58,7 @@ def submit(settings: Settings, folder: Path, jobs: int, hours: float) -> list[st
 
 
 def run_one(name: str, stages: list[Stage], folder: Path) -> bool:
-    """Run a single trial, as an independent command does.
+    """Run a single trial, and those that are trained abreast with it, as an independent command.
 
     Args:
         name: Name of the trial; those of the second round exist once the first has been run.
@@ -74,12 +72,9 @@ def run_one(name: str, stages: list[Stage], folder: Path) -> bool:
         ConfigError: If there is no such trial yet.
     """
     for stage in stages:
-        scene, first, second = trials_of(stage, folder)
-        for trial in (*first, *second):
-            if trial.name == name:
-
-                def compute(each: Trial) -> dict[str, object]:
-                    return plain(run_trial(each, scene, folder))  # noqa: B023 - called at once
-
-                return bool(run_cells([trial], folder / "cells", compute))
+        scene, *rounds = trials_of(stage, folder)
+        for trials in rounds:
+            for group in bundles(trials, scene):
+                if name in {trial.name for trial in group}:
+                    return name in run_all(group, scene, folder, lambda line: None, wait=False)
     raise ConfigError(f"there is no trial {name!r}; --list names those that can be run")

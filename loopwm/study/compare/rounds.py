@@ -8,11 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from loopwm.errors import ConfigError
-from loopwm.study.cells import run_cells
+from loopwm.study.cells import run_groups
 from loopwm.study.compare.sizing import width_for
 from loopwm.study.compare.terms import Shape
-from loopwm.study.compare.trial import Result, Scene, Trial, identity_of, run_trial
+from loopwm.study.compare.trial import (
+    Result,
+    Scene,
+    Trial,
+    bundle_name,
+    configured,
+    identity_of,
+    run_bundle,
+)
 from loopwm.study.strict import plain
+from loopwm.world.config import ModelConfig
+from loopwm.world.fit import trains_abreast
 
 Report = Callable[[str], None]
 _WAIT = 5.0
@@ -97,21 +107,51 @@ def run_all(
         report: Receives a line for each trial begun.
         wait: Whether to wait for those that other processes are working on.
     """
+    groups = bundles(trials, scene)
     if folder is None:
         found: dict[str, Result] = {}
-        for position, trial in enumerate(trials):
-            report(f"{position + 1} of {len(trials)}: {trial.name}")
-            found[trial.name] = run_trial(trial, scene)
+        for position, group in enumerate(groups):
+            report(f"{position + 1} of {len(groups)}: {bundle_name(group)}")
+            found |= run_bundle(group, scene)
         return found
 
-    def compute(trial: Trial) -> dict[str, Any]:
-        return plain(run_trial(trial, scene, folder))
+    def compute(group: Sequence[Trial]) -> dict[str, dict[str, Any]]:
+        results = run_bundle(group, scene, folder)
+        return {name: plain(result) for name, result in results.items()}
 
-    done = run_cells(trials, folder / "cells", compute, report)
+    done = run_groups(groups, folder / "cells", compute, report)
     while wait and len(done) < len({each.name for each in trials}):
         time.sleep(_WAIT)
-        done = run_cells(trials, folder / "cells", compute, report)
+        done = run_groups(groups, folder / "cells", compute, report)
     return {**done}
+
+
+def bundles(trials: Sequence[Trial], scene: Scene) -> list[list[Trial]]:
+    """Group trials that are trained abreast: those that differ in rate and seed alone.
+
+    Args:
+        trials: Which.
+        scene: What they share.
+
+    Returns:
+        The groups in the order of their first trials; models that cannot train so stand alone.
+    """
+    able: dict[tuple[str, int], bool] = {}
+    groups: dict[tuple[Any, ...], list[Trial]] = {}
+    for trial in dict.fromkeys(trials):
+        shape = scene.shape(trial)
+        kind = (trial.arm, trial.shape)
+        if kind not in able:
+            able[kind] = (
+                isinstance(shape, ModelConfig)
+                and scene.families[trial.arm].members == 1
+                and trains_abreast(
+                    scene.data.train, configured(shape, trial.width, scene.terms), scene.terms.fit
+                )
+            )
+        own = (0.0, 0) if able[kind] else (trial.lr, trial.seed)
+        groups.setdefault((replace(trial, lr=0.0, seed=0), *own), []).append(trial)
+    return list(groups.values())
 
 
 def _widths(scene: Scene, arm: str, shape: Shape) -> dict[int, int]:

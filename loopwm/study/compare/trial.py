@@ -25,7 +25,7 @@ from loopwm.study.windows import Sampling
 from loopwm.train.config import FitConfig
 from loopwm.world.build import encode
 from loopwm.world.config import ModelConfig
-from loopwm.world.fit import fit
+from loopwm.world.fit import fit, fit_each
 from loopwm.world.terms import Objective
 
 Result = Mapping[str, Any]
@@ -97,29 +97,45 @@ def identity_of(scene: Scene, shape: Shape, members: int) -> str:
 
 
 def run_trial(trial: Trial, scene: Scene, folder: Path | None = None) -> dict[str, Any]:
-    """Train and measure one model.
+    """Train and measure one model; see `run_bundle`."""
+    return run_bundle([trial], scene, folder)[trial.name]
+
+
+def run_bundle(
+    trials: Sequence[Trial], scene: Scene, folder: Path | None = None
+) -> dict[str, dict[str, Any]]:
+    """Train models that differ in rate and seed alone, and measure each.
 
     Args:
-        trial: Which.
-        scene: What it shares with the others.
+        trials: Which; several are trained abreast, or one by one if that destroys one of them.
+        scene: What they share with the others.
         folder: Where checkpoints go, from which a stopped training goes on; None writes none.
 
     Returns:
-        Its numbers as JSON values; a rate that destroys training is one of them.
+        Their numbers as JSON values by name; a rate that destroys training is one of them.
     """
-    run_dir = None if folder is None else folder / "running" / trial.name
-    family = scene.families[trial.arm]
-    head = {"trial": asdict(trial), "label": family.label, "members": family.members}
+    run_dir = None if folder is None else folder / "running" / bundle_name(trials)
+    family = scene.families[trials[0].arm]
+    head = {"label": family.label, "members": family.members}
     try:
-        model, records, had = _trained(trial, scene, run_dir)
+        trained = _trained(trials, scene, run_dir)
     except NumericalError as error:
-        return {**head, "validation": None, "failed": str(error)}
+        if len(trials) > 1:
+            alone = [run_bundle([trial], scene, folder) for trial in trials]
+            return {name: each for found in alone for name, each in found.items()}
+        failed = {"validation": None, "failed": str(error)}
+        return {trials[0].name: {"trial": asdict(trials[0]), **head, **failed}}
     measured = {
-        **head,
-        "seconds": sum(training_seconds(each) for each in records),
-        "plateau": largest_gain(records),
-        "audit": had,
-        **_measured(model, trial, scene),
+        trial.name: {
+            "trial": asdict(trial),
+            **head,
+            "abreast": len(trials),
+            "seconds": sum(training_seconds(each) for each in records),
+            "plateau": largest_gain(records),
+            "audit": had,
+            **_measured(model, trial, scene),
+        }
+        for trial, (model, records, had) in zip(trials, trained, strict=True)
     }
     # Not before all is measured: whoever is stopped in between has trained for nothing.
     if run_dir is not None:
@@ -127,26 +143,45 @@ def run_trial(trial: Trial, scene: Scene, folder: Path | None = None) -> dict[st
     return measured
 
 
-def _trained(
-    trial: Trial, scene: Scene, run_dir: Path | None
-) -> tuple[Any, list[Sequence[dict[str, Any]]], dict[str, Any]]:
-    """Return the trained model, the metrics of its members, and what the training had."""
-    shape, data, terms = scene.shape(trial), scene.data, scene.terms
-    settings = fit_of(terms, trial)
+def bundle_name(trials: Sequence[Trial]) -> str:
+    """Name trials that differ in rate and seed alone by all that they depend on."""
+    name, *others = [trial.name for trial in trials]
+    return f"{name}_and_{len(others)}_{version(others)}" if others else name
+
+
+# A trained model, the metrics of its members, and what the training had.
+_Trained = tuple[Any, list[Sequence[dict[str, Any]]], dict[str, Any]]
+
+
+def _trained(trials: Sequence[Trial], scene: Scene, run_dir: Path | None) -> list[_Trained]:
+    shape, data, terms = scene.shape(trials[0]), scene.data, scene.terms
     tested = audit.evaluation(data.test, data.valid, terms)
     if data.shifted is not None:
         tested |= {"shifted": audit.digest(data.shifted)}
     if isinstance(shape, ModelConfig):
-        config = configured(shape, trial.width, terms)
-        members = scene.families[trial.arm].members
-        model = fit(data.train, config, settings, run_dir=run_dir, members=members, valid=data.held)
-        metrics = histories(model)
-        return model, metrics, audit.record(data.train, terms, config, metrics) | tested
+        config = configured(shape, trials[0].width, terms)
+        models = _fitted(trials, scene, config, run_dir)
+        metrics = [histories(model) for model in models]
+        had = [audit.record(data.train, terms, config, each) | tested for each in metrics]
+        return list(zip(models, metrics, had, strict=True))
+    (trial,) = trials
+    settings = fit_of(terms, trial)
     module = make(shape, trial.width, data.train, trial.seed, trial.arm)
     knew = _before(module, scene)
     weights = Objective(context=terms.context)
     records = fit_own(module, data.train, settings, weights, valid=data.held, run_dir=run_dir)
-    return module, [records], audit.record(data.train, terms, None, [records]) | tested | knew
+    return [(module, [records], audit.record(data.train, terms, None, [records]) | tested | knew)]
+
+
+def _fitted(
+    trials: Sequence[Trial], scene: Scene, config: ModelConfig, run_dir: Path | None
+) -> Sequence[Any]:
+    data, members = scene.data, scene.families[trials[0].arm].members
+    settings = [fit_of(scene.terms, trial) for trial in trials]
+    if members == 1:
+        return fit_each(data.train, config, settings, run_dir=run_dir, valid=data.held)
+    (alone,) = settings
+    return [fit(data.train, config, alone, run_dir=run_dir, members=members, valid=data.held)]
 
 
 def configured(shape: ModelConfig, width: int, terms: Terms) -> ModelConfig:

@@ -271,7 +271,7 @@ def test_a_rate_that_fails_is_not_chosen_and_does_not_stop_the_rest(
     def explode(*given: Any, **options: Any) -> None:
         raise NumericalError("loss is NaN")
 
-    monkeypatch.setattr(trial, "fit", explode)
+    monkeypatch.setattr(trial, "fit_each", explode)
     scene = Scene(families_of(["looped", "once"]), DATA, replace(TERMS, sizes=(2_000, 4_000)))
     first, second, found = run_rounds(scene, tmp_path)
     assert second == []
@@ -288,7 +288,9 @@ def test_sizes_of_one_width_are_refused_by_name():
 
 
 def test_trials_of_one_name_are_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(rounds, "run_trial", lambda *given: {"validation": 1.0})
+    monkeypatch.setattr(
+        rounds, "run_bundle", lambda given, *_: {each.name: {"validation": 1.0} for each in given}
+    )
     monkeypatch.setattr(rounds.time, "sleep", pytest.fail)
     scene = Scene(families_of(["once"]), DATA, TERMS)
     twice = 2 * first_round(scene)[:1]
@@ -310,7 +312,7 @@ def test_of_an_ensemble_the_member_that_still_learns_most_counts(monkeypatch: py
         return [{"update": 4, "validation": 1.0}, {"update": 8, "validation": last}]
 
     def trained(*given: Any) -> Any:
-        return None, [records(1.0), records(0.75), records(0.9)], {}
+        return [(None, [records(1.0), records(0.75), records(0.9)], {})]
 
     scene = Scene(families_of(["once"]), DATA, TERMS)
     monkeypatch.setattr(trial, "_trained", trained)
