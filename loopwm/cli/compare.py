@@ -41,7 +41,7 @@ class Compare:
         submit: Submit so many jobs to a cluster instead, through submitit.
         hours: Longest that a job may run.
         estimate: Only print what it will cost.
-        list: Only name the models that can be trained now, one a line.
+        list: Only name what can be trained now, one a line: of models trained at once the first.
         only: Train only the model of that name, and those that are trained at once with it.
         report: Train nothing: report what is there.
         results: Directory of the studies of `loopwm results` to write the tables to.

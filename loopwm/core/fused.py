@@ -91,6 +91,7 @@ class BoundedLoop(torch.autograd.Function):
         """
         width, smallest = h.shape[-1], h.new_full((), RMS_EPS)
         affine = torch.addmm if h.ndim == 2 else torch.baddbmm
+        into, out_of = enter.mT, leave.mT
         normed, scales, pres, last, previous = [], [], [], [], []
         tapped = torch.zeros_like(h) if taps else h.new_empty(0, width)
         # What each iteration keeps are small tensors of its own: writes into large buffers for all
@@ -99,18 +100,19 @@ class BoundedLoop(torch.autograd.Function):
             scale = torch.linalg.vector_norm(h, dim=-1, keepdim=True)
             torch.addcmul(smallest, scale, scale, value=1 / width, out=scale).rsqrt_()
             normed.append(h * scale)
-            pre = affine(bias, normed[t], enter.mT)
+            pre = affine(bias, normed[t], into)
             gate, value = pre.chunk(2, dim=-1)
-            out = affine(injected, F.silu(gate).mul_(value), leave.mT)
+            out = affine(injected, F.silu(gate).mul_(value), out_of)
             out.addcmul_(retention, h)
             scales.append(scale)
             pres.append(pre)
             if taps:
                 tapped.index_copy_(-2, taps[t], out.index_select(-2, taps[t]))
             if stay < rows or not rows:
-                last.append(out[..., stay:, :])
-                previous.append(h[..., stay:, :])
-                out, injected, bias = (part[..., :stay, :] for part in (out, injected, bias))
+                last.append(out.narrow(-2, stay, rows - stay))
+                previous.append(h.narrow(-2, stay, rows - stay))
+                out, injected = out.narrow(-2, 0, stay), injected.narrow(-2, 0, stay)
+                bias = bias.narrow(-2, 0, stay)
             h = out
         ctx.active, ctx.taps = active, taps
         ctx.save_for_backward(retention, enter, leave, *normed, *scales, *pres)
@@ -136,11 +138,11 @@ class BoundedLoop(torch.autograd.Function):
         d_bias = d_last.new_zeros(*d_last.shape[:-1], pre.shape[-1])
         buffers = (d_out, d_pre, *d_pre.chunk(2, dim=-1), by_gate, by_value)
         parts = list(zip(*(buffer.split(active, dim=-2) for buffer in buffers), strict=True))
-        d_h = d_last[..., :0, :]
+        d_h = d_last.narrow(-2, 0, 0)
         for t in reversed(range(steps)):
             grad, into, d_gate, d_value, by_gate_t, by_value_t = parts[t]
-            ends = d_last[..., d_h.shape[-2] : active[t], :]
-            torch.cat((d_h, ends), dim=-2, out=grad)
+            deeper = d_h.shape[-2]
+            torch.cat((d_h, d_last.narrow(-2, deeper, active[t] - deeper)), dim=-2, out=grad)
             if taps:
                 grad.index_add_(-2, taps[t], d_tapped.index_select(-2, taps[t]))
             d_hidden = grad @ leave
@@ -150,8 +152,8 @@ class BoundedLoop(torch.autograd.Function):
             along = torch.linalg.vecdot(normed[t], d_normed).unsqueeze_(-1)
             d_h = d_normed.addcmul_(normed[t], along, value=-1 / normed[t].shape[-1])
             d_h.mul_(scales[t]).addcmul_(retention, grad)
-            d_injected[..., : active[t], :] += grad
-            d_bias[..., : active[t], :] += into
+            d_injected.narrow(-2, 0, active[t]).add_(grad)
+            d_bias.narrow(-2, 0, active[t]).add_(into)
         d_retention = (d_out * all_normed).div_(torch.cat(scales, dim=-2))
         d_retention = d_retention.sum(-2).view_as(retention)
         d_enter, d_leave = d_pre.mT @ all_normed, d_out.mT @ by_value.mul_(value)

@@ -93,6 +93,8 @@ def run_depths(
             of several members, one after the other, of which `depth` and `tap` are those of each.
     """
     if bool((depth[1:] > depth[:-1]).any()):
+        if len(depth) < len(z[0]):
+            raise ValueError("depths of several members must be given in descending order")
         order = depth.argsort(descending=True, stable=True)
         sorted_tap = None if tap is None else tap[order]
         out = run_depths(
@@ -114,7 +116,7 @@ def run_depths(
         last, one_before, early = unroll(z[0], fixed, active, () if tap is None else taps)
         return LoopOutput(
             state=(last,),
-            n_iters=depth.repeat(len(last) // len(depth)),
+            n_iters=depth.repeat(len(last) // max(1, len(depth))),
             residual=relative_change(last, one_before),
             settled=torch.zeros(len(last), dtype=torch.bool, device=last.device),
             tapped=None if tap is None else early,

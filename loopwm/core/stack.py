@@ -1,11 +1,11 @@
 """Layers of several models as one: one batched product takes the place of a product for each.
 
 Weights have a leading axis of members. Rows come member after member, the same number of each.
-How the members' weights become one is the caller's choice: to `share` them is for inference, to
-have them `copied` for training.
+For inference the members' weights become views of one memory; for training they are copied, so
+that gradients reach each.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -15,8 +15,6 @@ from torch.nn import functional as F
 from loopwm.core.block import rms_norm
 from loopwm.core.cell import BoundedCell, Conditioning, Weights
 from loopwm.core.fused import unroll_bounded
-
-Join = Callable[[Sequence[Tensor]], Tensor]
 
 
 def share(tensors: Sequence[Tensor]) -> Tensor:
@@ -30,9 +28,9 @@ def share(tensors: Sequence[Tensor]) -> Tensor:
     return whole
 
 
-def copied(tensors: Sequence[Tensor]) -> Tensor:
-    """Stack tensors along a new leading axis, from which gradients reach each."""
-    return torch.stack(list(tensors))
+def gather(tensors: Sequence[Tensor], learning: bool) -> Tensor:
+    """Stack tensors along a new leading axis: a copy that gradients go through, or shared."""
+    return torch.stack(list(tensors)) if learning else share(tensors)
 
 
 def per_row(value: Float[Tensor, "*M D"], rows: int) -> Float[Tensor, "B D"]:
@@ -47,14 +45,14 @@ class StackedLinear(nn.Module):
 
     Args:
         layers: Layers of one size.
-        join: Makes one tensor of theirs.
+        learning: Whether gradients are to reach the layers.
     """
 
-    def __init__(self, layers: Sequence[nn.Linear], join: Join = share) -> None:
+    def __init__(self, layers: Sequence[nn.Linear], learning: bool = False) -> None:
         super().__init__()
-        self.weight = join([layer.weight for layer in layers])
+        self.weight = gather([layer.weight for layer in layers], learning)
         biases = [layer.bias for layer in layers if layer.bias is not None]
-        self.bias = join(biases).unsqueeze(1) if biases else None
+        self.bias = gather(biases, learning).unsqueeze(1) if biases else None
 
     def forward(self, x: Float[Tensor, "*B I"]) -> Float[Tensor, "*B O"]:
         """Transform the last axis."""
@@ -71,7 +69,7 @@ class StackedBounded(nn.Module):
 
     Args:
         cells: Cells of one size and form.
-        join: Makes one tensor of theirs.
+        learning: Whether gradients are to reach the cells.
 
     Attributes:
         unrolls: Whether `unroll` stands in for repeated calls: where the cells are trained.
@@ -79,15 +77,15 @@ class StackedBounded(nn.Module):
 
     num_conditions = BoundedCell.num_conditions
 
-    def __init__(self, cells: Sequence[BoundedCell], join: Join = share) -> None:
+    def __init__(self, cells: Sequence[BoundedCell], learning: bool = False) -> None:
         super().__init__()
-        self.unrolls = join is copied and cells[0].unrolls
+        self.unrolls = learning and cells[0].unrolls
         self.gain, self.min_rate = cells[0].gain, cells[0].min_rate
-        self.log_rate = join([cell.log_rate for cell in cells]).unsqueeze(1)
-        self.from_state = join([cell.from_state for cell in cells])
-        self.leave = join([cell.leave for cell in cells])
-        self.from_injection = StackedLinear([cell.from_injection for cell in cells], join)
-        self.inject = StackedLinear([cell.inject for cell in cells], join)
+        self.log_rate = gather([cell.log_rate for cell in cells], learning).unsqueeze(1)
+        self.from_state = gather([cell.from_state for cell in cells], learning)
+        self.leave = gather([cell.leave for cell in cells], learning)
+        self.from_injection = StackedLinear([cell.from_injection for cell in cells], learning)
+        self.inject = StackedLinear([cell.inject for cell in cells], learning)
 
     def constrain(self) -> Weights:
         """Return the retention and its complement, each [M, 1, D]."""

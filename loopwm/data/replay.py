@@ -71,10 +71,16 @@ class Windows:
             batch_size: Number of windows, at least 1.
             generator: Chooses the rows.
         """
-        rows = torch.randint(
-            self._rows, (batch_size,), generator=generator, device=generator.device
-        )
-        return self.at(rows)
+        return self.at(self.draw(batch_size, generator))
+
+    def draw(self, count: int, generator: torch.Generator) -> Int[Tensor, " B"]:
+        """Draw rows, uniform over the dataset, with replacement.
+
+        Args:
+            count: How many, at least 1.
+            generator: Chooses them.
+        """
+        return torch.randint(self._rows, (count,), generator=generator, device=generator.device)
 
     def at(self, rows: Int[Tensor, " B"]) -> SequenceBatch:
         """Return the windows that start at the given rows.

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -66,8 +66,8 @@ def run_cells(
         Results by name; cells that others are working on are missing.
     """
 
-    def one(group: Sequence[_Cell]) -> dict[str, dict[str, Any]]:
-        return {group[0].name: compute(group[0])}
+    def one(group: Sequence[_Cell]) -> Iterator[tuple[str, dict[str, Any]]]:
+        yield group[0].name, compute(group[0])
 
     return run_groups([[cell] for cell in cells], folder, one, report)
 
@@ -75,7 +75,7 @@ def run_cells(
 def run_groups(
     groups: Sequence[Sequence[_Cell]],
     folder: Path,
-    compute: Callable[[Sequence[_Cell]], dict[str, dict[str, Any]]],
+    compute: Callable[[Sequence[_Cell]], Iterable[tuple[str, dict[str, Any]]]],
     report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, dict[str, Any]]:
     """Compute cells that are computed together; the rest as `run_cells`.
@@ -83,7 +83,8 @@ def run_groups(
     Args:
         groups: The work, in order; every process has to form the same groups.
         folder: Where results are kept, `<name>.json` for each cell.
-        compute: Makes the results, by name, of those cells of a group that are not finished.
+        compute: Makes name and result of each cell of a group that is not finished; every result
+            is written before the next one is asked for.
         report: Receives a line for each group begun.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -94,7 +95,7 @@ def run_groups(
             if left:
                 more = f" and {len(left) - 1} more" * (len(left) > 1)
                 report(f"{position + 1} of {len(groups)}: {left[0].name}{more}")
-                for name, result in compute(left).items():
+                for name, result in compute(left):
                     write_json(folder / f"{name}.json", result)
     return finished_cells([cell for group in groups for cell in group], folder)
 

@@ -1,7 +1,8 @@
 """Which parameter is trained by which optimiser, and one guarded step of all of them."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +13,23 @@ from loopwm.train import atan2, muon
 from loopwm.train.config import AdamATan2, AdamW, FitConfig, SignSGD
 from loopwm.train.rows import SignSGDRows, is_table, values
 
+Ratios = Mapping[int, float]
+
 
 class Abreast(nn.ModuleList):
     """Hold modules that train side by side, each with a loss of its own, of which the sum is given.
 
     Gradients are clipped by the norm of each module's; if one of them is not finite, the update is
     left out for all.
+
+    Args:
+        modules: The modules.
+        ratios: Learning rate of each over that of the settings; by default 1.
     """
+
+    def __init__(self, modules: Sequence[nn.Module], ratios: Sequence[float] | None = None) -> None:
+        super().__init__(modules)
+        self.ratios = [1.0] * len(modules) if ratios is None else list(ratios)
 
 
 class Stepper:
@@ -26,10 +37,14 @@ class Stepper:
 
     def __init__(self, module: nn.Module, config: FitConfig) -> None:
         """Make the optimisers for the trainable parameters of `module`."""
-        parts = list(module) if isinstance(module, Abreast) else [module]
-        self._parts = [[p for p in part.parameters() if p.requires_grad] for part in parts]
+        modules, ratios = [module], [1.0]
+        if isinstance(module, Abreast):
+            modules, ratios = list(module), module.ratios
+        self._parts = [[p for p in part.parameters() if p.requires_grad] for part in modules]
         self.parameters = [p for part in self._parts for p in part]
-        self.optimizers = build_optimizers(self.parameters, config)
+        pairs = zip(ratios, self._parts, strict=True)
+        own = {id(p): ratio for ratio, part in pairs for p in part}
+        self.optimizers = build_optimizers(self.parameters, config, own)
         self.dense = [p for p in self.parameters if not is_table(p)]
         self._clip = math.inf if config.clip is None else config.clip
 
@@ -91,18 +106,19 @@ class Stepper:
 
 
 def build_optimizers(
-    parameters: Sequence[nn.Parameter], config: FitConfig
+    parameters: Sequence[nn.Parameter], config: FitConfig, ratios: Ratios = MappingProxyType({})
 ) -> list[torch.optim.Optimizer]:
     """Return the optimisers that together hold every parameter once.
 
     Weight decay acts on parameters of two dimensions and more, unless they carry the attribute
     `_no_weight_decay`; AdamATan2 decays all. Muon takes matrices, unless they carry `_no_muon`.
-    The learning rate of what carries `_lr_ratio` is so many times that of the settings. Tables,
-    which carry `_sparse_rows`, are stepped by the sign of their touched rows' gradients.
+    Tables, which carry `_sparse_rows`, are stepped by the sign of their touched rows' gradients.
 
     Args:
         parameters: What is to be trained.
         config: Settings; the learning rate is set anew at each step.
+        ratios: Learning rate over that of the settings, by the `id` of a parameter, where not 1;
+            tables have their own.
 
     Returns:
         One optimiser for each kind of parameter that there is.
@@ -114,26 +130,28 @@ def build_optimizers(
         raise ConfigError("the module has no parameter with requires_grad=True: nothing to train")
     dense = [p for p in parameters if not is_table(p)]
     tables = [p for p in parameters if is_table(p)]
-    optimizers = _dense(dense, config) if dense else []
+    optimizers = _dense(dense, config, ratios) if dense else []
     return [*optimizers, _tables(tables, config)] if tables else optimizers
 
 
-def _dense(parameters: Sequence[nn.Parameter], config: FitConfig) -> list[torch.optim.Optimizer]:
+def _dense(
+    parameters: Sequence[nn.Parameter], config: FitConfig, ratios: Ratios
+) -> list[torch.optim.Optimizer]:
     choice = config.optimizer
     if isinstance(choice, AdamW):
-        return [_adamw(parameters, choice, config)]
+        return [_adamw(parameters, choice, config, ratios)]
     if isinstance(choice, AdamATan2):
-        groups = list(_groups(parameters, config.weight_decay, every=True))
+        groups = list(_groups(parameters, config.weight_decay, ratios, every=True))
         return [atan2.AdamATan2(groups, config.lr, choice.betas, config.weight_decay)]
     matrices = [p for p in parameters if p.ndim == 2 and not hasattr(p, "_no_muon")]
     taken = {id(p) for p in matrices}
     others = [p for p in parameters if id(p) not in taken]
     optimizers: list[torch.optim.Optimizer] = []
     if matrices:
-        groups = list(_groups(matrices, config.weight_decay))
+        groups = list(_groups(matrices, config.weight_decay, ratios))
         optimizers.append(muon.Muon(groups, config.lr, choice.momentum))
     if others:
-        optimizers.append(_adamw(others, choice.adamw, config))
+        optimizers.append(_adamw(others, choice.adamw, config, ratios))
     return optimizers
 
 
@@ -145,22 +163,26 @@ def _tables(tables: Sequence[nn.Parameter], config: FitConfig) -> SignSGDRows:
 
 
 def _adamw(
-    parameters: Sequence[nn.Parameter], choice: AdamW, config: FitConfig
+    parameters: Sequence[nn.Parameter], choice: AdamW, config: FitConfig, ratios: Ratios
 ) -> torch.optim.AdamW:
     fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
-    groups = list(_groups(parameters, config.weight_decay))
+    groups = list(_groups(parameters, config.weight_decay, ratios))
     return torch.optim.AdamW(
         groups, lr=config.lr, betas=choice.betas, eps=choice.eps, fused=fused or None
     )
 
 
 def _groups(
-    parameters: Sequence[nn.Parameter], weight_decay: float, *, every: bool = False
+    parameters: Sequence[nn.Parameter],
+    weight_decay: float,
+    ratios: Ratios,
+    *,
+    every: bool = False,
 ) -> Iterator[dict[str, object]]:
     """Group parameters by learning rate, and by whether they decay, unless `every` one does."""
     by_kind: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for p in parameters:
         free = not every and (p.ndim < 2 or hasattr(p, "_no_weight_decay"))
-        by_kind.setdefault((free, getattr(p, "_lr_ratio", 1.0)), []).append(p)
+        by_kind.setdefault((free, ratios.get(id(p), 1.0)), []).append(p)
     for (free, ratio), alike in sorted(by_kind.items(), key=lambda item: item[0]):
         yield {"params": alike, "weight_decay": 0.0 if free else weight_decay, "lr_ratio": ratio}

@@ -123,24 +123,33 @@ def alone(
 
 def go_abreast(models: Sequence[WorldModel], config: FitConfig) -> bool:
     """Say whether `abreast` can train these models so."""
-    return config.precision == "fp32" and not config.compiled and learn_joined(models)
+    autocast = torch.is_autocast_enabled(device_of(config).type)
+    plain = config.precision == "fp32" and not config.compiled and not autocast
+    return plain and learn_joined(models)
 
 
 def abreast(
-    models: Sequence[WorldModel], material: Material, config: FitConfig, documents: dict[str, Any]
+    models: Sequence[WorldModel],
+    material: Material,
+    configs: Sequence[FitConfig],
+    documents: dict[str, Any],
 ) -> Course[list[WorldModel]]:
     """Return what it takes to train several models at once, each product one for all of them.
 
-    Each model has batches of its own and learns as it would alone; the depths of refinement that
-    an update draws are the same for all.
+    Each learns as it would alone. Models of one seed see the same windows, others their own, drawn
+    in turn; the depths that an update draws are the same for all. Of what is recorded, learning
+    rate and validation are each model's own, seconds its share, and the rest means over all.
 
     Args:
         models: The models, not yet trained; `go_abreast` is true of them.
         material: What they learn from.
-        config: How: the horizon's growth is used here.
+        configs: How each is trained: they differ in seed and learning rate alone.
         documents: What a continuation must share.
     """
-    members = len(models)
+    members, config = len(models), configs[0]
+    ratios = [each.lr / config.lr for each in configs]
+    seeds = list(dict.fromkeys(each.seed for each in configs))
+    place = [seeds.index(each.seed) for each in configs]
 
     def loss(
         module: nn.Module, batch: SequenceBatch, update: int, generator: torch.Generator
@@ -150,6 +159,10 @@ def abreast(
         mean, metrics = material.loss(together, batch, length, generator, members)
         return members * mean, metrics
 
+    def sampler(generator: torch.Generator, size: int) -> SequenceBatch:
+        rows = material.windows.draw(len(seeds) * size, generator).view(len(seeds), size)
+        return material.windows.at(rows[place].flatten())
+
     def validate(module: nn.Module) -> dict[str, float]:
         assert material.held_out is not None
         errors = [validation_error(model, material.held_out) for model in models]
@@ -158,14 +171,14 @@ def abreast(
 
     def finish(history: History) -> list[WorldModel]:
         return [
-            material.finished(model, [_record_of(index, members, r) for r in history.records])
+            material.finished(model, [_record_of(index, ratios, r) for r in history.records])
             for index, model in enumerate(models)
         ]
 
     return Course(
-        module=Abreast(models),
+        module=Abreast(models, ratios),
         loss=loss,
-        sampler=lambda generator, size: material.windows.sample(members * size, generator),
+        sampler=sampler,
         finish=finish,
         validate=None if material.held_out is None else validate,
         documents=documents,
@@ -176,13 +189,14 @@ def _own(index: int) -> str:
     return f"validation of member {index}"
 
 
-def _record_of(index: int, members: int, record: Record) -> Record:
-    """Return what a record says of one member: its validation, and its share of the time."""
+def _record_of(index: int, ratios: Sequence[float], record: Record) -> Record:
+    """Return what a record says of one member."""
     if "validation" in record:
         return {"update": record["update"], "validation": record[_own(index)]}
-    seconds = record["seconds"]
+    seconds, lr = record["seconds"], record["lr"]
     assert seconds is not None
-    return {**record, "seconds": seconds / members}
+    assert lr is not None
+    return {**record, "seconds": seconds / len(ratios), "lr": lr * ratios[index]}
 
 
 def _held_out(

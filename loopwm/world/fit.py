@@ -13,7 +13,7 @@ from loopwm.world.build import build
 from loopwm.world.config import ModelConfig, WorldConfig
 from loopwm.world.course import Material, abreast, alone, go_abreast
 from loopwm.world.ensemble import Ensemble
-from loopwm.world.identity import identity
+from loopwm.world.identity import identity, init_identity
 from loopwm.world.model import WorldModel
 
 
@@ -38,8 +38,9 @@ def fit(
         fit_config: How to train it.
         run_dir: Directory of checkpoints and metrics; None writes nothing.
         members: Number of models, each from its own seed; from 2 on an `Ensemble` is returned.
-            Bounded loops, untied bounded cells and perceptrons without modules of your own train
-            at once in batched products, in float32 and not compiled; others one after the other.
+            Loops and untied stacks of the default cell, and perceptrons, train at once in batched
+            products; not with modules of your own, `gain`, gradient modes other than `Full`, bf16,
+            compiled, or from members of different statistics: then one after the other.
         init: Trained model to go on from, with its configuration and statistics; the range that
             imagination is held to grows by that of the data.
         valid: Held-out data for validation; by default 5% of the episodes are set aside.
@@ -87,8 +88,7 @@ def fit_each(
         valid: Held-out data for validation; None validates nothing.
 
     Returns:
-        The models, trained at once where `trains_abreast`, else one after the other. At once, their
-        batches and depths come from the first one's seed.
+        The models, trained at once (`loopwm.world.course.abreast`) or one after the other.
 
     Raises:
         NumericalError: If the training of one of them meets NaN again and again.
@@ -97,30 +97,25 @@ def fit_each(
     models = [_fresh(data, config, *pair) for pair in zip(fit_configs, starts, strict=True)]
     first = fit_configs[0]
     material = Material.of(data, valid, models[0], first)
-    documents = [identity(config, data, valid, start) for start in starts]
-    if len(models) == 1:
-        return [alone(models[0], material, first, documents[0]).take(first, run_dir)]
-    if go_abreast(models, first):
-        own = [{"seed": each.seed, "lr": each.lr} for each in fit_configs]
-        for model, each in zip(models, fit_configs, strict=True):
-            _set_rate(model, each.lr / first.lr)
-        shared = {"members": documents, "settings": own}
-        return abreast(models, material, first, shared).take(first, run_dir)
-    for index, each in enumerate(fit_configs):
-        folder = None if run_dir is None else Path(run_dir) / f"member-{index}"
-        alone(models[index], material, each, documents[index]).take(each, folder)
+    if len(models) > 1 and go_abreast(models, first):
+        own = {
+            str(index): {"seed": each.seed, "lr": each.lr, "init": init_identity(start)}
+            for index, (each, start) in enumerate(zip(fit_configs, starts, strict=True))
+        }
+        shared = {**identity(config, data, valid, None), "members": own}
+        return abreast(models, material, fit_configs, shared).take(first, run_dir)
+    for index, (each, start) in enumerate(zip(fit_configs, starts, strict=True)):
+        own_folder = f"member-{index}" if len(models) > 1 else ""
+        folder = None if run_dir is None else Path(run_dir) / own_folder
+        documents = identity(config, data, valid, start)
+        alone(models[index], material, each, documents).take(each, folder)
     return models
 
 
 def trains_abreast(data: RolloutDataset, config: ModelConfig, fit_config: FitConfig) -> bool:
-    """Say whether models of a configuration can be trained at once, in batched products."""
-    return go_abreast([_fresh(data, config, fit_config, None) for _ in range(2)], fit_config)
-
-
-def _set_rate(model: WorldModel, ratio: float) -> None:
-    """Multiply the learning rate of a model among others (see `loopwm.train.optim`)."""
-    for parameter in model.parameters():
-        parameter._lr_ratio = ratio  # type: ignore[attr-defined]
+    """Say whether fresh models of a configuration can be trained at once, in batched products."""
+    few = Statistics.of(data.select_episodes([0]))
+    return go_abreast([build(config, data.meta, few, seed) for seed in range(2)], fit_config)
 
 
 def course(

@@ -32,8 +32,13 @@ def identity(
         "model": encode(config),
         "data": _data(data),
         "valid": None if valid is None else _data(valid),
-        "init": None if init is None else _weights(init),
+        "init": init_identity(init),
     }
+
+
+def init_identity(init: WorldModel | None) -> int | None:
+    """Return a checksum of the model that training goes on from, if there is one."""
+    return None if init is None else _weights(init)
 
 
 def _data(data: RolloutDataset) -> dict[str, Any]:

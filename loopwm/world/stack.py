@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from loopwm.core.cell import BoundedCell
 from loopwm.core.grad import Full
 from loopwm.core.loop import LoopedCore
-from loopwm.core.stack import Join, StackedBounded, StackedLinear, copied, share
+from loopwm.core.stack import StackedBounded, StackedLinear, gather
 from loopwm.world.baseline import MLPDynamics, UntiedDynamics
 from loopwm.world.head import Heads
 from loopwm.world.looped import LoopedDynamics
@@ -61,7 +61,7 @@ class Stack:
         """Return the members as one model, or None if they are not models that can be stacked."""
         if not _stackable(members):
             return None
-        model = _stacked(members, share)
+        model = _stacked(members)
         every = tuple(chain.from_iterable(_tensors(member) for member in members))
         return cls(model, tuple(members), every, tuple(t.data_ptr() for t in every))
 
@@ -145,7 +145,7 @@ def joined(members: Sequence[WorldModel]) -> WorldModel:
 
     Its weights are copies of theirs as they are now; rows come member after member.
     """
-    return _stacked(members, copied)
+    return _stacked(members, learning=True)
 
 
 def _settings(member: WorldModel) -> tuple[Any, ...]:
@@ -182,23 +182,23 @@ def _known(module: nn.Module) -> bool:
     return kind in _ROWWISE and all(_known(child) for child in module.children())
 
 
-def _stacked(modules: Sequence[Any], join: Join) -> Any:
+def _stacked(modules: Sequence[Any], learning: bool = False) -> Any:
     """Return a module that does to each member's rows what that member's module does."""
     first = modules[0]
     if isinstance(first, Normaliser):
         return first
     if type(first) in _LAYERS:
-        return _LAYERS[type(first)](modules, join)
+        return _LAYERS[type(first)](modules, learning)
     twin = copy.copy(first)
     twin._modules = {
         name: None
         if child is None
-        else _stacked([module._modules[name] for module in modules], join)
+        else _stacked([module._modules[name] for module in modules], learning)
         for name, child in first._modules.items()
     }
     for kind in ("_parameters", "_buffers"):
         own = {
-            name: join([getattr(module, kind)[name] for module in modules])
+            name: gather([getattr(module, kind)[name] for module in modules], learning)
             for name in getattr(first, kind)
         }
         # Plain tensors: the parameters are the members'.

@@ -115,7 +115,8 @@ def test_a_course_abreast_steps_each_model_as_a_course_alone_does(make, data):
     models = [make(fixed, data, seed).requires_grad_() for seed in range(2)]
     copies = [make(fixed, data, seed).requires_grad_() for seed in range(2)]
     drawn: list[SequenceBatch] = []
-    course = abreast(models, Material.of(data, None, models[0], config), config, {})
+    configs = [config, replace(config, seed=1)]
+    course = abreast(models, Material.of(data, None, models[0], config), configs, {})
 
     def sampler(generator: torch.Generator, size: int) -> SequenceBatch:
         batch = course.sampler(generator, size)
@@ -173,8 +174,9 @@ def test_a_run_abreast_that_was_stopped_ends_bit_for_bit_as_if_it_had_not_been(
         assert all(
             torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True)
         )
-    with pytest.raises(CheckpointError, match="members"):
+    with pytest.raises(CheckpointError, match="members") as refused:
         fit(data, SMALL, config, members=2, run_dir=tmp_path)
+    assert len(str(refused.value)) < 500 + len(str(tmp_path))
 
 
 def test_members_differ_and_each_has_the_history_of_its_own(data):
@@ -204,3 +206,38 @@ def test_a_model_abreast_has_the_learning_rate_of_its_own_settings(data, optimiz
         ]
         first, *others = ((a - b).abs().mean() for a, b in pairs)
         assert [float(each / first) for each in others] == pytest.approx([4, 0.25], rel=tolerance)
+
+
+def test_rates_of_one_seed_see_the_same_windows_and_seeds_their_own(data):
+    settings = [SHORT, replace(SHORT, lr=1e-3), replace(SHORT, seed=5)]
+    models = fit(data, SMALL, replace(SHORT, updates=1), members=3).members
+    course = abreast(models, Material.of(data, None, models[0], SHORT), settings, {})
+    batch = course.sampler(torch.Generator().manual_seed(0), 16)
+    one, two, three = (part(batch, 16 * index, 16 * (index + 1)) for index in range(3))
+    assert torch.equal(one.obs, two.obs)
+    assert not torch.equal(one.obs, three.obs)
+
+
+def test_a_history_has_the_rate_of_its_model(data):
+    one, two = fit_each(data, SMALL, [SHORT, replace(SHORT, lr=4 * SHORT.lr)])
+    rates = [[r["lr"] for r in each.history if "lr" in r] for each in (one, two)]
+    assert rates[1] == pytest.approx([4 * lr for lr in rates[0]])
+
+
+def test_under_autocast_members_take_turns(data):
+    with torch.autocast("cpu", torch.bfloat16):
+        assert len(fit(data, SMALL, SHORT, members=2).members) == 2
+
+
+def test_depths_of_members_that_are_not_sorted_are_refused(make, data):
+    models = [make(SMALL, data, seed).train() for seed in range(2)]
+    core = joined(models).core
+    z, e = torch.zeros(8, 1, 8).double(), torch.ones(8, 1, 8).double()
+    assert core((z,), e, torch.tensor([4, 3, 2, 1])).n_iters.tolist() == 2 * [4, 3, 2, 1]
+    with pytest.raises(ValueError, match="descending"):
+        core((z,), e, torch.tensor([1, 2, 3, 4]))
+
+
+def test_no_rows_at_all_are_refined_in_training_too(make, data):
+    model = make(SMALL, data).train()
+    assert len(model.predict(data.obs[:0], data.action[:0]).next_obs) == 0

@@ -166,6 +166,7 @@ def _point(trial: Trial, tried: Sequence[Trial], runs: Runs, terms: Terms) -> Po
         edge=len(rates) > 1 and trial.lr in (rates[0], rates[-1]),
         trials=len(tried),
         seeds=len(runs),
+        at_once=max(each.get("at_once", 1) for each in runs),
         cost=costs | {"seconds": float(np.median([each["seconds"] for each in runs]))},
         plateau=None if any(each is None for each in gains) else max(gains),
         validation=_validation(runs),

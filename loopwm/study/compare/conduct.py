@@ -1,6 +1,6 @@
 """Do what `loopwm compare` was asked for: estimate, list, run, submit, report."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,8 +8,9 @@ from rich.console import Console
 
 from loopwm.study.compare.cost import cost_sheet, estimate
 from loopwm.study.compare.launch import run_one, run_workers, submit
+from loopwm.study.compare.rounds import bundles
 from loopwm.study.compare.settings import Settings
-from loopwm.study.compare.study import outcome, results_of, run_study, stages_of, trials_of
+from loopwm.study.compare.study import Stage, outcome, results_of, run_study, stages_of, trials_of
 from loopwm.study.compare.summary import (
     generalisation,
     headline,
@@ -65,12 +66,8 @@ def conduct(order: Order, screen: Console, say: Say) -> None:
     """
     stages, folder = stages_of(order.settings), order.folder
     if order.mode == "list":
-        for stage in stages:
-            _, first, second = trials_of(stage, folder)
-            done = results_of([*first, *second], folder)
-            for trial in (*first, *second):
-                if trial.name not in done:
-                    say(trial.name)
+        for name in _names(stages, folder):
+            say(name)
         return
     if order.mode == "only":
         there = run_one(order.only, stages, folder)
@@ -87,6 +84,17 @@ def conduct(order: Order, screen: Console, say: Say) -> None:
     if order.mode == "run":
         _run(order, say)
     _report(order, screen, say)
+
+
+def _names(stages: Sequence[Stage], folder: Path) -> Iterator[str]:
+    """Name what is left to train, of models that are trained at once the first one."""
+    for stage in stages:
+        scene, *rounds = trials_of(stage, folder)
+        for trials in rounds:
+            done = results_of(trials, folder)
+            for group in bundles(trials, scene):
+                left = [trial.name for trial in group if trial.name not in done]
+                yield from left[:1]
 
 
 def _run(order: Order, say: Say) -> None:

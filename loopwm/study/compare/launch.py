@@ -7,7 +7,7 @@ from pathlib import Path
 from loopwm.errors import ConfigError, require
 from loopwm.study.compare.rounds import bundles, run_all
 from loopwm.study.compare.settings import Settings
-from loopwm.study.compare.study import Stage, run_study, trials_of
+from loopwm.study.compare.study import Stage, results_of, run_study, trials_of
 from loopwm.study.lanes import run_lanes
 
 
@@ -58,7 +58,7 @@ def submit(settings: Settings, folder: Path, jobs: int, hours: float) -> list[st
 
 
 def run_one(name: str, stages: list[Stage], folder: Path) -> bool:
-    """Run a single trial, and those that are trained abreast with it, as an independent command.
+    """Run a single trial, and those that are trained at once with it, as an independent command.
 
     Args:
         name: Name of the trial; those of the second round exist once the first has been run.
@@ -74,7 +74,11 @@ def run_one(name: str, stages: list[Stage], folder: Path) -> bool:
     for stage in stages:
         scene, *rounds = trials_of(stage, folder)
         for trials in rounds:
-            for group in bundles(trials, scene):
-                if name in {trial.name for trial in group}:
-                    return name in run_all(group, scene, folder, lambda line: None, wait=False)
+            (one,) = [each for each in trials if each.name == name] or [None]
+            if one is None:
+                continue
+            if results_of([one], folder):
+                return True
+            (group,) = [each for each in bundles(trials, scene) if one in each]
+            return name in run_all(group, scene, folder, lambda line: None, wait=False)
     raise ConfigError(f"there is no trial {name!r}; --list names those that can be run")

@@ -45,6 +45,7 @@ class Point:
         diverged: Largest share of diverged windows, by horizon.
         envelope: Whether the point is on the lower envelope, which the curve is drawn through.
         shifted: The same as `rmse`, on experience unlike what was trained on, where there is any.
+        at_once: Most models that one of them was trained at once with, itself included.
     """
 
     size: int
@@ -61,6 +62,7 @@ class Point:
     diverged: Mapping[int, float]
     envelope: bool
     shifted: Mapping[int, tuple[float, float, float]] = field(default_factory=dict)
+    at_once: int = 1
 
 
 @dataclass(frozen=True)

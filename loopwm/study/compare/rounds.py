@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -112,12 +112,11 @@ def run_all(
         found: dict[str, Result] = {}
         for position, group in enumerate(groups):
             report(f"{position + 1} of {len(groups)}: {bundle_name(group)}")
-            found |= run_bundle(group, scene)
+            found |= dict(run_bundle(group, scene))
         return found
 
-    def compute(group: Sequence[Trial]) -> dict[str, dict[str, Any]]:
-        results = run_bundle(group, scene, folder)
-        return {name: plain(result) for name, result in results.items()}
+    def compute(group: Sequence[Trial]) -> Iterator[tuple[str, dict[str, Any]]]:
+        return ((name, plain(result)) for name, result in run_bundle(group, scene, folder))
 
     done = run_groups(groups, folder / "cells", compute, report)
     while wait and len(done) < len({each.name for each in trials}):
@@ -127,7 +126,7 @@ def run_all(
 
 
 def bundles(trials: Sequence[Trial], scene: Scene) -> list[list[Trial]]:
-    """Group trials that are trained abreast: those that differ in rate and seed alone.
+    """Group trials that are trained at once: those that differ in rate and seed alone.
 
     Args:
         trials: Which.

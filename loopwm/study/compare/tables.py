@@ -197,7 +197,8 @@ def _costs(report: ComparisonReport) -> Sheet:
     labels = ("parameters", "dynamics", "bytes", "training TFLOP", "FLOP/step", "ms")
     columns = [Column("model")]
     columns += [Column(key, label) for key, label in zip(MEASURES, labels, strict=True)]
-    columns += [Column("seconds", "training, s"), Column("lr", "rate"), Column("edge", "at an end")]
+    columns += [Column("seconds", "training, s"), Column("at_once", "at once")]
+    columns += [Column("lr", "rate"), Column("edge", "at an end")]
     columns += [Column("trials"), Column("width"), Column("shape")]
     rows = []
     for arm in report.arms:
@@ -207,8 +208,12 @@ def _costs(report: ComparisonReport) -> Sheet:
             row |= {name: int(v) if name in whole else v for name, v in point.cost.items()}
             row |= {"training_flops": point.cost["training_flops"] / 1e12}
             row |= {"lr": f"{point.lr:g}", "edge": point.edge, "trials": point.trials}
+            row |= {"at_once": point.at_once}
             rows.append(row | {"width": point.width, "shape": point.shape})
-    title = "cost by size (ms: one imagined step of one row; at an end: of the rates tried)"
+    title = (
+        "cost by size (ms: one imagined step of one row; training: the share of one of the models "
+        "that were trained at once; at an end: of the rates tried)"
+    )
     return Sheet(title, tuple(columns), tuple(rows))
 
 

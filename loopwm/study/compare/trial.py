@@ -2,7 +2,7 @@
 
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -42,7 +42,7 @@ class Trial:
         size: Parameters aimed at.
         width: Width that comes nearest.
         lr: Peak learning rate.
-        seed: Seed of weights and batches.
+        seed: Seed of weights and batches; trained at once with other seeds, of the weights alone.
         updates: Gradient updates.
         identity: Checksum of all else that the result depends on.
     """
@@ -59,7 +59,7 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """Name the trial by all that it depends on."""
+        """Name the trial by all that it depends on, but what is trained at once with it."""
         words = [f"{self.arm}-{self.shape}", f"w{self.width}", f"lr{self.lr:g}", f"seed{self.seed}"]
         words += [f"u{self.updates}", self.identity]
         return "_".join([self.place, *words] if self.place else words).replace("/", "-")
@@ -96,51 +96,57 @@ def identity_of(scene: Scene, shape: Shape, members: int) -> str:
     return version(*known, [audit.digest(each) for each in parts])
 
 
-def run_trial(trial: Trial, scene: Scene, folder: Path | None = None) -> dict[str, Any]:
-    """Train and measure one model; see `run_bundle`."""
-    return run_bundle([trial], scene, folder)[trial.name]
-
-
 def run_bundle(
     trials: Sequence[Trial], scene: Scene, folder: Path | None = None
-) -> dict[str, dict[str, Any]]:
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Train models that differ in rate and seed alone, and measure each.
 
     Args:
-        trials: Which; several are trained abreast, or one by one if that destroys one of them.
+        trials: Which; several are trained at once, or one by one if an update of one of them is
+            not finite, which all would have to leave out.
         scene: What they share with the others.
         folder: Where checkpoints go, from which a stopped training goes on; None writes none.
 
-    Returns:
-        Their numbers as JSON values by name; a rate that destroys training is one of them.
+    Yields:
+        Name and numbers of each as JSON values; a rate that destroys training is one of them.
     """
     run_dir = None if folder is None else folder / "running" / bundle_name(trials)
-    family = scene.families[trials[0].arm]
-    head = {"label": family.label, "members": family.members}
     try:
         trained = _trained(trials, scene, run_dir)
+        if len(trials) > 1 and any(_skipped(each) for each in trained):
+            raise NumericalError("an update was not finite")
     except NumericalError as error:
-        if len(trials) > 1:
-            alone = [run_bundle([trial], scene, folder) for trial in trials]
-            return {name: each for found in alone for name, each in found.items()}
-        failed = {"validation": None, "failed": str(error)}
-        return {trials[0].name: {"trial": asdict(trials[0]), **head, **failed}}
-    measured = {
-        trial.name: {
-            "trial": asdict(trial),
-            **head,
-            "abreast": len(trials),
+        if len(trials) == 1:
+            yield (
+                trials[0].name,
+                _head(trials[0], scene) | {"validation": None, "failed": str(error)},
+            )
+            return
+        _remove(run_dir)
+        for trial in trials:
+            yield from run_bundle([trial], scene, folder)
+        return
+    for trial, (model, records, had) in zip(trials, trained, strict=True):
+        measured = {
+            "at_once": len(trials),
             "seconds": sum(training_seconds(each) for each in records),
             "plateau": largest_gain(records),
             "audit": had,
             **_measured(model, trial, scene),
         }
-        for trial, (model, records, had) in zip(trials, trained, strict=True)
-    }
+        yield trial.name, _head(trial, scene) | measured
     # Not before all is measured: whoever is stopped in between has trained for nothing.
+    _remove(run_dir)
+
+
+def _head(trial: Trial, scene: Scene) -> dict[str, Any]:
+    family = scene.families[trial.arm]
+    return {"trial": asdict(trial), "label": family.label, "members": family.members}
+
+
+def _remove(run_dir: Path | None) -> None:
     if run_dir is not None:
         shutil.rmtree(run_dir, ignore_errors=True)
-    return measured
 
 
 def bundle_name(trials: Sequence[Trial]) -> str:
@@ -151,6 +157,11 @@ def bundle_name(trials: Sequence[Trial]) -> str:
 
 # A trained model, the metrics of its members, and what the training had.
 _Trained = tuple[Any, list[Sequence[dict[str, Any]]], dict[str, Any]]
+
+
+def _skipped(trained: _Trained) -> bool:
+    _, metrics, _ = trained
+    return any(record.get("skipped") for each in metrics for record in each)
 
 
 def _trained(trials: Sequence[Trial], scene: Scene, run_dir: Path | None) -> list[_Trained]:

@@ -1,6 +1,7 @@
 """A tiny linear world, terms for it, and results that were made up of known errors."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from loopwm.data.store import RolloutDataset
 from loopwm.study.accuracy import PredictionReport
 from loopwm.study.compare.report import MEASURES
 from loopwm.study.compare.terms import Terms
-from loopwm.study.compare.trial import Trial
+from loopwm.study.compare.trial import Scene, Trial, run_bundle
 
 TERMS = Terms(
     sizes=(2_000, 4_000),
@@ -81,3 +82,8 @@ def made_report(name: str, error: float) -> dict[str, Any]:
 
 def trials(arm: str, sizes: tuple[int, ...], seeds: tuple[int, ...] = (0, 1, 2)) -> list[Trial]:
     return [Trial("", arm, 0, n, n, 1e-3, seed, 10, "0") for n in sizes for seed in seeds]
+
+
+def run_trial(trial: Trial, scene: Scene, folder: Path | None = None) -> dict[str, Any]:
+    """Train and measure one model."""
+    return dict(run_bundle([trial], scene, folder))[trial.name]

@@ -16,9 +16,9 @@ from loopwm.study.compare.rounds import first_round
 from loopwm.study.compare.study import Outcome, stages_of
 from loopwm.study.compare.summary import generalisation, headline
 from loopwm.study.compare.terms import families_of
-from loopwm.study.compare.trial import Scene, Trial, run_trial
+from loopwm.study.compare.trial import Scene, Trial
 from loopwm.study.datasets import Split
-from tests.study.compare.small import TERMS, linear_world, result, trials
+from tests.study.compare.small import TERMS, linear_world, result, run_trial, trials
 from tests.study.compare.test_study import TINY
 
 SIZES = (1_000, 2_000, 4_000, 8_000, 16_000)

@@ -12,9 +12,9 @@ from loopwm.errors import NumericalError
 from loopwm.study.compare import audit, trial
 from loopwm.study.compare.rounds import bundles, first_round, run_all, run_rounds
 from loopwm.study.compare.terms import families_of
-from loopwm.study.compare.trial import Scene, Trial, run_trial
+from loopwm.study.compare.trial import Scene, Trial
 from loopwm.study.datasets import Split
-from tests.study.compare.small import TERMS, linear_world
+from tests.study.compare.small import TERMS, linear_world, run_trial
 
 TRAIN, VALID, TEST = (linear_world(seed) for seed in range(3))
 DATA = Split(TRAIN, VALID, VALID, TEST)
@@ -54,14 +54,14 @@ def test_each_trial_of_a_bundle_has_a_model_and_an_audit_of_its_own(tmp_path: Pa
     scene = scene_of("looped", "once", sizes=(2_000, 4_000))
     first, second, found = run_rounds(scene, tmp_path)
     assert {each.name for each in (*first, *second)} == set(found)
-    assert {each["abreast"] for each in found.values()} == {3, 2}
+    assert {each["at_once"] for each in found.values()} == {3, 2}
     errors = [each["validation"] for each in found.values()]
     assert len(set(errors)) == len(errors)
     records: dict[str, list[Any]] = {"looped": [], "once": []}
     for each in found.values():
         records[each["trial"]["arm"]].append(each["audit"])
     alone = run_trial(first[0], scene)
-    assert alone["abreast"] == 1
+    assert alone["at_once"] == 1
     assert audit.differences({**records, "alone": [alone["audit"]]}) == []
     assert not list((tmp_path / "running").iterdir())
 
@@ -71,7 +71,7 @@ def test_what_is_left_of_a_bundle_is_trained_without_what_is_there(tmp_path: Pat
     group = bundles(first_round(scene), scene)[0]
     run_all(group[1:2], scene, tmp_path, print)
     found = run_all(group, scene, tmp_path, print)
-    assert [found[each.name]["abreast"] for each in group] == [2, 1, 2]
+    assert [found[each.name]["at_once"] for each in group] == [2, 1, 2]
 
 
 def test_a_rate_that_destroys_training_leaves_the_others_theirs(
@@ -89,4 +89,41 @@ def test_a_rate_that_destroys_training_leaves_the_others_theirs(
     group = bundles(first_round(scene), scene)[0]
     found = run_all(group, scene, tmp_path, print)
     assert [found[each.name].get("failed") for each in group] == [None, None, "loss is NaN"]
-    assert [found[each.name].get("abreast") for each in group] == [1, 1, None]
+    assert [found[each.name].get("at_once") for each in group] == [1, 1, None]
+
+
+def test_an_update_that_is_not_finite_sends_all_to_train_alone(monkeypatch: pytest.MonkeyPatch):
+    real = trial.fit_each
+
+    def skipping(data: Any, config: Any, settings: Any, **options: Any) -> Any:
+        models = real(data, config, settings, **options)
+        models[-1].history[-2]["skipped"] = len(settings) - 1
+        return models
+
+    monkeypatch.setattr(trial, "fit_each", skipping)
+    scene = scene_of("once")
+    found = run_all(bundles(first_round(scene), scene)[0], scene, None, print)
+    assert [each["at_once"] for each in found.values()] == [1, 1, 1]
+
+
+def test_what_is_trained_alone_is_kept_when_the_next_one_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    real, calls = trial.fit_each, []
+
+    def dying(data: Any, config: Any, settings: Any, **options: Any) -> Any:
+        calls.append([each.lr for each in settings])
+        if len(settings) > 1:
+            raise NumericalError("loss is NaN")
+        if calls.count([2e-3]) == 1 and settings[0].lr == 2e-3:
+            raise KeyboardInterrupt
+        return real(data, config, settings, **options)
+
+    monkeypatch.setattr(trial, "fit_each", dying)
+    scene = scene_of("once")
+    group = bundles(first_round(scene), scene)[0]
+    with pytest.raises(KeyboardInterrupt):
+        run_all(group, scene, tmp_path, print)
+    run_all(group, scene, tmp_path, print)
+    assert calls.count([1e-3]) == 1
+    assert not list((tmp_path / "running").iterdir())

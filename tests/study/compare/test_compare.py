@@ -20,11 +20,11 @@ from loopwm.study.compare.own import Units, fit_own, verbs_loss
 from loopwm.study.compare.rounds import chosen_of, first_round, run_rounds, second_round
 from loopwm.study.compare.sizing import make, training_flops
 from loopwm.study.compare.terms import Family, Terms, families_of
-from loopwm.study.compare.trial import Scene, Trial, run_trial
+from loopwm.study.compare.trial import Scene, Trial
 from loopwm.study.datasets import Split
 from loopwm.world.build import build
 from loopwm.world.objective import sequence_loss
-from tests.study.compare.small import TERMS, linear_world
+from tests.study.compare.small import TERMS, linear_world, run_trial
 
 TRAIN, VALID, TEST = (linear_world(seed) for seed in range(3))
 DATA = Split(TRAIN, VALID, VALID, TEST)
@@ -289,7 +289,7 @@ def test_sizes_of_one_width_are_refused_by_name():
 
 def test_trials_of_one_name_are_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(
-        rounds, "run_bundle", lambda given, *_: {each.name: {"validation": 1.0} for each in given}
+        rounds, "run_bundle", lambda given, *_: [(each.name, {"validation": 1.0}) for each in given]
     )
     monkeypatch.setattr(rounds.time, "sleep", pytest.fail)
     scene = Scene(families_of(["once"]), DATA, TERMS)
