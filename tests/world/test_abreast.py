@@ -13,6 +13,7 @@ from loopwm.data.replay import Windows
 from loopwm.errors import CheckpointError
 from loopwm.train.config import AdamATan2
 from loopwm.train.fit import run
+from loopwm.train.history import History
 from loopwm.world import course as course_module
 from loopwm.world.course import Material, abreast
 from loopwm.world.ensemble import Ensemble
@@ -189,8 +190,17 @@ def test_members_differ_and_each_has_the_history_of_its_own(data):
         found = validation_error(member, material.held_out)
         assert end == pytest.approx(found, rel=1e-5)
         assert [record["update"] for record in member.history] == [4, 4, 8, 8]
-    times = [member.history[-2]["seconds"] for member in trio.members]
-    assert times[0] == times[1] == times[2] > 0
+
+
+def test_models_abreast_share_the_time_and_each_has_its_validation(data):
+    models = fit(data, SMALL, replace(SHORT, updates=1), members=2).members
+    settings = [SHORT, replace(SHORT, seed=1)]
+    course = abreast(models, Material.of(data, None, models[0], SHORT), settings, {})
+    ends = {"validation": 0.5, "validation of member 0": 0.4, "validation of member 1": 0.6}
+    records: list[Any] = [{"update": 4, "lr": 1e-3, "seconds": 6.0}, {"update": 4, **ends}]
+    one, two = course.finish(History(records, updates=4, skipped=0, seconds=6.0))
+    assert [one.history[0]["seconds"], two.history[0]["seconds"]] == [3.0, 3.0]
+    assert [one.history[1]["validation"], two.history[1]["validation"]] == [0.4, 0.6]
 
 
 @pytest.mark.parametrize("optimizer", [lw.AdamW(), lw.Muon(), AdamATan2()], ids=repr)

@@ -114,6 +114,7 @@ def test_what_is_trained_alone_is_kept_when_the_next_one_is_stopped(
     def dying(data: Any, config: Any, settings: Any, **options: Any) -> Any:
         calls.append([each.lr for each in settings])
         if len(settings) > 1:
+            options["run_dir"].mkdir(parents=True)
             raise NumericalError("loss is NaN")
         if calls.count([2e-3]) == 1 and settings[0].lr == 2e-3:
             raise KeyboardInterrupt
