@@ -74,11 +74,10 @@ def run_one(name: str, stages: list[Stage], folder: Path) -> bool:
     for stage in stages:
         scene, *rounds = trials_of(stage, folder)
         for trials in rounds:
-            (one,) = [each for each in trials if each.name == name] or [None]
-            if one is None:
+            if name not in {trial.name for trial in trials}:
                 continue
-            if results_of([one], folder):
+            if name in results_of(trials, folder):
                 return True
-            (group,) = [each for each in bundles(trials, scene) if one in each]
-            return name in run_all(group, scene, folder, lambda line: None, wait=False)
+            named = (g for g in bundles(trials, scene) if name in {trial.name for trial in g})
+            return name in run_all(next(named), scene, folder, lambda line: None, wait=False)
     raise ConfigError(f"there is no trial {name!r}; --list names those that can be run")

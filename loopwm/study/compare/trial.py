@@ -126,16 +126,23 @@ def run_bundle(
         for trial in trials:
             yield from run_bundle([trial], scene, folder)
         return
-    for trial, (model, records, had) in zip(trials, trained, strict=True):
-        measured = {
-            "at_once": len(trials),
-            "seconds": sum(training_seconds(each) for each in records),
-            "plateau": largest_gain(records),
-            "audit": had,
-            **_measured(model, trial, scene),
-        }
-        yield trial.name, _head(trial, scene) | measured
-    # Not before all is measured: whoever is stopped in between has trained for nothing.
+    # None is handed over, nor a checkpoint removed, before all are measured: whoever is stopped in
+    # between has the whole bundle's training to go on from.
+    measured = [
+        (
+            trial.name,
+            {
+                **_head(trial, scene),
+                "at_once": len(trials),
+                "seconds": sum(training_seconds(each) for each in records),
+                "plateau": largest_gain(records),
+                "audit": had,
+                **_measured(model, trial, scene),
+            },
+        )
+        for trial, (model, records, had) in zip(trials, trained, strict=True)
+    ]
+    yield from measured
     _remove(run_dir)
 
 

@@ -128,3 +128,24 @@ def test_what_is_trained_alone_is_kept_when_the_next_one_is_stopped(
     run_all(group, scene, tmp_path, print)
     assert calls.count([1e-3]) == 1
     assert not list((tmp_path / "running").iterdir())
+
+
+def test_a_bundle_that_is_stopped_while_it_is_measured_is_not_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    real, calls = trial._measured, []
+
+    def dying(*given: Any) -> Any:
+        calls.append(given)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*given)
+
+    monkeypatch.setattr(trial, "_measured", dying)
+    scene = scene_of("once")
+    group = bundles(first_round(scene), scene)[0]
+    with pytest.raises(KeyboardInterrupt):
+        run_all(group, scene, tmp_path, print)
+    found = run_all(group, scene, tmp_path, print)
+    assert [found[each.name]["at_once"] for each in group] == [3, 3, 3]
+    assert not list((tmp_path / "running").iterdir())
