@@ -19,7 +19,7 @@ from loopwm.data.store import RolloutDataset
 from loopwm.files import read_tree, write_tree
 from loopwm.seed import numpy_rng
 from loopwm.study.cells import version
-from loopwm.study.efficiency import validations
+from loopwm.study.plateau import validations
 from loopwm.train.config import AdamW, FitConfig
 from loopwm.train.fit import run
 from loopwm.world.build import encode

@@ -2,7 +2,7 @@
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from loopwm.study.accuracy import PredictionReport
 from loopwm.study.arms import arm_of
 from loopwm.study.cells import run_cells, version
 from loopwm.study.datasets import Experience, Split, study_data
+from loopwm.study.plateau import histories, largest_gain, training_seconds
 from loopwm.study.windows import Sampling
 from loopwm.train.config import OPTIMIZERS, FitConfig
 from loopwm.world.config import ModelConfig
@@ -94,8 +95,7 @@ def run_cell(cell: Cell, folder: Path, threads: int = 1) -> dict[str, Any]:
 
     torch.set_num_threads(threads)
     arm, path = arm_of(cell.arm), folder / "models" / cell.name
-    wanted = Experience(cell.task, cell.rows, cell.observation, cell.mixture)
-    data = study_data(wanted, folder / "data")
+    data = study_data(_experience(cell), folder / "data")
     if path.exists():
         model = load(path)
     else:
@@ -122,6 +122,49 @@ def run_cell(cell: Cell, folder: Path, threads: int = 1) -> dict[str, Any]:
         "plateau": largest_gain(histories(model)),
         **_measure(model, data, cell.context),
     }
+
+
+def run_seeds(
+    cells: Sequence[Cell], folder: Path, threads: int = 1
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Train models that differ in seed alone, at once where they can be, and evaluate each.
+
+    Args:
+        cells: What to train.
+        folder: As for `run_cell`.
+        threads: CPU threads.
+
+    Yields:
+        Name and numbers of each.
+    """
+    left = [cell for cell in cells if not (folder / "models" / cell.name).exists()]
+    if len(left) > 1 and arm_of(cells[0].arm).members == 1:
+        _train_at_once(left, folder, threads)
+    for cell in cells:
+        yield cell.name, run_cell(cell, folder, threads)
+
+
+def _train_at_once(cells: Sequence[Cell], folder: Path, threads: int) -> None:
+    """Leave the trained models in the folder; none if they are to be trained one by one."""
+    import torch
+
+    from loopwm.world.fit import fit_each, trains_abreast
+
+    torch.set_num_threads(threads)
+    data = study_data(_experience(cells[0]), folder / "data")
+    config, settings = _config(cells[0]), [_fit_config(cell, threads) for cell in cells]
+    if not trains_abreast(data.train, config, settings[0]):
+        return
+    run_dir = folder / "running" / version([cell.name for cell in cells])
+    try:
+        models = fit_each(data.train, config, settings, run_dir=run_dir, valid=data.held)
+    except NumericalError:
+        models = []
+    # An update that is not finite for one of them was left out by all: that is not their own.
+    if not any(record.get("skipped") for each in models for record in each.history):
+        for cell, model in zip(cells, models, strict=False):
+            model.save(folder / "models" / cell.name)
+    shutil.rmtree(run_dir, ignore_errors=True)
 
 
 def held_out_error(model: "WorldModel | Ensemble", data: Split, context: int) -> float:
@@ -177,48 +220,6 @@ def _measure_otherwise(
     return {name: replace(each, by_episode={}) for name, each in reports.items()}
 
 
-def histories(model: "WorldModel | Ensemble") -> list[Sequence[dict[str, Any]]]:
-    """Return the training metrics of a model, or of each member of an ensemble."""
-    return [each.history for each in getattr(model, "members", [model])]
-
-
-def training_seconds(history: Sequence[dict[str, Any]]) -> float:
-    """Return how long a training history took, interruptions left out."""
-    return max((float(each["seconds"]) for each in history if "seconds" in each), default=0.0)
-
-
-def validations(history: Sequence[dict[str, Any]]) -> list[tuple[int, float]]:
-    """List (update, validation error) of a training history."""
-    return [
-        (int(each["update"]), float(each["validation"]))
-        for each in history
-        if each.get("validation") is not None
-    ]
-
-
-def plateau_gain(history: Sequence[dict[str, Any]]) -> float | None:
-    """Measure by which share the validation error still fell over the last quarter of updates.
-
-    Args:
-        history: Training metrics.
-
-    Returns:
-        1 - (error at the end) / (error at three quarters), None without validations there.
-    """
-    points = validations(history)
-    if len(points) < 2:
-        return None
-    end, last = points[-1]
-    before = [error for update, error in points if update <= 0.75 * end]
-    return None if not before else 1 - last / before[-1]
-
-
-def largest_gain(several: Sequence[Sequence[dict[str, Any]]]) -> float | None:
-    """Return the largest `plateau_gain` of the members of an ensemble, None if one has none."""
-    gains = [plateau_gain(each) for each in several]
-    return None if None in gains else max(each for each in gains if each is not None)
-
-
 def flops_per_step(model: Any, obs: Any, action: Any) -> float:
     """Count the floating-point operations of the matrix products in one imagined transition."""
     import torch
@@ -230,6 +231,10 @@ def flops_per_step(model: Any, obs: Any, action: Any) -> float:
     state = model.start(first)
     with torch.no_grad():
         return matmul_flops(lambda: model.step(state, act)) / len(first)
+
+
+def _experience(cell: Cell) -> Experience:
+    return Experience(cell.task, cell.rows, cell.observation, cell.mixture)
 
 
 def _version(cell: Cell) -> str:

@@ -2,15 +2,15 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from loopwm.errors import ConfigError
 from loopwm.study.arms import arm_of
-from loopwm.study.cells import run_cells
-from loopwm.study.efficiency import Cell, run_cell
+from loopwm.study.cells import run_groups
+from loopwm.study.efficiency import Cell, run_seeds
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Plan:
         seeds: Seeds; the trials have the first.
         own: Learning rates of single arms that take the place of an untried one, such as those
             which trials of another plan chose.
+        at_once: Train the seeds of an arm at once where its models can be (`lw.fit(members=)`):
+            less work, and fewer cells to share among processes.
     """
 
     base: Cell = Cell()
@@ -40,6 +42,7 @@ class Plan:
     updates: int = 8_000
     seeds: tuple[int, ...] = (0, 1, 2)
     own: Mapping[str, float] = field(default_factory=dict)
+    at_once: bool = False
 
     @property
     def tries(self) -> bool:
@@ -69,8 +72,11 @@ def run_plan(
         Results of the trials and of the cells with the chosen rates, by name.
     """
 
-    def compute(cell: Cell) -> dict[str, Any]:
-        return run_cell(cell, folder, threads)
+    def compute(cells: Sequence[Cell]) -> Iterator[tuple[str, dict[str, Any]]]:
+        return run_seeds(cells, folder, threads)
+
+    def all_of(groups: Sequence[Sequence[Cell]]) -> dict[str, dict[str, Any]]:
+        return _all(groups, folder / "cells", compute, report)
 
     base = replace(plan.base, updates=plan.updates, seed=plan.seeds[0])
     tried: dict[str, dict[str, Any]] = {}
@@ -78,24 +84,32 @@ def run_plan(
     if not plan.tries:
         chosen = [replace(cell, lr=plan.own.get(cell.arm, cell.lr)) for cell in wanted]
         finals = [replace(cell, seed=seed) for seed in plan.seeds for cell in chosen]
-        return {}, _all(finals, folder / "cells", compute, report)
-    while wanted:
-        tried |= _all(wanted, folder / "cells", compute, report)
-        wanted = plan_further(base, tried, plan.most_trials)
-    return tried, _all(plan_finals(base, tried, plan.seeds), folder / "cells", compute, report)
+    else:
+        while wanted:
+            tried |= all_of([[cell] for cell in wanted])
+            wanted = plan_further(base, tried, plan.most_trials)
+        finals = plan_finals(base, tried, plan.seeds)
+    return tried, all_of(_seeds_together(finals) if plan.at_once else [[c] for c in finals])
+
+
+def _seeds_together(cells: Sequence[Cell]) -> list[list[Cell]]:
+    groups: dict[Cell, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(replace(cell, seed=0), []).append(cell)
+    return list(groups.values())
 
 
 def _all(
-    cells: Sequence[Cell],
+    groups: Sequence[Sequence[Cell]],
     folder: Path,
-    compute: Callable[[Cell], dict[str, Any]],
+    compute: Callable[[Sequence[Cell]], Iterator[tuple[str, dict[str, Any]]]],
     report: Callable[[str], None],
 ) -> dict[str, dict[str, Any]]:
-    done = run_cells(cells, folder, compute, report)
-    while len(done) < len(cells):
+    done = run_groups(groups, folder, compute, report)
+    while len(done) < sum(map(len, groups)):
         # Another process has the rest; should it die, its cells become free and are taken here.
         time.sleep(5)
-        done = run_cells(cells, folder, compute, report)
+        done = run_groups(groups, folder, compute, report)
     return done
 
 

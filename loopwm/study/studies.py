@@ -21,7 +21,7 @@ from loopwm.study.comparison import (
 from loopwm.study.efficiency import Cell
 from loopwm.study.flows import flow
 from loopwm.study.gradients import gradients
-from loopwm.study.headline import horizon, longer, prediction
+from loopwm.study.headline import ample, horizon, longer, prediction
 from loopwm.study.joint import joint
 from loopwm.study.loops import dial, halting
 from loopwm.study.plan import Plan, run_plan
@@ -144,6 +144,13 @@ _OF_A_TASK = (
         "Does a loss that looks further ahead change who wins?",
         15,
         horizon,
+    ),
+    (
+        "ample",
+        "sixteen steps, four times the data",
+        "Who gains from more data?",
+        17,
+        ample,
     ),
     (
         "longer",

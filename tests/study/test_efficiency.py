@@ -1,11 +1,13 @@
 """A comparison trains what it says, chooses by validation, and tabulates what was measured."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from loopwm.errors import ConfigError, NumericalError
 from loopwm.study import datasets, efficiency, plan
@@ -15,13 +17,16 @@ from loopwm.study.comparison import (
     group_cells,
 )
 from loopwm.study.datasets import Experience, Split, is_velocity, position_dims, study_data
-from loopwm.study.efficiency import Cell, held_out_error, plateau_gain, run_cell
+from loopwm.study.efficiency import Cell, held_out_error, run_cell, run_seeds
 from loopwm.study.plan import Plan, plan_finals, plan_further, plan_trials, run_plan
+from loopwm.study.plateau import plateau_gain
 from loopwm.study.prediction import evaluate
 from loopwm.study.recipe import training
 from loopwm.study.windows import Sampling
 from loopwm.train.config import FitConfig
+from loopwm.world.build import load
 from loopwm.world.config import WorldConfig
+from loopwm.world.fit import fit_each
 
 BASE = Cell(task="linear", updates=4, rows=200)
 
@@ -61,7 +66,7 @@ def test_a_plan_is_resumed_without_training_again(
     assert (len(trials), len(finals), len(lines)) == (4, 4, 6)
     assert len(trials.keys() & finals.keys()) == 2
     assert {each["cell"]["seed"] for each in trials.values()} == {0}
-    monkeypatch.setattr(plan, "run_cell", lambda *given: pytest.fail("trained again"))
+    monkeypatch.setattr(plan, "run_seeds", lambda *given: pytest.fail("trained again"))
     assert run_plan(wanted, tmp_path) == (trials, finals)
 
 
@@ -71,11 +76,12 @@ def test_rates_are_tried_until_the_best_one_lies_between_two_others(
     # The error of each arm by learning rate is known, so is the rate that must be found.
     best = {"looped": 16e-3, "once": 0.5e-3, "gru": 2e-3}
 
-    def compute(cell: Cell, *_: Any) -> dict[str, Any]:
-        error = abs(np.log(cell.lr / best[cell.arm])) if cell.arm in best else None
-        return trial(cell.arm, cell.lr, error)
+    def compute(cells: Sequence[Cell], *_: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+        for cell in cells:
+            error = abs(np.log(cell.lr / best[cell.arm])) if cell.arm in best else None
+            yield cell.name, trial(cell.arm, cell.lr, error)
 
-    monkeypatch.setattr(plan, "run_cell", compute)
+    monkeypatch.setattr(plan, "run_seeds", compute)
     wanted = Plan(BASE, (*best, "untied"), (1e-3, 2e-3, 4e-3), 6, 3, (0,))
     tried, finals = run_plan(wanted, tmp_path)
     assert {each["cell"]["arm"]: each["cell"]["lr"] for each in finals.values()} == best
@@ -93,6 +99,44 @@ def test_a_single_rate_needs_no_trial(small: None, tmp_path: Path) -> None:
     assert trials == {}
     assert [(c["cell"]["updates"], c["cell"]["seed"]) for c in finals.values()] == [(3, 0), (3, 1)]
     assert all("report" in each for each in finals.values())
+
+
+def test_seeds_trained_at_once_are_the_members_of_one_training(small: None, tmp_path: Path) -> None:
+    wanted = Plan(BASE, ("looped", "once"), (1e-3,), updates=3, seeds=(0, 1), at_once=True)
+    lines: list[str] = []
+    _, finals = run_plan(wanted, tmp_path, report=lines.append)
+    assert [line.split(": ")[0] for line in lines] == ["1 of 2", "2 of 2"]
+    assert [each["cell"]["seed"] for each in finals.values()] == [0, 1, 0, 1]
+    cells = [Cell(**each["cell"]) for each in finals.values() if each["cell"]["arm"] == "looped"]
+    data = efficiency.study_data(Experience(BASE.task, BASE.rows), tmp_path)
+    settings = [efficiency._fit_config(cell, 1) for cell in cells]
+    members = fit_each(data.train, efficiency._config(cells[0]), settings, valid=data.held)
+    for cell, member in zip(cells, members, strict=True):
+        mine = load(tmp_path / "models" / cell.name).state_dict()
+        assert all(torch.equal(mine[name], value) for name, value in member.state_dict().items())
+    assert not list((tmp_path / "running").iterdir())
+
+
+@pytest.mark.parametrize("broken", ["stopped", "skipped"])
+def test_seeds_of_which_one_meets_nan_are_trained_alone(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    cells = [replace(BASE, seed=seed) for seed in (0, 1)]
+
+    def spoiled(data: Any, config: Any, settings: Any, **named: Any) -> Any:
+        several = len(settings) > 1
+        if several and broken == "stopped":
+            raise NumericalError("an update was not finite")
+        models = fit_each(data, config, settings, **named)
+        if several:
+            models[1].history[-1]["skipped"] = 1
+        return models
+
+    monkeypatch.setattr("loopwm.world.fit.fit_each", spoiled)
+    at_once = dict(run_seeds(cells, tmp_path / "at once"))
+    alone = {cell.name: run_cell(cell, tmp_path / "alone") for cell in cells}
+    for cell in cells:
+        assert at_once[cell.name]["report"] == alone[cell.name]["report"]
 
 
 def test_rates_are_chosen_by_the_error_of_one_step_and_of_fifteen(world: Any) -> None:

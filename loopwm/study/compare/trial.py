@@ -19,7 +19,8 @@ from loopwm.study.compare.sizing import latency, make, training_flops, weight_by
 from loopwm.study.compare.strata import measure_strata
 from loopwm.study.compare.terms import Family, Shape, Terms
 from loopwm.study.datasets import Split
-from loopwm.study.efficiency import flops_per_step, histories, largest_gain, training_seconds
+from loopwm.study.efficiency import flops_per_step
+from loopwm.study.plateau import histories, largest_gain, training_seconds
 from loopwm.study.prediction import evaluate
 from loopwm.study.windows import Sampling
 from loopwm.train.config import FitConfig
