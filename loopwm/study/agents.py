@@ -212,10 +212,11 @@ def _curves(found: Found) -> Sheet:
 
 def _method(recipe: Recipe) -> tuple[str, ...]:
     method = (
-        f"{type(recipe.algorithm).__name__}, settings in `loopwm/agent/recipes.py`, chosen on the "
-        "first seed. Every step of the learning environment counts as a real step, the first "
-        "random ones too; evaluations are episodes of their own, without exploration, which teach "
-        f"nothing: {recipe.episodes} fixed beginnings, the same for all agents and steps. "
+        f"{type(recipe.algorithm).__name__}, settings in `loopwm/agent/recipes.py`, chosen on "
+        f"seed {recipe.chosen_on}. Every step of the learning environment counts as a real step, "
+        "the first random ones too; evaluations are episodes of their own, without exploration, "
+        f"which teach nothing: {recipe.episodes} fixed beginnings, the same for all agents and "
+        "steps. "
         "Intervals resample seeds. CPU hours are those of one thread, evaluations included.",
     )
     if isinstance(recipe.algorithm, MPC):
@@ -263,7 +264,7 @@ AGENT_STUDIES = {
             ("pendulum", "Pendulum-v1", _DYNA),
             ("inverted-pendulum", "InvertedPendulum-v5", _DYNA),
             ("cartpole", "CartPole-v1", _MPC),
-            ("reacher", "Reacher-v5", _DYNA),
+            ("reacher", "Reacher-v5", _MPC),
             ("halfcheetah", "HalfCheetah-v5", _DYNA),
             ("hopper", "Hopper-v5", _DYNA),
         ),
