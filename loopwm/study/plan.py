@@ -28,8 +28,8 @@ class Plan:
         seeds: Seeds; the trials have the first.
         own: Learning rates of single arms that take the place of an untried one, such as those
             which trials of another plan chose.
-        at_once: Train the seeds of an arm at once where its models can be (`lw.fit(members=)`):
-            less work, and fewer cells to share among processes.
+        at_once: Arms whose seeds are trained at once (`lw.fit(members=)`): less work where
+            models are small, and fewer cells to share among processes.
     """
 
     base: Cell = Cell()
@@ -42,7 +42,7 @@ class Plan:
     updates: int = 8_000
     seeds: tuple[int, ...] = (0, 1, 2)
     own: Mapping[str, float] = field(default_factory=dict)
-    at_once: bool = False
+    at_once: tuple[str, ...] = ()
 
     @property
     def tries(self) -> bool:
@@ -89,14 +89,11 @@ def run_plan(
             tried |= all_of([[cell] for cell in wanted])
             wanted = plan_further(base, tried, plan.most_trials)
         finals = plan_finals(base, tried, plan.seeds)
-    return tried, all_of(_seeds_together(finals) if plan.at_once else [[c] for c in finals])
-
-
-def _seeds_together(cells: Sequence[Cell]) -> list[list[Cell]]:
     groups: dict[Cell, list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault(replace(cell, seed=0), []).append(cell)
-    return list(groups.values())
+    for cell in finals:
+        alike = replace(cell, seed=0) if cell.arm in plan.at_once else cell
+        groups.setdefault(alike, []).append(cell)
+    return tried, all_of(list(groups.values()))
 
 
 def _all(

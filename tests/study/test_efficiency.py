@@ -102,10 +102,10 @@ def test_a_single_rate_needs_no_trial(small: None, tmp_path: Path) -> None:
 
 
 def test_seeds_trained_at_once_are_the_members_of_one_training(small: None, tmp_path: Path) -> None:
-    wanted = Plan(BASE, ("looped", "once"), (1e-3,), updates=3, seeds=(0, 1), at_once=True)
+    wanted = Plan(BASE, ("looped", "once"), (1e-3,), updates=3, seeds=(0, 1), at_once=("looped",))
     lines: list[str] = []
     _, finals = run_plan(wanted, tmp_path, report=lines.append)
-    assert [line.split(": ")[0] for line in lines] == ["1 of 2", "2 of 2"]
+    assert [line.split(": ")[0] for line in lines] == ["1 of 3", "2 of 3", "3 of 3"]
     assert [each["cell"]["seed"] for each in finals.values()] == [0, 1, 0, 1]
     cells = [Cell(**each["cell"]) for each in finals.values() if each["cell"]["arm"] == "looped"]
     data = efficiency.study_data(Experience(BASE.task, BASE.rows), tmp_path)
