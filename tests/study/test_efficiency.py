@@ -139,6 +139,16 @@ def test_seeds_of_which_one_meets_nan_are_trained_alone(
         assert at_once[cell.name]["report"] == alone[cell.name]["report"]
 
 
+def test_seeds_of_an_ensemble_are_trained_as_ensembles(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ARMS, "pair", replace(ARMS["looped"], members=2))
+    cells = [replace(BASE, arm="pair", seed=seed) for seed in (0, 1)]
+    found = dict(run_seeds(cells, tmp_path))
+    single = run_cell(BASE, tmp_path)
+    assert {found[cell.name]["parameters"] for cell in cells} == {2 * single["parameters"]}
+
+
 def test_rates_are_chosen_by_the_error_of_one_step_and_of_fifteen(world: Any) -> None:
     split = Split(world.train, world.train, world.test, world.train)
     model = world.model(0.1)
