@@ -11,7 +11,6 @@ import numpy as np
 
 from loopwm.data.store import COLUMNS, RolloutDataset
 from loopwm.study.compare.terms import REFERENCE, Terms, shared
-from loopwm.world.config import ModelConfig
 from loopwm.world.terms import Objective
 
 Record = Mapping[str, Any]
@@ -56,7 +55,8 @@ def digest(data: RolloutDataset) -> str:
 def record(
     train: RolloutDataset,
     terms: Terms,
-    config: ModelConfig | None,
+    objective: Objective,
+    margin: float | None,
     histories: Sequence[Sequence[Mapping[str, Any]]],
 ) -> dict[str, Any]:
     """Record what a training had, from what it was handed and from what it did.
@@ -64,7 +64,8 @@ def record(
     Args:
         train: The data that the training was handed.
         terms: The terms that it was given.
-        config: The configuration that was trained; None for a module of the user's own.
+        objective: The loss that it had.
+        margin: Range that the model's imagination is held to.
         histories: The metrics that each member's training left: its updates are counted there.
     """
     updates = sorted({max((int(r["update"]) for r in each), default=0) for each in histories})
@@ -74,9 +75,8 @@ def record(
         "updates": "/".join(map(str, updates)),
         "windows": updates[-1] * fit.batch_size,
         "steps": f"{fit.horizon}, rising over {fit.horizon_warmup:g} of the updates",
-        "loss": shared(config) if config is not None else _plain_loss(terms),
-        # Modules of the user's own feed back what they predict.
-        "margin": config.margin if config is not None else None,
+        "loss": shared(objective),
+        "margin": margin,
         "optimiser": {
             name: value
             for name, value in fit.fingerprint().items()
@@ -128,12 +128,6 @@ def _knowing(records: Mapping[str, Sequence[Record]]) -> list[Difference]:
                 found.append(Difference(arm, what, f"{before:.3g}", f"more than {copy:.3g}"))
                 break
     return found
-
-
-def _plain_loss(terms: Terms) -> dict[str, object]:
-    from loopwm.world.config import MLP
-
-    return shared(MLP(objective=Objective(context=terms.context)))
 
 
 def _text(value: Any) -> str:

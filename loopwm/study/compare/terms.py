@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Union, cast
 
@@ -11,6 +11,7 @@ from loopwm.core.depth import Fixed
 from loopwm.errors import ConfigError
 from loopwm.train.config import FitConfig
 from loopwm.world.config import GRU, MLP, RSSM, ModelConfig, Untied, WorldConfig
+from loopwm.world.terms import Objective
 
 if TYPE_CHECKING:
     from torch import nn
@@ -191,12 +192,21 @@ def _family(name: str, value: object) -> Family:
     return Family(label, cast(tuple[Shape, ...], shapes))
 
 
-def shared(config: ModelConfig) -> dict[str, object]:
+def shared(objective: Objective) -> dict[str, object]:
     """Return the weights of the training loss that all arms must share."""
     own = {"intermediate", "settle"}  # they concern the iterations, which others do not have
-    objective = config.objective
     return {
         each.name: getattr(objective, each.name)
         for each in fields(objective)
         if each.name not in own
     }
+
+
+def loss_of_own(families: Mapping[str, Family], terms: Terms) -> Objective:
+    """Return what modules of the user's own are trained on: the loss of the reference.
+
+    It is never hidden from them what they observe, which the verbs have no word for.
+    """
+    reference = families[REFERENCE].shapes[0] if REFERENCE in families else None
+    objective = reference.objective if isinstance(reference, ModelConfig) else Objective()
+    return replace(objective, context=terms.context, mask=0.0)

@@ -17,7 +17,7 @@ from loopwm.study.compare import audit
 from loopwm.study.compare.own import fit_own
 from loopwm.study.compare.sizing import latency, make, training_flops, weight_bytes
 from loopwm.study.compare.strata import measure_strata
-from loopwm.study.compare.terms import Family, Shape, Terms
+from loopwm.study.compare.terms import Family, Shape, Terms, is_own, loss_of_own
 from loopwm.study.datasets import Split
 from loopwm.study.efficiency import flops_per_step
 from loopwm.study.plateau import histories, largest_gain, training_seconds
@@ -27,7 +27,6 @@ from loopwm.train.config import FitConfig
 from loopwm.world.build import encode
 from loopwm.world.config import ModelConfig
 from loopwm.world.fit import fit, fit_each
-from loopwm.world.terms import Objective
 
 Result = Mapping[str, Any]
 
@@ -94,6 +93,8 @@ def identity_of(scene: Scene, shape: Shape, members: int) -> str:
     fit = {**scene.terms.fit.fingerprint(), "lr": None, "seed": None}
     terms = {**asdict(scene.terms), "fit": fit, "sizes": None, "rates": None, "seeds": None}
     known = [encode(shape), members, {**terms, "levels": None}]
+    if is_own(shape):
+        known.append(asdict(loss_of_own(scene.families, scene.terms)))
     return version(*known, [audit.digest(each) for each in parts])
 
 
@@ -181,15 +182,18 @@ def _trained(trials: Sequence[Trial], scene: Scene, run_dir: Path | None) -> lis
         config = configured(shape, trials[0].width, terms)
         models = _fitted(trials, scene, config, run_dir)
         metrics = [histories(model) for model in models]
-        had = [audit.record(data.train, terms, config, each) | tested for each in metrics]
+        given = data.train, terms, config.objective, config.margin
+        had = [audit.record(*given, each) | tested for each in metrics]
         return list(zip(models, metrics, had, strict=True))
     (trial,) = trials
     settings = fit_of(terms, trial)
     module = make(shape, trial.width, data.train, trial.seed, trial.arm)
     knew = _before(module, scene)
-    weights = Objective(context=terms.context)
-    records = fit_own(module, data.train, settings, weights, valid=data.held, run_dir=run_dir)
-    return [(module, [records], audit.record(data.train, terms, None, [records]) | tested | knew)]
+    loss = loss_of_own(scene.families, terms)
+    records = fit_own(module, data.train, settings, loss, valid=data.held, run_dir=run_dir)
+    # Such modules feed back what they predict, held to no range.
+    had = audit.record(data.train, terms, loss, None, [records])
+    return [(module, [records], had | tested | knew)]
 
 
 def _fitted(

@@ -20,14 +20,17 @@ from loopwm.study.compare.own import Units, fit_own, verbs_loss
 from loopwm.study.compare.rounds import chosen_of, first_round, run_rounds, second_round
 from loopwm.study.compare.sizing import make, training_flops
 from loopwm.study.compare.terms import Family, Terms, families_of
-from loopwm.study.compare.trial import Scene, Trial
+from loopwm.study.compare.trial import Scene, Trial, fit_of
 from loopwm.study.datasets import Split
+from loopwm.study.prediction import evaluate
+from loopwm.study.windows import Sampling
 from loopwm.world.build import build
 from loopwm.world.objective import sequence_loss
 from tests.study.compare.small import TERMS, linear_world, run_trial
 
 TRAIN, VALID, TEST = (linear_world(seed) for seed in range(3))
 DATA = Split(TRAIN, VALID, VALID, TEST)
+NO_CEILING = Sampling(max_windows=TERMS.windows, ceiling_windows=0)
 
 
 class Mine(nn.Module):
@@ -174,6 +177,24 @@ def test_own_modules_are_trained_on_the_very_windows_of_lw_fit():
     fit_own(theirs, TRAIN, fit, config.objective, valid=VALID)
     for name, value in ours.state_dict().items():
         torch.testing.assert_close(theirs.state_dict()[name], value, rtol=1e-3, atol=1e-5)
+
+
+def test_own_modules_have_the_loss_of_the_reference():
+    loss = lw.Objective(robust=0.2, reward=2.0, decay=1.0, mask=0.5, settle=0.1)
+    arms = {"looped": lw.WorldConfig(objective=loss), "mine": Mine}
+    usual = Scene(families_of({"mine": Mine}), DATA, TERMS)
+    scene = replace(usual, families=families_of(arms))
+    mine = next(each for each in first_round(scene) if each.arm == "mine")
+    assert mine.name not in {each.name for each in first_round(usual)}
+    told = run_trial(mine, scene)["audit"]["loss"]
+    # Nothing can be hidden from them, and what concerns iterations is the loop's alone.
+    assert told == {**audit.shared(loss), "mask": 0.0}
+    assert run_trial(mine, usual)["audit"]["loss"] == audit.shared(lw.Objective())
+    fit = fit_of(TERMS, mine)
+    module = make(Mine, mine.width, TRAIN, mine.seed, "mine")
+    fit_own(module, TRAIN, fit, lw.Objective(robust=0.2, reward=2.0, decay=1.0), valid=VALID)
+    report = evaluate(cast(Any, module), TEST, TERMS.horizons, train=TRAIN, sampling=NO_CEILING)
+    assert run_trial(mine, scene)["report"]["rmse"] == report.to_dict()["rmse"]
 
 
 def test_own_modules_learn_no_ending_where_the_environment_was_kept_from_it():
