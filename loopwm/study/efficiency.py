@@ -137,9 +137,9 @@ def run_seeds(
     Yields:
         Name and numbers of each.
     """
-    left = [cell for cell in cells if not (folder / "models" / cell.name).exists()]
-    if len(left) > 1 and arm_of(cells[0].arm).members == 1:
-        _train_at_once(left, folder, threads)
+    there = [(folder / "models" / cell.name).exists() for cell in cells]
+    if len(cells) > 1 and not all(there) and arm_of(cells[0].arm).members == 1:
+        _train_at_once(cells, folder, threads)
     for cell in cells:
         yield cell.name, run_cell(cell, folder, threads)
 
@@ -163,7 +163,8 @@ def _train_at_once(cells: Sequence[Cell], folder: Path, threads: int) -> None:
     # An update that is not finite for one of them was left out by all: that is not their own.
     if not any(record.get("skipped") for each in models for record in each.history):
         for cell, model in zip(cells, models, strict=False):
-            model.save(folder / "models" / cell.name)
+            if not (folder / "models" / cell.name).exists():  # as after a stop between two of them
+                model.save(folder / "models" / cell.name)
     shutil.rmtree(run_dir, ignore_errors=True)
 
 

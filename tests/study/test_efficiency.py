@@ -27,6 +27,7 @@ from loopwm.train.config import FitConfig
 from loopwm.world.build import load
 from loopwm.world.config import WorldConfig
 from loopwm.world.fit import fit_each
+from loopwm.world.model import WorldModel
 
 BASE = Cell(task="linear", updates=4, rows=200)
 
@@ -115,6 +116,28 @@ def test_seeds_trained_at_once_are_the_members_of_one_training(small: None, tmp_
         mine = load(tmp_path / "models" / cell.name).state_dict()
         assert all(torch.equal(mine[name], value) for name, value in member.state_dict().items())
     assert not list((tmp_path / "running").iterdir())
+
+
+def test_seeds_trained_at_once_go_on_after_a_stop_between_two_models(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = [replace(BASE, seed=seed) for seed in (0, 1)]
+    whole = dict(run_seeds(cells, tmp_path / "whole"))
+    save = WorldModel.save
+
+    def stopping(self: WorldModel, path: Any) -> None:
+        if str(path).endswith(cells[1].name):
+            raise KeyboardInterrupt
+        save(self, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WorldModel, "save", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            dict(run_seeds(cells, tmp_path / "stopped"))
+    again = dict(run_seeds(cells, tmp_path / "stopped"))
+    assert {name: each["report"] for name, each in again.items()} == {
+        name: each["report"] for name, each in whole.items()
+    }
 
 
 @pytest.mark.parametrize("broken", ["stopped", "skipped"])
