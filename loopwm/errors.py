@@ -1,6 +1,8 @@
 """The typed errors of loopwm; each message names the argument, its value and the remedy."""
 
+import difflib
 import importlib
+from collections.abc import Iterable
 from types import ModuleType
 
 
@@ -34,6 +36,19 @@ class NumericalError(LoopwmError, ArithmeticError):
 
 class MissingExtra(LoopwmError, ImportError):
     """Report an optional dependency that is not installed."""
+
+
+def remedy(name: str, known: Iterable[str], what: str = "known") -> str:
+    """Return what to write in place of a name that is unknown: the nearest one, else all there are.
+
+    Args:
+        name: The unknown name.
+        known: Names that would do.
+        what: What those are.
+    """
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"{what}: {', '.join(names)}"
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -15,7 +15,7 @@ from loopwm.agent.config import (
 )
 from loopwm.core.depth import Poisson
 from loopwm.data.excitation import OrnsteinUhlenbeck
-from loopwm.errors import ConfigError
+from loopwm.errors import ConfigError, remedy
 from loopwm.train.config import FitConfig
 from loopwm.world.config import MLP, WorldConfig
 from loopwm.world.terms import Objective
@@ -152,8 +152,8 @@ def with_settings(config: Any, settings: Mapping[str, Any], place: str = "") -> 
         where = f"{place}.{name}" if place else name
         if name not in known:
             raise ConfigError(
-                f"there is no setting {where!r}; settings of {type(config).__name__}: "
-                f"{', '.join(sorted(known))}"
+                f"there is no setting {where!r}; "
+                f"{remedy(name, sorted(known), f'settings of {type(config).__name__}')}"
             )
         inner, optional = _group(config, known[name])
         if isinstance(value, Mapping) and inner is not None:

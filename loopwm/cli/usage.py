@@ -1,6 +1,5 @@
 """From words to a command: the list of commands, their help, and one line for each mistake."""
 
-import difflib
 import inspect
 import io
 import re
@@ -23,7 +22,7 @@ from loopwm.cli.policies import ListPolicies, TrainPolicies
 from loopwm.cli.studies import Bench, BenchArc, BenchPlan, Demo, Results
 from loopwm.cli.thinking import EvaluateArc, ShowArc, SolveArc
 from loopwm.cli.train import Train
-from loopwm.errors import ConfigError
+from loopwm.errors import ConfigError, remedy
 
 PROGRAM = "loopwm"
 COMMANDS: dict[str, type[Any]] = {
@@ -103,8 +102,7 @@ def parse(words: Sequence[str]) -> Command:
     rest = words[1:] if group else words
     choices = _choices(group)
     if rest and rest[0] not in ("-h", "--help"):
-        close = difflib.get_close_matches(rest[0], choices, n=1)
-        meant = f"did you mean {close[0]!r}?" if close else f"commands: {', '.join(choices)}"
+        meant = remedy(rest[0], choices, "commands")
         raise ConfigError(f"there is no command {' '.join([PROGRAM, group, rest[0]])!r}; {meant}")
     about = _GROUPS.get(group, _ABOUT)
     return _read(_union(choices), ["--help"], f"{PROGRAM} {group}".strip(), about)

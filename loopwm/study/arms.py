@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from loopwm.core.config import Bounded, CellConfig, Contractive
 from loopwm.core.depth import Fixed, Flow
 from loopwm.core.grad import Full, GradientMode, Implicit, LastK, Phantom
-from loopwm.errors import ConfigError
+from loopwm.errors import ConfigError, remedy
 from loopwm.world.config import GRU, MLP, Gaussian, ModelConfig, Untied, WorldConfig
 from loopwm.world.terms import Objective
 
@@ -81,8 +81,8 @@ def arm_of(name: str) -> Arm:
     """Return the arm of that name.
 
     Raises:
-        ConfigError: If there is none, listing those that exist.
+        ConfigError: If there is none.
     """
     if name not in ARMS:
-        raise ConfigError(f"arm must be one of {', '.join(ARMS)}, got {name!r}")
+        raise ConfigError(f"there is no arm {name!r}; {remedy(name, ARMS)}")
     return ARMS[name]

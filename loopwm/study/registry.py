@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 
-from loopwm.errors import ConfigError
+from loopwm.errors import ConfigError, remedy
 from loopwm.study.recipe import Recipe
 
 # In a package's pyproject.toml: [project.entry-points."loopwm.studies"], name = "module:RECIPE".
@@ -18,7 +18,7 @@ def find_recipe(name: str, own: Mapping[str, Recipe]) -> Recipe:
         own: The studies of this package, by name; they come first.
 
     Raises:
-        ConfigError: If there is no study of that name, which lists them all, or if what another
+        ConfigError: If there is no study of that name, or if what another
             package declares under it cannot be imported or is no `Recipe`.
     """
     declared = {each.name: each for each in entry_points(group=GROUP)}
@@ -26,7 +26,7 @@ def find_recipe(name: str, own: Mapping[str, Recipe]) -> Recipe:
         return own[name]
     if name not in declared:
         known = dict.fromkeys([*own, *declared])
-        raise ConfigError(f"name must be one of {', '.join(known)}, got {name!r}")
+        raise ConfigError(f"there is no study {name!r}; {remedy(name, known)}")
     return _load(declared[name])
 
 

@@ -313,9 +313,12 @@ def test_every_mlp_of_the_family_has_four_times_the_parameters_of_the_looped_mod
         assert min(sizes.values()) >= 4 * looped
 
 
-def test_an_unknown_arm_is_answered_by_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="looped, once"):
-        arm_of("lopped")
+@pytest.mark.parametrize(
+    ("name", "answer"), [("lopped", "did you mean 'looped'?"), ("xyz", "known: looped, once")]
+)
+def test_an_unknown_arm_is_answered_by_the_known_ones(name: str, answer: str) -> None:
+    with pytest.raises(ConfigError, match=answer.replace("?", r"\?")):
+        arm_of(name)
 
 
 def test_experience_is_collected_once_and_split_by_episode(

@@ -1,13 +1,12 @@
 """What a comparison over tasks runs: one file of settings, TOML or JSON; free of torch."""
 
-import difflib
 import json
 import tomllib
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from loopwm.errors import ConfigError, StoreError
+from loopwm.errors import ConfigError, StoreError, remedy
 from loopwm.study.compare.shifts import SHIFTS
 from loopwm.study.compare.terms import FAMILIES, REFERENCE, Terms, families_of, is_number
 from loopwm.train.config import OPTIMIZERS, FitConfig
@@ -192,9 +191,7 @@ def read_settings(path: Path) -> Settings:
     usual = {each.name: each.default for each in fields(Settings)}
     for name in given:
         if name not in usual:
-            close = difflib.get_close_matches(name, usual, n=1)
-            meant = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(usual)}"
-            raise ConfigError(f"{path} names the unknown setting {name!r}; {meant}")
+            raise ConfigError(f"{path} names the unknown setting {name!r}; {remedy(name, usual)}")
     values = {name: _value(name, value, usual[name]) for name, value in given.items()}
     return Settings(**values)
 

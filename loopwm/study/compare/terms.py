@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Union, cast
 
 from loopwm.core.config import Contractive
 from loopwm.core.depth import Fixed
-from loopwm.errors import ConfigError
+from loopwm.errors import ConfigError, remedy
 from loopwm.train.config import FitConfig
 from loopwm.world.config import GRU, MLP, RSSM, ModelConfig, Untied, WorldConfig
 from loopwm.world.terms import Objective
@@ -179,7 +179,7 @@ def _family(name: str, value: object) -> Family:
         return value
     if isinstance(value, str):
         if value not in FAMILIES:
-            raise ConfigError(f"arms must be among {', '.join(FAMILIES)}, got {value!r}")
+            raise ConfigError(f"there is no arm {value!r}; {remedy(value, FAMILIES, 'arms')}")
         return FAMILIES[value]
     shapes = tuple(value) if isinstance(value, list | tuple) else (value,)
     for shape in shapes:

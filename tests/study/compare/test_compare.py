@@ -364,7 +364,7 @@ def test_other_data_terms_or_shapes_make_other_trials():
     [
         (lambda: families_of({"mlp": 3}), "must be a configuration"),
         (lambda: families_of(["looped"]), "something to compare"),
-        (lambda: families_of(["looped", "lstm"]), "arms must be among .*gru"),
+        (lambda: families_of(["looped", "lstm"]), "there is no arm 'lstm'; arms: looped, .*gru"),
         (lambda: Family("mine", (Mine,), members=3), "members=3"),
         (lambda: Family("none", ()), "has no shape"),
         (lambda: Family("less", (lw.MLP(),), times=0), "times=0"),

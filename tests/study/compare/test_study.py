@@ -228,7 +228,7 @@ def test_settings_are_read_from_toml_and_json(tmp_path: Path) -> None:
         ("tasks = []", "tasks must be one or more"),
         ("mixture = 'best'", "mixture must be"),
         ("optimizer = 'adam'", "optimizer must be among adamw, muon, got 'adam'"),
-        ("arms = ['looped', 'lstm']", "arms must be among"),
+        ("arms = ['looped', 'lstm']", "there is no arm 'lstm'"),
         ("loops = [3]", "loops must be among"),
         ("[levels]\na = [1.0]", "levels must hold"),
         ("rows = true", "rows must hold int"),
