@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from loopwm.batch import SequenceBatch
 from loopwm.core.depth import Fixed
+from loopwm.world.backflow import limited
 from loopwm.world.dynamics import Infers, Run
 from loopwm.world.model import WorldModel
 from loopwm.world.protocol import State
@@ -159,6 +160,7 @@ def _unroll(
         fed = torch.where(seen > 0, model.held(obs, state[0]), obs)
         unrolled.observations.append(fed)
         state = model.next_state(state, target[:, k + 1] if real else fed, seen, out.carry)
+        state = limited(state, model.config.objective.row_clip, members)
     return unrolled
 
 

@@ -29,6 +29,9 @@ class Objective:
             small one by `e^2 / (2 robust)`, which is more beside rewards and ends the smaller
             `robust` is. Rows that cannot be foreseen then hide less of those that can. 0 leaves the
             square.
+        row_clip: Longest gradient that a row sends back from an imagined step to the one before,
+            over the median of the batch's rows. Rows whose future is chaotic do not drown the
+            others then, which can end a training in ever larger gradients. 0 limits nothing.
     """
 
     reward: float = 0.1
@@ -39,10 +42,19 @@ class Objective:
     context: int = 1
     decay: float = 0.0
     robust: float = 0.0
+    row_clip: float = 10.0
 
     def __post_init__(self) -> None:
         settle(self)
-        for name in ("reward", "termination", "intermediate", "settle", "decay", "robust"):
+        for name in (
+            "reward",
+            "termination",
+            "intermediate",
+            "settle",
+            "decay",
+            "robust",
+            "row_clip",
+        ):
             if getattr(self, name) < 0:
                 raise ConfigError(
                     f"Objective.{name} must not be negative, got {getattr(self, name)}"

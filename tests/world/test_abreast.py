@@ -39,6 +39,7 @@ CASES = {
     "injected once": lw.WorldConfig(width=8, reinject=False, objective=WEIGHTS),
     "settling": lw.WorldConfig(width=8, objective=replace(WEIGHTS, settle=3.0)),
     "robust": lw.WorldConfig(width=8, objective=replace(WEIGHTS, robust=0.3, decay=0.7)),
+    "rows limited": lw.WorldConfig(width=8, objective=replace(WEIGHTS, row_clip=1.0)),
     "two observations": lw.WorldConfig(width=8, objective=replace(WEIGHTS, context=2)),
     "Gaussian": lw.WorldConfig(width=8, head=lw.Gaussian(), objective=WEIGHTS),
     "frames": lw.WorldConfig(width=8, frames=3, objective=WEIGHTS),

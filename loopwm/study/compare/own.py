@@ -16,6 +16,7 @@ from loopwm.data.store import RolloutDataset
 from loopwm.errors import ConfigError
 from loopwm.train.config import FitConfig
 from loopwm.train.fit import device_of, run
+from loopwm.world.backflow import limited
 from loopwm.world.objective import counted
 from loopwm.world.terms import Objective
 
@@ -91,6 +92,7 @@ def verbs_loss(
         )
         if k + 1 < weights.context:
             state = model.observe(before, action, batch.obs[:, k + 1])
+        state = limited(state, weights.row_clip)
     valid = batch.valid.to(errors[0].dtype)
     ahead = torch.arange(valid.shape[1], device=valid.device) + 2 - weights.context
     weight = valid * ahead.clamp_min(1).to(valid.dtype) ** -weights.decay
