@@ -66,8 +66,8 @@ def ample(task: str, options: Options) -> Computed:
     how = (
         "The loss and the arms of the table with 16 steps and 100,000 transitions. Each arm has "
         "the better of two learning rates, 5e-3 and 1e-2, by the validation error of runs of the "
-        "first seed with a third of the updates. The seeds of the loop and of the unlooped cell are "
-        "trained at once: each has its own windows, all draw the same depths."
+        "first seed with a third of the updates. The seeds of the loop and of the unlooped cell "
+        "are trained at once: each has its own windows, all draw the same depths."
     )
     base = Cell(task=task, rows=400_000, horizon=16, rise=0.5, decay=1.0)
     trials = Plan(base, arms=_long_arms(task), updates=8_000, seeds=(0,), most_trials=2)

@@ -49,7 +49,8 @@ def test_ours_come_first_and_broken_ones_hinder_no_other() -> None:
         ("broken", r"'no_such_package:RECIPE', which cannot be imported \(ModuleNotFoundError"),
         ("absent", r"'their_package:ABSENT', which cannot be imported \(AttributeError"),
         ("number", "'their_package:NUMBER', which is no Recipe but an object of int"),
-        ("unknown", "one of same, theirs, number, broken, absent, got 'unknown'"),
+        ("xyz", "there is no study 'xyz'; known: same, theirs, number, broken, absent"),
+        ("thiers", "there is no study 'thiers'; did you mean 'theirs'"),
     ],
 )
 def test_what_cannot_be_used_is_named(name: str, message: str) -> None:
