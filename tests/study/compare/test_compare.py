@@ -155,11 +155,11 @@ def test_more_data_or_other_updates_are_found_in_the_records():
     assert {each.what for each in found} == {"loss"}
 
 
-@pytest.mark.parametrize("robust", [0.0, 0.2])
-def test_the_loss_of_own_modules_is_the_one_of_ours(robust: float):
-    weights = lw.Objective(decay=0.5, context=2, robust=robust)
+@pytest.mark.parametrize(("robust", "row_clip"), [(0.0, 0.0), (0.2, 0.0), (0.0, 0.5)])
+def test_the_loss_of_own_modules_is_the_one_of_ours(robust: float, row_clip: float):
+    weights = lw.Objective(decay=0.5, context=2, robust=robust, row_clip=row_clip)
     config = lw.MLP(width=8, depth=2, margin=None, objective=weights)
-    model = build(config, TRAIN.meta, Statistics.of(TRAIN), 0).train()
+    model = build(config, TRAIN.meta, Statistics.of(TRAIN), 0).train().requires_grad_()
     batch = Windows(TRAIN, 4).at(torch.tensor([0, 17, 18, 19, 45]))
     ours, metrics = sequence_loss(model, batch, torch.Generator().manual_seed(0))
     units = Units.of(TRAIN, torch.device("cpu"))
@@ -167,6 +167,9 @@ def test_the_loss_of_own_modules_is_the_one_of_ours(robust: float):
     # The same sums in float32, in environment units and in standardised ones.
     assert theirs.item() == pytest.approx(ours.item(), rel=1e-4)
     assert float(found["error"]) == pytest.approx(float(metrics["error"]), rel=1e-4)
+    gradients = [torch.autograd.grad(each, list(model.parameters())) for each in (ours, theirs)]
+    for own, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(other, own, rtol=1e-3, atol=1e-5)
 
 
 def test_own_modules_are_trained_on_the_very_windows_of_lw_fit():
