@@ -13,7 +13,7 @@ from loopwm.study.accuracy import PredictionReport
 from loopwm.study.arms import arm_of
 from loopwm.study.cells import run_cells, version
 from loopwm.study.datasets import Experience, Split, study_data
-from loopwm.study.plateau import histories, largest_gain, training_seconds
+from loopwm.study.plateau import histories, largest_gain, left_out, training_seconds
 from loopwm.study.windows import Sampling
 from loopwm.train.config import OPTIMIZERS, FitConfig
 from loopwm.world.config import ModelConfig
@@ -64,7 +64,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Name the cell by all that it depends on."""
+        """Name the cell by all that it depends on, but what is trained at once with it."""
         words = [self.task, self.arm, f"lr{self.lr:g}", f"seed{self.seed}", f"u{self.updates}"]
         words += [f"n{self.rows}", self.mixture, self.observation]
         rise, decay = (
@@ -160,8 +160,7 @@ def _train_at_once(cells: Sequence[Cell], folder: Path, threads: int) -> None:
         models = fit_each(data.train, config, settings, run_dir=run_dir, valid=data.held)
     except NumericalError:
         models = []
-    # An update that is not finite for one of them was left out by all: that is not their own.
-    if not any(record.get("skipped") for each in models for record in each.history):
+    if not left_out([each.history for each in models]):
         for cell, model in zip(cells, models, strict=False):
             if not (folder / "models" / cell.name).exists():  # as after a stop between two of them
                 model.save(folder / "models" / cell.name)

@@ -44,6 +44,14 @@ def plateau_gain(history: Sequence[dict[str, Any]]) -> float | None:
     return None if not before else 1 - last / before[-1]
 
 
+def left_out(several: Sequence[Sequence[dict[str, Any]]]) -> bool:
+    """Say whether one of some trainings left out an update that was not finite.
+
+    Trained at once, all leave out what is not finite for one of them, which is not their own.
+    """
+    return any(record.get("skipped") for history in several for record in history)
+
+
 def largest_gain(several: Sequence[Sequence[dict[str, Any]]]) -> float | None:
     """Return the largest `plateau_gain` of the members of an ensemble, None if one has none."""
     gains = [plateau_gain(each) for each in several]

@@ -19,7 +19,6 @@ from loopwm.study.comparison import (
 from loopwm.study.datasets import Experience, Split, is_velocity, position_dims, study_data
 from loopwm.study.efficiency import Cell, held_out_error, run_cell, run_seeds
 from loopwm.study.plan import Plan, plan_finals, plan_further, plan_trials, run_plan
-from loopwm.study.plateau import plateau_gain
 from loopwm.study.prediction import evaluate
 from loopwm.study.recipe import training
 from loopwm.study.windows import Sampling
@@ -28,6 +27,7 @@ from loopwm.world.build import load
 from loopwm.world.config import WorldConfig
 from loopwm.world.fit import fit_each
 from loopwm.world.model import WorldModel
+from tests.stops import stopped_at
 
 BASE = Cell(task="linear", updates=4, rows=200)
 
@@ -123,17 +123,10 @@ def test_seeds_trained_at_once_go_on_after_a_stop_between_two_models(
 ) -> None:
     cells = [replace(BASE, seed=seed) for seed in (0, 1)]
     whole = dict(run_seeds(cells, tmp_path / "whole"))
-    save = WorldModel.save
-
-    def stopping(self: WorldModel, path: Any) -> None:
-        if str(path).endswith(cells[1].name):
-            raise KeyboardInterrupt
-        save(self, path)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(WorldModel, "save", stopping)
-        with pytest.raises(KeyboardInterrupt):
-            dict(run_seeds(cells, tmp_path / "stopped"))
+    monkeypatch.setattr(WorldModel, "save", stopped_at(2, WorldModel.save))
+    with pytest.raises(KeyboardInterrupt):
+        dict(run_seeds(cells, tmp_path / "stopped"))
+    assert [(tmp_path / "stopped" / "models" / cell.name).exists() for cell in cells] == [1, 0]
     again = dict(run_seeds(cells, tmp_path / "stopped"))
     assert {name: each["report"] for name, each in again.items()} == {
         name: each["report"] for name, each in whole.items()
@@ -282,14 +275,6 @@ def test_an_arm_can_have_an_untried_rate_of_its_own(small: None, tmp_path: Path)
         "once": 1e-2,
     }
     assert "0.005, 0.01 for same cell" in training(plan)
-
-
-def test_the_plateau_compares_the_end_with_three_quarters() -> None:
-    history = [{"update": u, "validation": v} for u, v in ((25, 4.0), (75, 2.0), (100, 1.9))]
-    assert plateau_gain([*history[:1], {"update": 50, "loss": 1.0}, *history[1:]]) == (
-        pytest.approx(0.05)
-    )
-    assert plateau_gain(history[:1]) is None
 
 
 def test_every_mlp_of_the_family_has_four_times_the_parameters_of_the_looped_model() -> None:

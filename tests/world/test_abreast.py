@@ -20,6 +20,7 @@ from loopwm.world.ensemble import Ensemble
 from loopwm.world.fit import fit_each, trains_abreast
 from loopwm.world.objective import sequence_loss, validation_error
 from loopwm.world.stack import joined, learn_joined
+from tests.stops import stopped_at
 
 SHORT = lw.FitConfig(
     updates=8, batch_size=16, horizon=3, threads=1, progress=False, validate_every=4, log_every=2
@@ -151,25 +152,13 @@ def test_an_ensemble_that_went_alone_still_trains(data, tmp_path: Path):
     assert len(pair.members) == 2
 
 
-class Killed(Exception):
-    pass
-
-
 def test_a_run_abreast_that_was_stopped_ends_bit_for_bit_as_if_it_had_not_been(
     data, tmp_path: Path, monkeypatch
 ):
     config = replace(SHORT, checkpoint_every=2)
     whole = fit(data, SMALL, config, members=3)
-    real, seen = course_module.sequence_loss, []
-
-    def dying(*args: Any) -> Any:
-        seen.append(args)
-        if len(seen) == 6:
-            raise Killed
-        return real(*args)
-
-    monkeypatch.setattr(course_module, "sequence_loss", dying)
-    with pytest.raises(Killed):
+    monkeypatch.setattr(course_module, "sequence_loss", stopped_at(6, course_module.sequence_loss))
+    with pytest.raises(KeyboardInterrupt):
         fit(data, SMALL, config, members=3, run_dir=tmp_path)
     again = fit(data, SMALL, config, members=3, run_dir=tmp_path)
     for one, two in zip(whole.members, again.members, strict=True):

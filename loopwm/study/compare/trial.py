@@ -20,7 +20,7 @@ from loopwm.study.compare.strata import measure_strata
 from loopwm.study.compare.terms import Family, Shape, Terms, is_own, loss_of_own
 from loopwm.study.datasets import Split
 from loopwm.study.efficiency import flops_per_step
-from loopwm.study.plateau import histories, largest_gain, training_seconds
+from loopwm.study.plateau import histories, largest_gain, left_out, training_seconds
 from loopwm.study.prediction import evaluate
 from loopwm.study.windows import Sampling
 from loopwm.train.config import FitConfig
@@ -115,7 +115,7 @@ def run_bundle(
     run_dir = None if folder is None else folder / "running" / bundle_name(trials)
     try:
         trained = _trained(trials, scene, run_dir)
-        if len(trials) > 1 and any(_skipped(each) for each in trained):
+        if len(trials) > 1 and any(left_out(records) for _, records, _ in trained):
             raise NumericalError("an update was not finite")
     except NumericalError as error:
         if len(trials) == 1:
@@ -166,11 +166,6 @@ def bundle_name(trials: Sequence[Trial]) -> str:
 
 # A trained model, the metrics of its members, and what the training had.
 _Trained = tuple[Any, list[Sequence[dict[str, Any]]], dict[str, Any]]
-
-
-def _skipped(trained: _Trained) -> bool:
-    _, metrics, _ = trained
-    return any(record.get("skipped") for each in metrics for record in each)
 
 
 def _trained(trials: Sequence[Trial], scene: Scene, run_dir: Path | None) -> list[_Trained]:

@@ -14,6 +14,7 @@ from loopwm.study.compare.rounds import bundles, first_round, run_all, run_round
 from loopwm.study.compare.terms import families_of
 from loopwm.study.compare.trial import Scene, Trial
 from loopwm.study.datasets import Split
+from tests.stops import stopped_at
 from tests.study.compare.small import TERMS, linear_world, run_trial
 
 TRAIN, VALID, TEST = (linear_world(seed) for seed in range(3))
@@ -133,15 +134,7 @@ def test_what_is_trained_alone_is_kept_when_the_next_one_is_stopped(
 def test_a_bundle_that_is_stopped_while_it_is_measured_is_not_trained_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    real, calls = trial._measured, []
-
-    def dying(*given: Any) -> Any:
-        calls.append(given)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return real(*given)
-
-    monkeypatch.setattr(trial, "_measured", dying)
+    monkeypatch.setattr(trial, "_measured", stopped_at(2, trial._measured))
     scene = scene_of("once")
     group = bundles(first_round(scene), scene)[0]
     with pytest.raises(KeyboardInterrupt):
