@@ -67,6 +67,12 @@ def require(module: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
+        # A package that is there and broken is another matter than one that is missing.
+        missing = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(
+            f"{error.name}."
+        )
         raise MissingExtra(
-            f'{module} is needed here and is not installed: pip install "loopwm[{extra}]"'
+            f"{module} is needed here and "
+            + ("is not installed" if missing else f"cannot be imported ({error})")
+            + f': pip install "loopwm[{extra}]" (in a clone: pip install -e ".[{extra}]")'
         ) from error

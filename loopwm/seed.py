@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from loopwm.errors import ConfigError
+
 if TYPE_CHECKING:
     import torch
 
@@ -18,7 +20,12 @@ def key(seed: int, *path: int | str) -> np.random.SeedSequence:
 
     Returns:
         A seed sequence that depends on the arguments alone, the same on every platform.
+
+    Raises:
+        ConfigError: If the seed is negative.
     """
+    if seed < 0:
+        raise ConfigError(f"seed must be a non-negative integer, got {seed}")
     words = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in path]
     return np.random.SeedSequence(entropy=seed, spawn_key=tuple(words))
 

@@ -2,6 +2,10 @@
 
 What is resampled is the independent unit, E episodes, never their steps: steps of one episode are
 alike, and an interval over steps would be too narrow.
+
+The percentile bootstrap is too narrow for few units: of normal numbers, a 95% interval of the mean
+holds it in 49% of cases with 2 units, 76% with 3, 83% with 5, 91% with 10. With a single unit both
+ends are its value.
 """
 
 from dataclasses import dataclass
@@ -116,6 +120,8 @@ def _resampled(
         totals.append(counts @ columns)
     total = np.concatenate(totals)
     total = total[total[:, 0] > 0]  # a sample of weightless episodes says nothing
+    if not len(total):
+        raise DataError(f"none of {resamples} resamples drew an episode with a weight: take more")
     return (total[:, 1:] / total[:, :1]).reshape(-1, *sums.shape[1:])
 
 

@@ -29,5 +29,17 @@ def test_a_missing_optional_module_names_the_command_that_installs_it():
         errors.require("no_such_module", "viz")
 
 
+@pytest.mark.parametrize("fault", ["import no_such_part", "raise ImportError('no libfoo')"])
+def test_a_module_that_is_there_and_broken_is_not_called_missing(tmp_path, monkeypatch, fault: str):
+    (tmp_path / "half_installed.py").write_text(fault)
+    monkeypatch.syspath_prepend(tmp_path)
+    said = r"half_installed is needed here and cannot be imported \(.*(no_such_part|no libfoo)"
+    with pytest.raises(errors.MissingExtra, match=said):
+        errors.require("half_installed", "viz")
+    for missing in ("no_such_module.part", "json.no_such_part"):
+        with pytest.raises(errors.MissingExtra, match=f"{missing} .* is not installed"):
+            errors.require(missing, "viz")
+
+
 def test_an_optional_module_that_is_there_is_returned():
     assert errors.require("json", "viz").dumps([1]) == "[1]"

@@ -4,6 +4,7 @@ import sys
 import numpy as np
 import pytest
 
+from loopwm.errors import ConfigError
 from loopwm.seed import key, numpy_rng, torch_rng
 
 
@@ -53,5 +54,6 @@ def test_torch_generators_follow_the_same_names():
 
 
 def test_a_negative_seed_is_refused():
-    with pytest.raises(ValueError, match="non-negative"):
-        key(-1, "a")
+    for draw in (key, numpy_rng, torch_rng):
+        with pytest.raises(ConfigError, match="seed must be a non-negative integer, got -1"):
+            draw(-1, "a")

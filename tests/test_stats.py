@@ -58,6 +58,14 @@ def test_episodes_without_weight_do_not_make_nan():
     assert (float(interval.low), float(interval.high)) == (2.0, 2.0)
 
 
+def test_resamples_that_all_miss_what_has_a_weight_are_refused():
+    weights = np.zeros(50)
+    weights[0] = 2.0
+    # One in e misses it.
+    with pytest.raises(DataError, match="none of 1 resamples drew an episode with a weight"):
+        [bootstrap(weights, weights, resamples=1, seed=seed) for seed in range(20)]
+
+
 @pytest.mark.parametrize("weights", [np.zeros(3), np.array([-1.0, 1.0, 1.0])])
 def test_episodes_that_cannot_be_weighed_are_refused(weights: np.ndarray):
     with pytest.raises(DataError, match="3 episodes of total weight"):

@@ -230,13 +230,23 @@ def shipped_actors(
     actors = [actor for actor in map(Actor.load, files) if actor.info.split == split]
     absent = [stage for stage in STAGES if all(a.info.stage != stage for a in actors)]
     if absent:
-        tasks = sorted({path.parent.name for path in root.glob("*/seed*.safetensors")})
+        tasks = tasks_with_actors(root)
         raise DataError(
             f"there are no {', '.join(absent)} actors for {env_id!r} ({split} split) in {root}, "
             f"which holds actors for: {', '.join(tasks) or 'no task'}; "
             f"train them with: loopwm policies train {env_id} --out DIRECTORY"
         )
     return sorted(actors, key=lambda actor: (actor.info.seed, STAGES.index(actor.info.stage)))
+
+
+def tasks_with_actors(root: Path | str | None = None) -> list[str]:
+    """Return the tasks that have trained actors, in lower case.
+
+    Args:
+        root: Directory of actors; those that ship with the package by default.
+    """
+    places = (SHIPPED if root is None else Path(root)).glob("*/seed*.safetensors")
+    return sorted({path.parent.name for path in places})
 
 
 def _float32(array: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from loopwm.data.ending import can_terminate
 from loopwm.data.meta import DatasetMeta
 from loopwm.errors import DataError
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 # Type of the columns that index parts and variants; files of earlier versions have int8.
 INDEX = np.int32
+_UNNAMED = "other"
 _SAME = (
     "env_id",
     "unclipped",
@@ -32,11 +34,13 @@ def concat(
     """Put the episodes of several datasets into one.
 
     Arguments of the environment that differ become `meta.variants` with the column `variant`.
+    Columns of `info` that hold floats and that some datasets lack are NaN there: not reported.
 
     Args:
-        datasets: Datasets of the same environment, with the same columns, at least one.
+        datasets: Datasets of the same environment, at least one.
         parts: A name for each dataset, recorded in `meta.parts` and in the column `part`; names may
-            repeat. Without it, parts that the datasets have already are kept.
+            repeat. Without it, parts that the datasets have already are kept, and what has none
+            among others that do is the part "other".
 
     Returns:
         A dataset with the episodes in the given order.
@@ -51,14 +55,16 @@ def concat(
     first = datasets[0]
     for other in datasets[1:]:
         _check_alike(first, other)
-    infos = [{n: c for n, c in d.info.items() if n not in ("part", "variant")} for d in datasets]
-    if any(info.keys() != infos[0].keys() for info in infos):
-        raise DataError(f"the datasets have different columns: {[sorted(info) for info in infos]}")
     names, part = _parts(datasets, parts)
     shared, variants, variant = _variants(datasets)
-    info = {name: np.concatenate([info[name] for info in infos]) for name in infos[0]}
-    info |= {"part": part} if names else {}
-    info |= {"variant": variant} if variants else {}
+    info = _infos(datasets)
+    for name, column, made in (("part", part, names), ("variant", variant, variants)):
+        if made and name in info:
+            raise DataError(
+                f"info has a column {name!r} of the user's own in one dataset, and another has "
+                f"{name}s, which need that name: rename the column"
+            )
+        info |= {name: column} if made else {}
     offsets = np.cumsum([0, *(dataset.num_episodes for dataset in datasets)])
     columns = {
         name: np.concatenate([getattr(dataset, name) for dataset in datasets])
@@ -69,6 +75,42 @@ def concat(
     )
     meta = _meta(datasets, parts=names, env_kwargs=shared, variants=variants)
     return replace(first, **columns, episode=episode, info=info, meta=meta)
+
+
+def _infos(datasets: "Sequence[RolloutDataset]") -> dict[str, np.ndarray]:
+    """Join the columns that mean the same everywhere: not the indices of parts and variants."""
+    own = [
+        {
+            name: column
+            for name, column in each.info.items()
+            if not (name == "part" and each.meta.parts)
+            and not (name == "variant" and each.meta.variants)
+        }
+        for each in datasets
+    ]
+    names = dict.fromkeys(name for info in own for name in info)
+    joined = {}
+    for name in names:
+        kinds = {info[name].dtype.kind for info in own if name in info}
+        lacking = [i for i, info in enumerate(own) if name not in info]
+        if lacking and name != "can_terminate" and kinds != {"f"}:
+            raise DataError(
+                f"info has no column {name!r} in dataset {lacking[0]} of {len(datasets)}, and one "
+                "that does not hold floats cannot say that it was not reported: add it"
+            )
+        like = next(info[name] for info in own if name in info)
+        columns = [
+            info[name] if name in info else _absent(name, each, like)
+            for each, info in zip(datasets, own, strict=True)
+        ]
+        joined[name] = np.concatenate(columns)
+    return joined
+
+
+def _absent(name: str, dataset: "RolloutDataset", like: np.ndarray) -> np.ndarray:
+    if name == "can_terminate":
+        return can_terminate(dataset)
+    return np.full((len(dataset), *like.shape[1:]), np.nan, like.dtype)
 
 
 def _check_alike(first: "RolloutDataset", other: "RolloutDataset") -> None:
@@ -92,14 +134,15 @@ def _parts(
         names = tuple(dict.fromkeys(given))
         columns = [np.full(len(d), names.index(n)) for d, n in zip(datasets, given, strict=True)]
         return names, np.concatenate(columns).astype(INDEX)
-    names = tuple(dict.fromkeys(name for dataset in datasets for name in dataset.meta.parts))
-    if not names:
+    if not any(dataset.meta.parts for dataset in datasets):
         return (), np.zeros(0, INDEX)
-    if not all("part" in dataset.info for dataset in datasets):
-        raise DataError("some of the datasets have parts and some have none; give parts=")
+    own = [dataset.meta.parts or (_UNNAMED,) for dataset in datasets]
+    names = tuple(dict.fromkeys(name for each in own for name in each))
     columns = [
-        np.array([names.index(name) for name in dataset.meta.parts])[dataset.info["part"]]
-        for dataset in datasets
+        np.array([names.index(name) for name in each])[
+            dataset.info["part"] if dataset.meta.parts else np.zeros(len(dataset), INDEX)
+        ]
+        for dataset, each in zip(datasets, own, strict=True)
     ]
     return names, np.concatenate(columns).astype(INDEX)
 
@@ -127,7 +170,7 @@ def _variants(
         return shared, (), np.zeros(0, INDEX)
     columns = [
         np.array([variants.index(each) for each in one])[
-            dataset.info.get("variant", np.zeros(len(dataset), INDEX))
+            dataset.info["variant"] if dataset.meta.variants else np.zeros(len(dataset), INDEX)
         ]
         for dataset, one in zip(datasets, own, strict=True)
     ]

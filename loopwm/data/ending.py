@@ -1,17 +1,18 @@
 """Where a dataset can tell anything about how episodes end."""
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
 from jaxtyping import Bool
 from numpy import ndarray
 
-from loopwm.data.store import RolloutDataset
+if TYPE_CHECKING:
+    from loopwm.data.store import RolloutDataset
 
 
-def can_terminate(dataset: RolloutDataset) -> Bool[ndarray, " N"]:
+def can_terminate(dataset: "RolloutDataset") -> Bool[ndarray, " N"]:
     """Say in which rows a terminal step could have happened, by how the environment was made.
 
     That an episode went on where the environment ends none says nothing about where it would end.
@@ -23,11 +24,12 @@ def can_terminate(dataset: RolloutDataset) -> Bool[ndarray, " N"]:
         bool(dataset.meta.settings(each).get("terminate_when_unhealthy", True))
         for each in range(variants)
     ]
-    variant = dataset.info.get("variant", np.zeros(len(dataset), np.int64))
-    return np.asarray(able)[variant.astype(np.int64)]
+    if not dataset.meta.variants:
+        return np.full(len(dataset), able[0])
+    return np.asarray(able)[dataset.info["variant"].astype(np.int64)]
 
 
-def known_ending(dataset: RolloutDataset, env: gym.Env[Any, Any]) -> RolloutDataset:
+def known_ending(dataset: "RolloutDataset", env: gym.Env[Any, Any]) -> "RolloutDataset":
     """Note what only the environment itself says of its episodes: that it does not end them.
 
     A function that makes environments leaves no settings in the description of the data.

@@ -1,6 +1,6 @@
 """From the arrays that users have to the columns that a dataset holds."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -23,7 +23,8 @@ def columns_from_arrays(
     Raises:
         DataError: If a column is missing or has another number of rows than the reward.
     """
-    known = {name: np.asarray(column) for name, column in given.items() if column is not None}
+    # Copies: a buffer that is filled anew would change the data past every check.
+    known = {name: np.array(column) for name, column in given.items() if column is not None}
     known["reward"] = known["reward"].astype(np.float64, copy=False)
     if known["action"].dtype.kind in "iu" and known["action"].ndim == 1:
         known["action"] = known["action"].astype(np.int64, copy=False)
@@ -82,3 +83,22 @@ def _without_last(known: Mapping[str, np.ndarray], ends: np.ndarray) -> dict[str
     columns["episode"] = np.cumsum(starts).astype(np.int64) - 1
     columns["truncated"] = columns["truncated"] | (np.append(starts[1:], True))
     return columns
+
+
+def whole_numbers(name: str, given: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Return whole numbers, of which neither booleans nor fractions are any.
+
+    Args:
+        name: What to call them in an error.
+        given: The numbers.
+
+    Raises:
+        DataError: If they are others.
+    """
+    numbers = np.asarray(given)
+    if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
+        raise DataError(
+            f"{name} must be a sequence of whole numbers, got {given!r}; "
+            "np.flatnonzero makes them of a mask"
+        )
+    return numbers.astype(np.int64)

@@ -10,7 +10,7 @@ import numpy as np
 from loopwm.data.check import check_columns, check_meta
 from loopwm.data.concat import INDEX, concat
 from loopwm.data.meta import DatasetMeta, plain
-from loopwm.data.rows import columns_from_arrays
+from loopwm.data.rows import columns_from_arrays, whole_numbers
 from loopwm.data.shards import SHARD_BYTES, read_shards, write_shards
 from loopwm.errors import ConfigError, DataError, StoreError
 from loopwm.seed import numpy_rng
@@ -162,7 +162,7 @@ class RolloutDataset:
             DataError: If its columns and its description contradict each other.
         """
         columns, meta = read_shards(Path(path))
-        info = {n.removeprefix("info."): columns.pop(n) for n in [*columns] if n[:5] == "info."}
+        info = {n[5:]: columns.pop(n) for n in [*columns] if n.startswith("info.")}
         if set(columns) != set(COLUMNS):
             raise StoreError(f"{path} has the columns {sorted(columns)}, not {sorted(COLUMNS)}")
         return cls(**columns, info=info, meta=DatasetMeta.from_json(meta))
@@ -173,7 +173,7 @@ class RolloutDataset:
         Args:
             episodes: Episode numbers, at least one, each at most once.
         """
-        chosen = np.asarray(episodes, dtype=np.int64)
+        chosen = whole_numbers("episodes", episodes)
         if len(chosen) == 0 or len(np.unique(chosen)) < len(chosen):
             raise DataError(f"episodes must be one or more different numbers, got {episodes}")
         if chosen.min() < 0 or chosen.max() >= self.num_episodes:
@@ -233,7 +233,7 @@ class RolloutDataset:
         Args:
             indices: Dimensions to keep, in 0..O-1.
         """
-        kept = [int(index) for index in indices]
+        kept = whole_numbers("indices", indices).tolist()
         if not kept or min(kept) < 0 or max(kept) >= self.obs_dim or len({*kept}) < len(kept):
             raise ConfigError(
                 f"indices must be different numbers in 0..{self.obs_dim - 1}, got {kept}"

@@ -31,21 +31,26 @@ def kind_at(path: Path | str) -> str | None:
     """Return what tree is at a path, in words; None if there is none, or none that can be read.
 
     Raises:
-        StoreError: If a manifest is there that is not the one of a tree.
+        StoreError: If a manifest is there that is not the one of a tree, or cannot be read.
     """
     manifest = Path(path) / MANIFEST
     if not manifest.is_file():
         return None
+    raw = read_regular(manifest, MAX_JSON_BYTES)
+    found: Any = {}
     try:
-        found: Any = parse_json(read_regular(manifest, MAX_JSON_BYTES), manifest)
+        found = parse_json(raw, manifest)
+        # Of an empty one nothing can be lost.
+        ours = not found or (isinstance(found, dict) and found.get("format") == FORMAT)
     except StoreError:
-        return None  # damaged: saving again is the remedy
-    if found and not (isinstance(found, dict) and found.get("format") == FORMAT):
+        # Damaged, if it was ours: saving again is the remedy.
+        ours = not raw or f'"{FORMAT}"'.encode() in raw
+    if not ours:
         raise StoreError(
             f"{manifest} is not the manifest of a saved tree, and will not be replaced: choose "
             "another folder"
         )
-    documents = found.get("documents") if found else None
+    documents = found.get("documents") if isinstance(found, dict) else None
     return kind_of(documents) if isinstance(documents, dict) else None
 
 

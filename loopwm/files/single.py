@@ -62,6 +62,9 @@ def read_json(path: Path | str) -> Any:
 
 def read_regular(path: Path, limit: int) -> bytes:
     """Return the content of a regular file of at most `limit` bytes; never follow a link."""
+    with reported("read", path):
+        if path.is_symlink():
+            raise StoreError(f"cannot read {path}: links are not followed; put a copy in its place")
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     with reported("read", path), open(path, "rb", opener=lambda p, _: os.open(p, flags)) as file:
         status = os.fstat(file.fileno())

@@ -132,6 +132,20 @@ def test_a_piece_of_the_mixture_is_what_collect_gives(hopper):
     assert alone.meta.obs_names == hopper.meta.obs_names
 
 
+def test_the_mixture_is_put_to_what_was_collected_without_parts(hopper):
+    more = collect("Hopper-v5", 40, seed=0, unclipped=True)
+    both = hopper.extend(more)
+
+    assert both.meta.parts == (*PARTS, "other")
+    np.testing.assert_array_equal(both.part("other").obs, more.obs)
+    np.testing.assert_array_equal(both.part("late").obs, hopper.part("late").obs)
+    assert both.part("other").info["can_terminate"].all()
+    assert np.isnan(both.part("other").info["noise"]).all()
+    np.testing.assert_array_equal(both.info["noise"][:STEPS], hopper.info["noise"])
+    ends = both.where(terminate_when_unhealthy=False)
+    assert len(ends) == len(hopper.where(terminate_when_unhealthy=False))
+
+
 def test_the_mixture_survives_saving(hopper, tmp_path):
     hopper.save(tmp_path / "mixture")
     again = RolloutDataset.load(tmp_path / "mixture")

@@ -2,6 +2,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import hypothesis.extra.numpy as hnp
 import numpy as np
@@ -208,6 +209,18 @@ def test_from_arrays_finds_episodes_and_marks_a_cut_one_as_truncated() -> None:
     assert data.action_dim == 1
 
 
+def test_a_dataset_does_not_change_with_the_buffer_that_it_was_made_from() -> None:
+    rows: dict[str, Any] = {name: np.ones((4, 2)) for name in ("obs", "next_obs", "action")}
+    rows |= {name: np.zeros(4, bool) for name in ("terminated", "truncated")}
+    rows |= {"reward": np.zeros(4), "episode": np.zeros(4, np.int64)}
+    data = RolloutDataset.from_arrays(**rows)
+    before = {name: getattr(data, name).copy() for name in COLUMNS}
+    for column in rows.values():
+        column[:] = 9
+    for name, column in before.items():
+        np.testing.assert_array_equal(getattr(data, name), column)
+
+
 def test_from_arrays_without_next_obs_leaves_out_and_counts_last_steps() -> None:
     obs = np.arange(7.0)[:, None]
     data = RolloutDataset.from_arrays(
@@ -272,6 +285,8 @@ def test_one_episode_cannot_be_split() -> None:
         rollouts((5,)).split(0.5)
     with pytest.raises(ConfigError, match="fraction"):
         rollouts((5, 5)).split(1.5)
+    with pytest.raises(ConfigError, match="seed must be a non-negative integer, got -1"):
+        rollouts((5, 5)).split(seed=-1)
 
 
 def test_selected_episodes_come_in_the_given_order() -> None:
@@ -282,6 +297,17 @@ def test_selected_episodes_come_in_the_given_order() -> None:
     for wrong in ([], [0, 0], [3], [-1]):
         with pytest.raises(DataError, match="episodes must"):
             data.select_episodes(wrong)
+
+
+@pytest.mark.usefixtures("without_shape_checks")
+@pytest.mark.parametrize("given", [[False, True], np.array([False, True]), [1.5], np.array([0.5])])
+def test_masks_and_fractions_number_neither_episodes_nor_observations(given: Any) -> None:
+    data = rollouts((2, 3, 4))
+    with pytest.raises(DataError, match="episodes must be a sequence of whole numbers"):
+        data.select_episodes(given)
+    with pytest.raises(DataError, match="indices must be a sequence of whole numbers"):
+        data.keep_obs(given)
+    assert data.select_episodes(np.array([2], np.uint8)).keep_obs(range(1)).obs.shape == (4, 1)
 
 
 def test_concat_records_parts_and_differing_arguments() -> None:
@@ -373,10 +399,57 @@ def test_datasets_that_differ_are_not_put_together() -> None:
     data = rollouts((3,))
     with pytest.raises(DataError, match="env_id"):
         data.extend(replace(data, meta=replace(data.meta, env_id="Other-v0")))
-    with pytest.raises(DataError, match="columns"):
-        data.extend(replace(data, info={}))
+    with pytest.raises(DataError, match=r"no column 'noise' in dataset 1 of 2.*add it"):
+        replace(data, info={"noise": np.arange(3)}).extend(replace(data, info={}))
     with pytest.raises(DataError, match="obs has"):
         data.extend(rollouts((3,), obs_type=np.float32))
+
+
+def made_with(**settings: object) -> RolloutDataset:
+    data = replace(rollouts((2, 3)), info={})
+    return replace(data, meta=replace(data.meta, env_kwargs=settings))
+
+
+@pytest.mark.parametrize("name", ["part", "variant"])
+def test_a_column_that_only_shares_its_name_with_an_index_is_kept(name: str) -> None:
+    own = replace(rollouts((2, 3)), info={name: np.full(5, 0.5)})
+    assert own.extend(own).info[name].tolist() == [0.5] * 10
+    data = made_with(gravity=1)
+    indexed = {
+        "part": concat([data, data], ["a", "b"]),
+        "variant": concat([data, made_with(gravity=2)]),
+    }
+    own = replace(data, info={name: np.zeros(5, np.int64)})
+    for pair in ([own, indexed[name]], [indexed[name], own]):
+        with pytest.raises(DataError, match=f"column '{name}'"):
+            concat(pair)
+
+
+def test_what_a_dataset_does_not_report_is_filled_in_where_it_is_put_to_others() -> None:
+    able = np.array([True, True, False, False, False])
+    told = {"noise": np.arange(5.0), "can_terminate": able}
+    full = replace(made_with(terminate_when_unhealthy=True), info=told)
+    data = full.extend(
+        made_with(terminate_when_unhealthy=False), made_with(terminate_when_unhealthy=True)
+    )
+    np.testing.assert_array_equal(data.info["noise"], [*range(5), *[np.nan] * 10])
+    labels = rollouts((3,)).extend(replace(rollouts((3,)), info={})).info["difficulty/contacts"]
+    assert labels.shape == (6, 2)
+    assert np.isnan(labels[3:]).all()
+    assert np.isfinite(labels[:3]).all()
+    assert data.info["can_terminate"].tolist() == [*able, *[False] * 5, *[True] * 5]
+
+
+def test_what_has_no_part_among_others_that_have_is_the_part_other() -> None:
+    bare = made_with()
+    parted = concat([bare, bare], ["a", "b"])
+    for data, names in (
+        (parted.extend(bare), ("a", "b", "other")),
+        (bare.extend(parted), ("other", "a", "b")),
+    ):
+        assert data.meta.parts == names
+        assert data.info["part"].tolist() == np.repeat([0, 1, 2], 5).tolist()
+        assert data.part("other").obs.tobytes() == bare.obs.tobytes()
 
 
 def test_kept_observations_remember_their_place() -> None:

@@ -49,6 +49,15 @@ def test_a_manifest_of_something_else_is_kept(tmp_path: Path):
     assert "web" in (tmp_path / "manifest.json").read_text()
 
 
+@pytest.mark.parametrize("text", ["name: a web application\n", "{"])
+def test_a_manifest_of_another_program_is_kept_though_it_is_not_json(tmp_path: Path, text: str):
+    (tmp_path / "manifest.json").write_text(text)
+    before = bytes_in(tmp_path)
+    with pytest.raises(StoreError, match="will not be replaced"):
+        save(tmp_path, "a world model", 1)
+    assert bytes_in(tmp_path) == before
+
+
 def test_a_damaged_tree_may_be_saved_again(tmp_path: Path):
     save(tmp_path, "a dataset", 1)
     manifest = tmp_path / "manifest.json"
