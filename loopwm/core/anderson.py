@@ -89,7 +89,9 @@ class Anderson:
         gram = residuals @ residuals.mT
         size = gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(_TINY)
         eye = torch.eye(self.memory, dtype=f.dtype, device=f.device)
-        gram = gram / size[:, None, None] + self.ridge * eye
+        # Below the resolution of the type a ridge leaves the matrix singular.
+        ridge = max(self.ridge, 8 * torch.finfo(f.dtype).eps)
+        gram = gram / size[:, None, None] + ridge * eye
         wanted = (residuals @ f[..., None]).squeeze(2) / size[:, None]
         return torch.linalg.solve(gram, wanted)
 

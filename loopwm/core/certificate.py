@@ -101,6 +101,8 @@ def certify(
         assumptions: What the bound on the injection takes for granted.
     """
     rate = cell.proven_rate() if isinstance(cell, Contracts) else None
+    if rate is not None and rate >= 1:  # Rounded weights of a rate near 1 may prove none.
+        rate = None
     bound, slack, taken = None, None, ["exact arithmetic"]
     dtype = next(cell.parameters()).dtype
     if rate is not None:
@@ -110,8 +112,9 @@ def certify(
         bound = cell.proven_bound(math.inf, start)
         if not math.isfinite(bound):
             bound = None if injection is None else cell.proven_bound(injection, start)
+            bound = None if bound == math.inf else bound
             taken += () if bound is None else assumptions
-    if isinstance(cell, Contracts) and bound is not None and injection is not None:
+    if not (rate is None or bound is None or injection is None) and isinstance(cell, Contracts):
         slack = cell.proven_slack(bound, injection, torch.finfo(dtype).eps / 2)
     name = str(dtype).removeprefix("torch.")
     return Certificate(type(cell).__name__, rate, bound, name, slack, tuple(taken))

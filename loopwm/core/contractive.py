@@ -187,9 +187,12 @@ class ContractiveCell(nn.Module):
             start: State that the loop starts from.
 
         Returns:
-            `max(||start||, sup ||F(0, e)|| / (1 - rate))`.
+            `max(||start||, sup ||F(0, e)|| / (1 - rate))`; infinite where rounding of the weights
+            leaves no proven rate below 1.
         """
         rate, lipschitz = self.proven_rate(), self.lipschitz()
+        if rate >= 1:
+            return math.inf
         norm = torch.linalg.matrix_norm
         at_zero = 0.0
         for layer, weight, bias in zip(self.lipschitz_layers, *self._shifts(), strict=True):

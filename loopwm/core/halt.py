@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from loopwm.core.settings import whole
+from loopwm.core.settings import settle, whole
 from loopwm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -109,6 +109,7 @@ class OutputDelta:
     stages: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        settle(self)
         _check_tolerance("OutputDelta.tol", self.tol)
         if self.patience < 1:
             raise ConfigError(f"OutputDelta.patience must be at least 1, got {self.patience}")
@@ -144,6 +145,7 @@ class Residual:
     patience: int = 1
 
     def __post_init__(self) -> None:
+        settle(self)
         _check_tolerance("Residual.tol", self.tol)
         if self.patience < 1:
             raise ConfigError(f"Residual.patience must be at least 1, got {self.patience}")
@@ -153,8 +155,8 @@ class Residual:
         return h.flatten(1)
 
     def met(self, now: "Tensor", before: "Tensor") -> "Tensor":
-        """Return whether the relative change is below `tol`."""
-        return (now - before).norm(dim=1) < self.tol * now.norm(dim=1)
+        """Return whether the relative change is at most `tol`; a state at rest in 0 has none."""
+        return (now - before).norm(dim=1) <= self.tol * now.norm(dim=1)
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,7 @@ class Certified:
     factor: float | None = None
 
     def __post_init__(self) -> None:
+        settle(self)
         _check_tolerance("Certified.tol", self.tol)
         if self.patience < 1:
             raise ConfigError(f"Certified.patience must be at least 1, got {self.patience}")
@@ -190,7 +193,15 @@ class Certified:
             rate: Proven contraction rate.
             gain: Lipschitz constant of the decoding.
             outputs: Number of decoded components.
+
+        Raises:
+            ConfigError: If the rate is not below 1.
         """
+        if not rate < 1:
+            raise ConfigError(
+                f"halt=Certified needs a proven rate below 1, got {rate:.6g}: rounded weights may "
+                "prove no more; choose a smaller lw.Contractive(rate), or compute in float32"
+            )
         return replace(self, factor=gain / math.sqrt(outputs) * rate / (1 - rate))
 
     def signal(self, h: "Tensor", readout: Readout | None) -> "Tensor":

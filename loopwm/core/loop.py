@@ -88,10 +88,10 @@ class LoopedCore(nn.Module):
             raise ValueError("tap and stop cannot be used together: tap is for training")
         weights = self.cell.constrain()
         iterate = partial(self._iterate, weights)
-        if self.solver is not None and not torch.is_grad_enabled():
+        fixed = self.program.prepare(self.cell, e)
+        if self.solver is not None and not self._learns_from(*z, *fixed):
             self.check_solver(stop)
             iterate, z = partial(self.solver.step, iterate), self.solver.begin(z)
-        fixed = self.program.prepare(self.cell, e)
         chosen = self.program.readout
         full = isinstance(grad, Full)
         unroll = self._unroll(weights) if full else None
@@ -111,7 +111,7 @@ class LoopedCore(nn.Module):
             if isinstance(depth, int):
                 depth = torch.full((e.shape[0] // self.members,), depth, device=e.device)
             out = run_depths(iterate, z, fixed, depth, tap, grad, chosen, unroll)
-        if at_rest is not None and self._learns_from(fixed):
+        if at_rest is not None and self._learns_from(*fixed):
             return self._finished(out, at_rest, iterate, fixed)
         return replace(out, state=out.state[: self.program.num_states])
 
@@ -147,9 +147,9 @@ class LoopedCore(nn.Module):
     def _iterate(self, weights: Weights, fixed: Conditioning, *states: Tensor) -> State:
         return self.program.iterate(self.cell, states, fixed, weights)
 
-    def _learns_from(self, fixed: Conditioning) -> bool:
-        """Say whether anything that the iterations depend on wants a gradient."""
-        sources = (*fixed, *self.parameters())
+    def _learns_from(self, *given: Tensor) -> bool:
+        """Say whether what the iterations are given, or a parameter, wants a gradient."""
+        sources = (*given, *self.parameters())
         return torch.is_grad_enabled() and any(source.requires_grad for source in sources)
 
     def _finished(

@@ -96,31 +96,37 @@ def run_depths(
         if len(depth) < len(z[0]):
             raise ValueError("depths of several members must be given in descending order")
         order = depth.argsort(descending=True, stable=True)
-        sorted_tap = None if tap is None else tap[order]
-        out = run_depths(
-            iterate,
-            tuple(s[order] for s in z),
-            tuple(c[order] for c in fixed),
-            depth[order],
-            sorted_tap,
-            grad,
-            chosen,
-            unroll,
-        )
+        z, fixed = tuple(s[order] for s in z), tuple(c[order] for c in fixed)
+        tap = None if tap is None else tap[order]
+        out = run_depths(iterate, z, fixed, depth[order], tap, grad, chosen, unroll)
         return _permuted(out, order.argsort())
     # active[t] rows run iteration t + 1; taps[t] of them are tapped after it.
     active = len(depth) - torch.bincount(depth - 1).cumsum(0)
     active = [len(depth), *active.tolist()[:-1]]
     taps = _rows_by_iteration(tap, len(active))
-    if unroll is not None:
-        last, one_before, early = unroll(z[0], fixed, active, () if tap is None else taps)
-        return LoopOutput(
-            state=(last,),
-            n_iters=depth.repeat(len(last) // max(1, len(depth))),
-            residual=relative_change(last, one_before),
-            settled=torch.zeros(len(last), dtype=torch.bool, device=last.device),
-            tapped=None if tap is None else early,
-        )
+    if unroll is None:
+        return _leaving(iterate, z, fixed, depth, active, taps, grad, chosen)
+    last, one_before, early = unroll(z[0], fixed, active, () if tap is None else taps)
+    return LoopOutput(
+        state=(last,),
+        n_iters=depth.repeat(len(last) // max(1, len(depth))),
+        residual=relative_change(last, one_before),
+        settled=torch.zeros(len(last), dtype=torch.bool, device=last.device),
+        tapped=None if tap is None else early,
+    )
+
+
+def _leaving(
+    iterate: Iterate,
+    z: State,
+    fixed: Conditioning,
+    depth: Int[Tensor, " B"],
+    active: Sequence[int],
+    taps: list[Tensor],
+    grad: GradientMode,
+    chosen: int,
+) -> LoopOutput:
+    """Run the first `active[t]` rows in iteration t; what leaves is set aside."""
     done: list[State] = []
     previous: list[Tensor] = []
     tapped: list[Tensor] = []
@@ -134,13 +140,12 @@ def run_depths(
             tapped.append(z[chosen].index_select(0, taps[t]))
     _split(z, 0, chosen, before, done, previous)
     state = tuple(torch.cat(parts[::-1]) for parts in zip(*done, strict=True))
-    early = torch.cat(tapped).index_select(0, torch.cat(taps).argsort()) if tapped else None
     return LoopOutput(
         state=state,
         n_iters=depth,
         residual=relative_change(state[chosen], torch.cat(previous[::-1])),
         settled=torch.zeros_like(depth, dtype=torch.bool),
-        tapped=early,
+        tapped=torch.cat(tapped).index_select(0, torch.cat(taps).argsort()) if tapped else None,
     )
 
 

@@ -28,7 +28,9 @@ def settle(config: Any) -> None:
         kinds = get_args(field.type) if union else (field.type,)
         if value is None and types.NoneType in kinds:
             continue
-        if bool in kinds:
+        if get_origin(field.type) is tuple and {*get_args(field.type)} <= {int, float, ...}:
+            value = _numbers(name, value, get_args(field.type))
+        elif bool in kinds:
             value = _flag(name, value)
         elif float in kinds:
             value = _number(name, value)
@@ -53,6 +55,14 @@ def whole(name: str, value: Any) -> int:
         return operator.index(value)
     except TypeError as error:
         raise ConfigError(f"{name} must be a whole number, got {value!r}") from error
+
+
+def _numbers(name: str, value: Any, kinds: tuple[Any, ...]) -> tuple[float, ...]:
+    if not isinstance(value, tuple | list) or (... not in kinds and len(value) != len(kinds)):
+        count = "" if ... in kinds else f"{len(kinds)} "
+        raise ConfigError(f"{name} must be a tuple of {count}numbers, got {value!r}")
+    settled = whole if kinds[0] is int else _number
+    return tuple(settled(f"{name}[{index}]", each) for index, each in enumerate(value))
 
 
 def _number(name: str, value: Any) -> float:

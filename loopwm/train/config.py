@@ -18,7 +18,8 @@ _COUNTS = (
     "log_every",
 )
 
-# These may change between a run and its continuation: they do not enter the mathematics.
+# These may change between a run and its continuation: they do not enter the mathematics. Of the
+# device its kind may not (`train.fit`).
 _FREE = frozenset({"device", "threads", "checkpoint_every", "progress", "tensorboard"})
 
 
@@ -130,7 +131,8 @@ class FitConfig:
         clip: Largest global norm of the gradient; None clips nothing.
         ema: Decay of the moving average of the weights, in [0, 1); 0 keeps the raw weights.
         optimizer: `Muon()`, `AdamW()` or `AdamATan2()`.
-        seed: Seed of batches and of the loss's own randomness.
+        seed: Seed of the first weights, of batches and of the loss's own randomness; of the
+            validation episodes too where none are given.
         device: "auto" takes a GPU if there is one; else a torch device name.
         precision: "bf16" computes in bfloat16 around float32 weights.
         compiled: Whether `torch.compile` runs the cells of looped cores while they train: minutes

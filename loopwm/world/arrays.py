@@ -124,12 +124,20 @@ def enter(array: Any, name: str, axes: int, like: Tensor, choices: int | None = 
     """
     tensor = to_tensor(array, like.device, name)
     tensor = tensor.reshape(-1, *tensor.shape[tensor.ndim - axes :])
-    if not bool(torch.isfinite(tensor).all()):
-        raise DataError(f"{name} holds NaN or infinite values; the model predicts from finite ones")
+    # As the model will see it: a number may be finite in float64 alone.
+    seen = tensor.to(like.dtype)
+    if not bool(torch.isfinite(seen).all()):
+        raise DataError(
+            f"{name} holds NaN or infinite values, or numbers beyond the range of {like.dtype}; "
+            "the model predicts from finite ones"
+        )
     if choices is None:
-        return tensor.to(like.dtype)
+        return seen
     index = tensor.long()
-    wrong = (index != tensor) | (index < 0) | (index >= choices)
+    # Of unsigned integers torch compares no more than these bytes; fractions are those of floats.
+    wrong = (index < 0) | (index >= choices)
+    if tensor.is_floating_point():
+        wrong |= index != tensor
     if bool(wrong.any()):
         raise DataError(f"{name} must hold integers in 0..{choices - 1}, got {tensor[wrong][0]}")
     return index

@@ -81,7 +81,7 @@ def build(config: ModelConfig, meta: DatasetMeta, statistics: Statistics, seed: 
         dynamics: nn.Module = make(inputs, config, **apart)  # type: ignore[arg-type]
         model = WorldModel(config, meta, statistics, dynamics)
     _keep_from_muon(model)
-    return model
+    return model.float()  # Whatever torch's default type is: batches are float32.
 
 
 def save(model: WorldModel | Ensemble, path: Path) -> None:
@@ -96,10 +96,13 @@ def save(model: WorldModel | Ensemble, path: Path) -> None:
 def contents(model: WorldModel | Ensemble) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the arrays and the documents that `save` writes, by name."""
     members = model.members if isinstance(model, Ensemble) else [model]
+    dtype = str(members[0].normaliser.obs_mean.dtype).removeprefix("torch.")
     tensors, documents = {}, {}
     for index, member in enumerate(members):
         tensors[f"weights-{index}"] = {
-            name: value.detach().cpu().numpy() for name, value in member.state_dict().items()
+            # numpy has no bfloat16, of whose numbers float32 holds each.
+            name: (value.float() if value.dtype == torch.bfloat16 else value).cpu().numpy()
+            for name, value in member.state_dict().items()
         }
         tensors[_statistics_name(index)] = {
             f.name: np.asarray(getattr(member.stats, f.name))
@@ -112,6 +115,7 @@ def contents(model: WorldModel | Ensemble) -> tuple[dict[str, Any], dict[str, An
         "schema": SCHEMA,
         "kind": "ensemble" if isinstance(model, Ensemble) else "model",
         "members": len(members),
+        "dtype": dtype,
         "config": encode(first.config),
         "meta": first.meta.to_json(),
     }
@@ -158,6 +162,8 @@ def _load_member(
     # Earlier versions wrote those of the first member alone.
     name = name if name in tree.arrays else _statistics_name(0)
     model = build(config, meta, Statistics(**tree.tensors(name)), seed=0)
+    # Earlier versions wrote models in float32 alone.
+    model.to(getattr(torch, tree.documents["model"].get("dtype", "float32")))
     try:
         model.load_state_dict(stored_weights(tree, f"weights-{index}", "dynamics.core.cell"))
     except RuntimeError as error:
@@ -179,9 +185,9 @@ def encode(value: Any) -> Any:
         return {key: encode(each) for key, each in value.items()}
     if isinstance(value, tuple | list):
         return [encode(each) for each in value]
-    if callable(value):
-        return {_CUSTOM: _called(value)}
-    return value
+    if isinstance(value, str | int | float | None):
+        return value
+    return {_CUSTOM: _called(value)}  # Code of the user's own.
 
 
 def _called(code: Any) -> str:

@@ -91,10 +91,13 @@ class WorldConfig:
     objective: Objective = Objective()
     grad: GradientMode = Full()
     encoder: ModuleFactory | None = None
-    heads: Mapping[str, ModuleFactory] = field(default_factory=dict)
+    heads: Mapping[str, ModuleFactory] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         settle(self)
+        _check_factories("WorldConfig", self.encoder, self.heads)
+        # A copy: a mapping that changes later would change a configuration that was checked.
+        object.__setattr__(self, "heads", dict(self.heads))
         _check_positive("WorldConfig", self, ("width", "frames", "clip"))
         _check_cell("WorldConfig", self.cell, self.width)
         _check_margin("WorldConfig", self.margin)
@@ -268,6 +271,19 @@ def _check_cell(owner: str, cell: CellConfig, width: int) -> None:
             "use PostNorm(Attend()), or PostNorm(None), which mixes none"
         )
     cell.check_width(width)
+
+
+def _check_factories(owner: str, encoder: Any, heads: Any) -> None:
+    if not isinstance(heads, Mapping):
+        raise ConfigError(f"{owner}.heads must map names to functions, got {heads!r}")
+    factories = {f"heads[{name!r}]": each for name, each in heads.items()}
+    if encoder is not None:
+        factories["encoder"] = encoder
+    for name, each in factories.items():
+        if not callable(each):
+            raise ConfigError(
+                f"{owner}.{name} must be a function that returns a module, got {each!r}"
+            )
 
 
 def _check_margin(owner: str, margin: float | None) -> None:

@@ -212,7 +212,8 @@ def _held_out(
         )
     windows = Windows(valid, length, device)
     count = min(_VALIDATION_WINDOWS, len(windows))
-    rows = torch.linspace(0, len(windows) - 1, count, device=device).long()
+    # In float64: float32 rounds large row numbers, the last one beyond the end.
+    rows = torch.linspace(0, len(windows) - 1, count, dtype=torch.float64).long().to(device)
     return windows.at(rows)
 
 

@@ -1,6 +1,6 @@
 """What a world model is built around: a carried state, an input, and the feature they make."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -62,13 +62,6 @@ class Run:
             first = None if halt.first == halt.iterations else halt.first
             return cls(halt.iterations, settled_tol=halt.tol, first=first)
         return cls(2 * depth.typical if max_iters is None else max_iters, halt, readout)
-
-    def for_rows(self, rows: Tensor) -> "Run":
-        """Return the plan for a subset of the rows."""
-        if isinstance(self.depth, int):
-            return self
-        tap = None if self.tap is None else self.tap[rows]
-        return replace(self, depth=self.depth[rows], tap=tap)
 
 
 @dataclass(frozen=True, slots=True)

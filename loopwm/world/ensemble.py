@@ -3,13 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from types import EllipsisType
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from loopwm.errors import ConfigError
 from loopwm.world import rollout
 from loopwm.world.arrays import Edge, to_tensor
+from loopwm.world.latent import TransitionFn
 from loopwm.world.members import OneByOne
 from loopwm.world.model import WorldModel, check_rows
 from loopwm.world.prediction import Prediction, Trajectory
@@ -107,17 +111,11 @@ class Ensemble(nn.Module):
         self, obs: Any = None, actions: Any = None, *, state: State | None = None, **options: Any
     ) -> Trajectory:
         """Imagine with every member by itself (see `WorldModel.imagine`)."""
-        if (policy := options.pop("policy", None)) is not None:
-            horizon = options.pop("horizon", None)
-            if obs is None or horizon is None or actions is not None or "decode" in options:
-                raise ConfigError(
-                    "imagine with policy= needs obs and horizon=, no actions and no decode="
-                )
+        policy, horizon = options.pop("policy", None), options.pop("horizon", None)
+        rollout.check_request(obs, actions, state, policy, horizon, options.get("decode", "all"))
+        if policy is not None:
+            options.pop("decode", None)
             return rollout.with_policy(self, obs, policy, horizon, options)
-        if (obs is None) == (state is None):
-            raise ConfigError("imagine needs obs or state, exactly one of them")
-        if actions is None:
-            raise ConfigError("imagine needs actions, or policy= and horizon=")
         edge = Edge.of_actions(actions, self._action_axes)
         rows = edge.rows
         if state is not None:
@@ -128,6 +126,17 @@ class Ensemble(nn.Module):
             obs = to_tensor(obs)
         each = self._panel(rows).imagine(obs, state, to_tensor(actions), options)
         return _leave(_mean(each, "obs"), edge)
+
+    def use(
+        self,
+        *,
+        reward_fn: TransitionFn | EllipsisType | None = ...,
+        termination_fn: TransitionFn | EllipsisType | None = ...,
+    ) -> "Ensemble":
+        """Replace learned heads of every member by the user's functions (see `WorldModel.use`)."""
+        for member in self.members:
+            member.use(reward_fn=reward_fn, termination_fn=termination_fn)
+        return self
 
     def save(self, path: str | Path) -> None:
         """Write all members to a directory; `lw.load` reads it."""
@@ -156,8 +165,13 @@ def _leave(result: Any, edge: Edge) -> Any:
     if not edge.numpy:
         return result
     values = {f.name: getattr(result, f.name) for f in fields(result)}
-    arrays = {k: None if v is None else v.detach().cpu().numpy() for k, v in values.items()}
+    arrays = {k: None if v is None else _numpy(v) for k, v in values.items()}
     return type(result)(**arrays)
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    # numpy has no bfloat16.
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().cpu().numpy()
 
 
 def _check_alike(first: WorldModel, other: WorldModel, index: int) -> None:

@@ -94,20 +94,25 @@ def fit_each(
         NumericalError: If the training of one of them meets NaN again and again.
     """
     starts = [None] * len(fit_configs) if starts is None else starts
-    models = [_fresh(data, config, *pair) for pair in zip(fit_configs, starts, strict=True)]
+    fresh = _statistics(data, None) if None in starts else None
+    models = [
+        _fresh(data, config, each, start, fresh if start is None else _statistics(data, start))
+        for each, start in zip(fit_configs, starts, strict=True)
+    ]
     first = fit_configs[0]
     material = Material.of(data, valid, models[0], first)
+    known = identity(config, data, valid, None)
     if len(models) > 1 and go_abreast(models, first):
         own = {
             str(index): {"seed": each.seed, "lr": each.lr, "init": init_identity(start)}
             for index, (each, start) in enumerate(zip(fit_configs, starts, strict=True))
         }
-        shared = {**identity(config, data, valid, None), "members": own}
+        shared = {**known, "members": own}
         return abreast(models, material, fit_configs, shared).take(first, run_dir)
     for index, (each, start) in enumerate(zip(fit_configs, starts, strict=True)):
         own_folder = f"member-{index}" if len(models) > 1 else ""
         folder = None if run_dir is None else Path(run_dir) / own_folder
-        documents = identity(config, data, valid, start)
+        documents = {**known, "init": init_identity(start)}
         alone(models[index], material, each, documents).take(each, folder)
     return models
 
@@ -139,20 +144,32 @@ def course(
         DataError: If no episode is long enough for an imagined step, or if float32 cannot tell the
             observations apart.
     """
-    model = _fresh(data, config, fit_config, init)
+    model = _fresh(data, config, fit_config, init, _statistics(data, init))
     material = Material.of(data, valid, model, fit_config)
     return alone(model, material, fit_config, identity(config, data, valid, init))
 
 
-def _fresh(
-    data: RolloutDataset, config: ModelConfig, fit_config: FitConfig, init: WorldModel | None
-) -> WorldModel:
-    """Return a model to train, as random as its seed or as good as `init`."""
+def _statistics(data: RolloutDataset, init: WorldModel | None) -> Statistics:
+    """Return the statistics of a new model, or those of `init`, its range grown by the data's."""
     statistics = Statistics.of(data) if init is None else init.stats.covering(data)
     check_precision(data, statistics)
+    return statistics
+
+
+def _fresh(
+    data: RolloutDataset,
+    config: ModelConfig,
+    fit_config: FitConfig,
+    init: WorldModel | None,
+    statistics: Statistics | None,
+) -> WorldModel:
+    """Return a model to train, as random as its seed or as good as `init`."""
+    assert statistics is not None
     model = build(config, data.meta, statistics, fit_config.seed)
     if init is not None:
         model.load_state_dict(init.state_dict())
+        model.use(reward_fn=init.reward_fn, termination_fn=init.termination_fn)
+        model.margin = init.margin
     return model
 
 
@@ -170,7 +187,7 @@ def _starts(
         raise ConfigError(
             "config= differs from that of init=; leave config out to go on from a model"
         )
-    if members not in (1, len(starts)) or (members == 1 and len(starts) > 1):
+    if members != len(starts):
         raise ConfigError(f"members={members}, but init has {len(starts)}; pass members to match")
     _check_spaces(starts[0], data)
     return list(starts)

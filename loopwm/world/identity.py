@@ -68,5 +68,5 @@ def _weights(model: WorldModel) -> int:
 
 
 def _checksum(columns: Iterable[np.ndarray]) -> int:
-    checks = [zlib.crc32(np.ascontiguousarray(column).tobytes()) for column in columns]
+    checks = [zlib.crc32(np.ascontiguousarray(column).data) for column in columns]
     return zlib.crc32(np.array(checks, np.int64).tobytes())

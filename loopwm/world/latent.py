@@ -200,5 +200,8 @@ def action_width(meta: DatasetMeta) -> int:
     if meta.num_actions is not None:
         return meta.num_actions
     if meta.action_low is None:
-        raise DataError("the data does not say its action bounds: set action_low and action_high")
+        raise DataError(
+            "the data does not say its action bounds: give from_arrays meta=DatasetMeta("
+            "action_low=(...), action_high=(...)) of loopwm.data.meta"
+        )
     return len(meta.action_low)

@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import EllipsisType
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from loopwm.core.certificate import Certificate
@@ -148,7 +150,7 @@ class WorldModel(LatentModel):
             obs: First observations [..., O]; or give `state`.
             actions: Actions [..., H, A], or indices [..., H]; or give `policy` and `horizon`.
             state: A state, for instance one warmed up by `observe`, instead of `obs`.
-            policy: Maps imagined observations [B, O] to actions.
+            policy: Maps imagined observations, of the leading shape of obs, to actions.
             horizon: Number of steps to imagine with `policy`.
             feedback: "observation" feeds each decoded observation back; "latent" goes on from
                 the latent state alone and decodes all steps in one batch.
@@ -163,20 +165,11 @@ class WorldModel(LatentModel):
             ConfigError: If the arguments contradict each other.
             DataError: If a shape does not fit or a value is not finite.
         """
-        if (obs is None) == (state is None):
-            raise ConfigError("imagine needs obs or state, exactly one of them")
+        rollout.check_request(obs, actions, state, policy, horizon, decode)
         feedback = self.check_feedback(feedback)
-        if decode not in ("all", "last", "reward"):
-            raise ConfigError(f'decode must be "all", "last" or "reward", got {decode!r}')
         if policy is not None:
-            if obs is None or horizon is None or actions is not None:
-                raise ConfigError("imagine with policy= needs obs and horizon=, and no actions")
-            if decode != "all":
-                raise ConfigError(f'imagine with policy= decodes "all" steps, got {decode!r}')
             options = {"halt": halt, "max_iters": max_iters, "feedback": feedback}
-            return rollout.with_policy(self, obs, policy, horizon, options)
-        if actions is None:
-            raise ConfigError("imagine needs actions, or policy= and horizon=")
+            return rollout.with_policy(self, obs, policy, horizon or 0, options)
         edge = self._edge(Edge.of_actions(actions, self.action_axes))
         if obs is not None:
             edge = Edge.of(obs, "obs", (self.obs_dim,))
@@ -212,20 +205,28 @@ class WorldModel(LatentModel):
         return certificate(self, state[0], self._action(action, state)[0])
 
     def use(
-        self, *, reward_fn: TransitionFn | None = None, termination_fn: TransitionFn | None = None
+        self,
+        *,
+        reward_fn: TransitionFn | EllipsisType | None = ...,
+        termination_fn: TransitionFn | EllipsisType | None = ...,
     ) -> "WorldModel":
-        """Replace learned heads by the user's own functions.
+        """Replace learned heads by the user's own functions; without any, use them all again.
 
         Args:
             reward_fn: Maps torch obs, action and next_obs in environment units, each with the same
-                leading axes, to rewards.
+                leading axes, to rewards; None for the learned head. What only the other names is
+                kept.
             termination_fn: The same for the probability of termination, or a bool.
 
         Returns:
             The model itself.
         """
-        self.reward_fn = reward_fn
-        self.termination_fn = termination_fn
+        if isinstance(reward_fn, EllipsisType) and isinstance(termination_fn, EllipsisType):
+            reward_fn = termination_fn = None
+        if not isinstance(reward_fn, EllipsisType):
+            self.reward_fn = reward_fn
+        if not isinstance(termination_fn, EllipsisType):
+            self.termination_fn = termination_fn
         return self
 
     def save(self, path: str | Path) -> None:
@@ -243,7 +244,11 @@ class WorldModel(LatentModel):
 
     def _edge(self, edge: Edge) -> Edge:
         """Give the edge of actions a floating type where indices have none."""
-        return replace(edge, dtype=self.normaliser.obs_mean.dtype) if self.discrete else edge
+        if not self.discrete:
+            return edge
+        dtype = self.normaliser.obs_mean.dtype
+        # numpy has no bfloat16.
+        return replace(edge, dtype=torch.float32 if edge.numpy and dtype.itemsize < 4 else dtype)
 
     def _enter(self, action: Any, name: str, axes: int) -> Tensor:
         choices = self.normaliser.action_dim if self.discrete else None

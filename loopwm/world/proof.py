@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from loopwm.core.certificate import Certificate, box_bound, certify, local_gain
 from loopwm.world.looped import LoopedDynamics
@@ -24,7 +25,8 @@ def certificate(
     Args:
         model: The model; of one without a loop nothing is proven.
         obs: Standardised observations [B, O] to measure at; by default standard normal ones.
-        action: Scaled actions [B, A]; by default uniform in their bounds.
+        action: Scaled actions [B, A], one-hot where discrete; by default uniform among those that
+            there are.
     """
     dynamics: Any = model.dynamics
     if not isinstance(dynamics, LoopedDynamics):
@@ -33,9 +35,15 @@ def certificate(
         return Certificate(name, None, None, dtype, None, ("no loop: nothing is repeated",))
     cell: Any = dynamics.core.cell
     proven = certify(cell, _injection(model, dynamics), dynamics.origin, _assumed(model))
+    if dynamics.core.solver is not None or dynamics.core.flow is not None:
+        # A solver's states are no iterates of the loop that the proof is about.
+        taken = ("the states are a solver's, of which nothing is proven",)
+        proven = replace(proven, rate=None, state_bound=None, slack=None, assumptions=taken)
     state, shown = _measured(model, obs, action)
     carry = state[3:]
     e = dynamics.injection(carry, shown)
+    if not dynamics.reinject:
+        e = torch.zeros_like(e)  # Taken in once: the loop itself runs without.
     with torch.no_grad():
         out = dynamics(carry, shown, model.plan())
     h = out.feature.unsqueeze(1)
@@ -82,7 +90,11 @@ def _measured(
         obs = torch.randn(_ROWS, model.obs_dim, generator=generator).to(like)
     if action is None:
         width = model.normaliser.action_dim
-        action = (2 * torch.rand(len(obs), width, generator=generator) - 1).to(like)
+        if model.discrete:
+            choice = torch.randint(width, (len(obs),), generator=generator)
+            action = one_hot(choice, width).to(like)
+        else:
+            action = (2 * torch.rand(len(obs), width, generator=generator) - 1).to(like)
     state = model.first_state(obs)
     with torch.no_grad():
         out = model.advance(state, action, model.plan())

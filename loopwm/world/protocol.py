@@ -13,7 +13,11 @@ State = tuple[Tensor, ...]
 class WorldModelLike(Protocol):
     """Say what planners, imagination, evaluation and comparison need of a model.
 
-    The state is a tuple of tensors with leading axis B that can be indexed by rows.
+    The state is a tuple of tensors with leading axis B that can be indexed by rows. Observations
+    and actions come in environment units: from training and evaluation as float32 tensors on the
+    model's device, from planners as tensors of the caller's type, from imagined environments as
+    numpy arrays; indices of discrete actions are int64. A model of your own that computes in
+    float32 brings them there by `torch.as_tensor(obs, dtype=torch.float32)`.
     """
 
     def start(self, obs: Any) -> State:

@@ -19,6 +19,36 @@ from loopwm.world.protocol import State, WorldModelLike
 Decode = Literal["all", "last", "reward"]
 
 
+def check_request(
+    obs: Any, actions: Any, state: Any, policy: Any, horizon: int | None, decode: str
+) -> None:
+    """Refuse arguments of `imagine` that contradict each other.
+
+    Args:
+        obs: First observations, or None.
+        actions: Actions, or None.
+        state: State to begin from, or None.
+        policy: What chooses actions, or None.
+        horizon: Steps under the policy, or None.
+        decode: Which steps are decoded.
+
+    Raises:
+        ConfigError: If they do.
+    """
+    if (obs is None) == (state is None):
+        raise ConfigError("imagine needs obs or state, exactly one of them")
+    if decode not in ("all", "last", "reward"):
+        raise ConfigError(f'decode must be "all", "last" or "reward", got {decode!r}')
+    if policy is None:
+        if actions is None:
+            raise ConfigError("imagine needs actions, or policy= and horizon=")
+        return
+    if obs is None or horizon is None or actions is not None:
+        raise ConfigError("imagine with policy= needs obs and horizon=, and no actions")
+    if decode != "all":
+        raise ConfigError(f'imagine with policy= decodes "all" steps, got {decode!r}')
+
+
 def unroll(
     model: LatentModel,
     state: State,
@@ -170,4 +200,11 @@ def _user(
     """Apply the user's function of obs, action and next_obs in environment units."""
     assert obs is not None
     before = torch.cat([model.normaliser.restore_obs(first)[:, None], obs[:, :-1]], dim=1)
-    return function(before, model.normaliser.restore_action(actions), obs).to(obs.dtype)
+    found = function(before, model.normaliser.restore_action(actions), obs)
+    if not isinstance(found, Tensor) or found.shape != obs.shape[:-1]:
+        got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise ConfigError(
+            f"{getattr(function, '__name__', function)} must map obs {tuple(obs.shape)} to a "
+            f"tensor {tuple(obs.shape[:-1])}, one value for each row and step, got {got}"
+        )
+    return found.to(obs.dtype)

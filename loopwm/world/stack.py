@@ -196,15 +196,18 @@ def _stacked(modules: Sequence[Any], learning: bool = False) -> Any:
         else _stacked([module._modules[name] for module in modules], learning)
         for name, child in first._modules.items()
     }
-    for kind in ("_parameters", "_buffers"):
-        own = {
-            name: gather([getattr(module, kind)[name] for module in modules], learning)
-            for name in getattr(first, kind)
+    twin._buffers = {
+        name: gather([module._buffers[name] for module in modules], learning)
+        for name in first._buffers
+    }
+    # Plain tensors in place of parameters, which are the members'.
+    twin._parameters = {}
+    twin.__dict__.update(
+        {
+            name: gather([module._parameters[name] for module in modules], learning)
+            for name in first._parameters
         }
-        # Plain tensors: the parameters are the members'.
-        setattr(twin, kind, {} if kind == "_parameters" else own)
-        if kind == "_parameters":
-            twin.__dict__.update(own)
+    )
     if isinstance(twin, LoopedCore):
         twin.members = len(modules)
     return twin

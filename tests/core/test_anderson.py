@@ -109,9 +109,28 @@ def test_with_gradient_the_plain_loop_runs() -> None:
     core, (h, e) = looped(Bounded()), inputs()
     plain = core((h,), e, 5).state[0]
     core.solver = Anderson()
-    torch.testing.assert_close(core((h,), e, 5).state[0], plain, rtol=0, atol=0)
+    wanted = core((h.clone().requires_grad_(),), e, 5).state[0]
+    torch.testing.assert_close(wanted.detach(), plain, rtol=0, atol=0)
+    core.requires_grad_(True)
+    torch.testing.assert_close(core((h,), e, 5).state[0].detach(), plain, rtol=0, atol=0)
+
+
+def test_where_nothing_wants_a_gradient_the_solver_runs_whatever_the_mode() -> None:
+    core, (h, e) = looped(Bounded()), inputs()
+    plain = core((h,), e, 5).state[0]
+    core.solver = Anderson()
+    solved = core((h,), e, 5).state[0]
+    assert not torch.equal(solved, plain)
     with torch.no_grad():
-        assert not torch.equal(core((h,), e, 5).state[0], plain)
+        torch.testing.assert_close(core((h,), e, 5).state[0], solved, rtol=0, atol=0)
+
+
+@torch.no_grad()
+def test_a_ridge_below_the_resolution_of_the_type_leaves_no_matrix_singular() -> None:
+    core, (h, e) = looped().float(), inputs()
+    core.solver = Anderson(ridge=1e-12)
+    out = core((h.float(),), e.float(), 60)
+    assert torch.isfinite(out.state[0]).all()
 
 
 @torch.no_grad()

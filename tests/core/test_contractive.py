@@ -15,6 +15,7 @@ from loopwm.core.cell import BoundedCell
 from loopwm.core.certificate import box_bound, certify, local_gain
 from loopwm.core.config import Attend, Bounded, Contractive, PostNorm
 from loopwm.core.contractive import ContractiveCell, LipschitzLayer
+from loopwm.core.halt import Certified
 from loopwm.core.post_norm import PostNormCell
 from loopwm.errors import ConfigError
 
@@ -285,6 +286,26 @@ def test_a_certificate_says_what_is_proven_and_what_is_not():
     assert "contraction rate   nothing proven" in text
     assert "assumes: inputs are clipped" in text
     assert "exact arithmetic" in text
+
+
+def test_rounded_weights_that_prove_no_rate_below_one_prove_nothing():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        settings = Contractive(rate=0.995, gated=True, layers=4, expand=0.05)
+        cell = ContractiveCell(16, settings).bfloat16().eval()
+    assert cell.proven_rate() >= 1
+    start = torch.zeros(16, dtype=torch.bfloat16)
+    for injection in (0.0, 2.0, math.inf):
+        assert cell.proven_bound(injection, start) == math.inf
+    for reach in (2.0, None):
+        proof = certify(cell, reach, start, ("inputs are clipped",))
+        assert (proof.rate, proof.state_bound, proof.slack) == (None, None, None)
+        assert "contraction rate   nothing proven" in str(proof)
+    for rate in (cell.proven_rate(), 1.0, math.nan):
+        with pytest.raises(ConfigError, match="needs a proven rate below 1, got"):
+            Certified().proven(rate, 1.0, 3)
+    # The same weights in float64 prove what they were made for.
+    assert cell.double().proven_rate() == pytest.approx(0.995)
 
 
 def test_no_point_of_a_box_leaves_its_bound():

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from loopwm.core.config import Contractive
+from loopwm.core.contractive import ContractiveCell
 from loopwm.core.grad import Full, LastK
 from loopwm.core.halt import OutputDelta, Residual, StopRule
 from loopwm.core.loop import LoopedCore
@@ -261,6 +263,15 @@ def test_residual_is_relative_to_the_present_norm():
     now = torch.tensor([[10.0, 0.0], [10.0, 0.0], [1e-9, 0.0]])
     before = torch.tensor([[9.1, 0.0], [8.9, 0.0], [0.0, 0.0]])
     assert rule.met(now, before).tolist() == [True, False, False]
+
+
+def test_a_state_that_rests_at_zero_has_settled():
+    cell = ContractiveCell(6, Contractive()).requires_grad_(False)
+    cell.shift.bias.zero_()
+    rest = torch.zeros(2, 1, 6)
+    out = LoopedCore(cell)((rest,), rest, 9, stop=Residual(0.1, patience=2))
+    assert not out.state[0].any()
+    assert (out.n_iters.tolist(), out.settled.tolist()) == ([2, 2], [True, True])
 
 
 @pytest.mark.parametrize("kind", [OutputDelta, Residual])

@@ -48,6 +48,27 @@ def test_numbers_of_numpy_are_what_pythons_are() -> None:
     assert (type(rule.iterations), type(rule.first)) == (int, int)
 
 
+def test_numbers_in_tuples_are_pythons_too() -> None:
+    adamw = lw.AdamW(betas=(np.float32(0.9), 0.95))
+    assert [type(each) for each in adamw.betas] == [float, float]
+    assert adamw.betas == pytest.approx((0.9, 0.95), rel=1e-6)
+    saved = json.loads(json.dumps(lw.FitConfig(optimizer=adamw).fingerprint()))
+    assert saved["optimizer"]["betas"] == list(adamw.betas)
+    rule = lw.OutputDelta(stages=[np.int64(2), 4], patience=np.int64(1))
+    assert rule == lw.OutputDelta(stages=(2, 4))
+    assert hash(rule) == hash(lw.OutputDelta(stages=(2, 4)))
+    assert [type(each) for each in (*rule.stages, rule.patience)] == [int] * 3
+
+
+def test_heads_that_are_changed_later_change_no_configuration() -> None:
+    heads: dict[str, Any] = {"reward": dict}
+    config = lw.WorldConfig(heads=heads)
+    heads["nonsense"] = 3
+    assert config.heads == {"reward": dict}
+    assert config == lw.WorldConfig(heads={"reward": dict})
+    assert len({config, lw.WorldConfig(heads={"reward": dict}), lw.WorldConfig()}) == 2
+
+
 def test_pythons_numbers_stay_as_they_were_written() -> None:
     assert type(lw.WorldConfig(clip=10).clip) is int
     assert type(lw.depth.Poisson(6).mean) is int
@@ -79,6 +100,15 @@ def test_pythons_numbers_stay_as_they_were_written() -> None:
         (lambda: lw.FitConfig(lr="1e-3"), "FitConfig.lr must be a number, got '1e-3'"),
         (lambda: lw.WorldConfig(carry="no"), "WorldConfig.carry must be True or False, got 'no'"),
         (lambda: lw.Fixed(2.5), "Fixed.iterations must be a whole number, got 2.5"),
+        (lambda: lw.OutputDelta(patience=1.5), "OutputDelta.patience must be a whole number"),
+        (lambda: lw.Residual(patience=1.5), "Residual.patience must be a whole number, got 1.5"),
+        (lambda: lw.Certified(patience=1.5), "Certified.patience must be a whole number, got 1.5"),
+        (lambda: lw.OutputDelta(stages=(2.5,)), "stages[0] must be a whole number, got 2.5"),
+        (lambda: lw.OutputDelta(stages=4), "OutputDelta.stages must be a tuple of numbers, got 4"),
+        (lambda: lw.AdamW(betas=(0.9,)), "AdamW.betas must be a tuple of 2 numbers, got (0.9,)"),
+        (lambda: lw.WorldConfig(encoder=5), "encoder must be a function that returns a module"),
+        (lambda: lw.WorldConfig(heads={"reward": 3}), "heads['reward'] must be a function that"),
+        (lambda: lw.WorldConfig(heads=None), "heads must map names to functions, got None"),
     ],
 )
 def test_what_would_fail_after_training_or_mean_something_else_is_refused(

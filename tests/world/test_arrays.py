@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import loopwm as lw
+from loopwm.errors import DataError
 
 KINDS = ["looped", "GRU", "ensemble", "discrete"]
 
@@ -125,6 +126,47 @@ def test_lists_integers_and_borrowed_memory_are_taken_as_they_are(trained):
     ours, theirs = model.predict(whole, action), model.predict(whole.astype(np.float32), action)
     assert ours.next_obs.dtype == np.float32
     close(ours.next_obs, theirs.next_obs)
+
+
+def test_a_model_in_bfloat16_answers_actions_that_are_numpys_indices(make, kinds, discrete_data):
+    model = make(kinds["looped"], discrete_data).bfloat16()
+    actions = discrete_data.action[:12].reshape(4, 3)
+    state = model.start(discrete_data.obs[:4])
+    _, out = model.step(state, actions[:, 0])
+    _, theirs = model.step(state, torch.as_tensor(actions[:, 0]))
+    path = model.imagine(state=state, actions=actions)
+    for found in (out.reward, out.next_obs, path.reward):
+        assert found.dtype == np.float32
+    assert theirs.reward.dtype == torch.bfloat16
+    np.testing.assert_array_equal(out.reward, theirs.reward.float())
+    pair = lw.Ensemble([model, make(kinds["looped"], discrete_data).bfloat16()])
+    _, both = pair.step(pair.start(discrete_data.obs[:4]), actions[:, 0])
+    assert both.reward.dtype == np.float32
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.uint64])
+def test_indices_without_a_sign_are_indices(make, kinds, discrete_data, dtype):
+    model, obs = make(kinds["looped"], discrete_data), discrete_data.obs[:4]
+    action = np.arange(4)
+    expected = model.predict(obs, action).next_obs
+    unsigned = action.astype(dtype)
+    np.testing.assert_array_equal(model.predict(obs, unsigned).next_obs, expected)
+    seen = model.predict(torch.as_tensor(obs), torch.as_tensor(unsigned)).next_obs
+    np.testing.assert_array_equal(seen, expected)
+    for wrong in (4, np.iinfo(dtype).max):
+        with pytest.raises(DataError, match=rf"must hold integers in 0\.\.3, got {wrong}"):
+            model.predict(obs[:1], np.array([wrong], dtype))
+
+
+def test_numbers_that_the_models_type_cannot_hold_are_refused(make, kinds, data):
+    model = make(kinds["looped"], data)
+    obs, action = data.obs[:4].copy(), data.action[:4]
+    obs[2, 1] = 1e39
+    assert np.isfinite(model.predict(obs, action).next_obs).all()
+    model.float()
+    for call in (model.start, lambda each: model.predict(each, action)):
+        with pytest.raises(DataError, match=r"obs holds .* beyond the range of torch\.float32"):
+            call(obs)
 
 
 def test_inputs_are_left_as_they_were(trained):

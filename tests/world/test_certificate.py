@@ -129,6 +129,42 @@ def test_a_proof_of_the_plain_loop_is_not_given_to_a_solver(make, kinds, data):
         model.predict(obs, action, halt=lw.Certified(), max_iters=200)
 
 
+def test_of_states_that_are_a_solvers_nothing_is_stated(make, data):
+    config = lw.WorldConfig(width=8, cell=lw.Contractive(rate=0.7))
+    flow = lw.depth.Flow(method="euler", step=1.0)
+    solved, flowing = make(config, data), make(replace(config, depth=flow), data)
+    assert None not in (solved.certificate().rate, solved.certificate().state_bound)
+    solved.core.solver = Anderson()
+    for proof in (solved.certificate(), flowing.certificate()):
+        assert (proof.rate, proof.state_bound, proof.slack) == (None, None, None)
+        assert any("solver" in each for each in proof.assumptions)
+        assert proof.local_gain > 0
+        assert proof.state_norm > 0
+
+
+def test_where_the_injection_enters_once_the_gain_is_that_of_the_loop_without_it(make, kinds, data):
+    model = make(kinds["looped, injected once"], data)
+    obs, action = torch.as_tensor(data.obs[:9]), torch.as_tensor(data.action[:9])
+    state, _ = model.step(model.start(obs), action)
+    after, _ = model.step(state, action)
+    e = model.dynamics.injection(state[3:], model.shown(state, model.normaliser.action(action)))
+    under, without = (
+        float(local_gain(model.core.cell, after[3], each).max()) for each in (e, 0 * e)
+    )
+    assert model.certificate(obs, action).local_gain == pytest.approx(without, rel=1e-9)
+    assert under != pytest.approx(without)
+
+
+def test_discrete_actions_are_measured_as_the_model_meets_them(make, kinds, discrete_data):
+    model, seen = make(kinds["looped"], discrete_data), []
+    model.dynamics.enter.register_forward_hook(lambda _, x, out: seen.append(x[0][:, -5:-1]))
+    model.certificate()
+    for action in seen:
+        assert ((action == 0) | (action == 1)).all()
+        assert (action.sum(1) == 1).all()
+        assert (action.sum(0) > 0).all()
+
+
 @pytest.mark.parametrize("kind", ["MLP", "GRU", "untied"])
 def test_of_a_model_without_a_loop_nothing_is_claimed(make, kinds, data, kind):
     proof = make(kinds[kind], data).certificate()

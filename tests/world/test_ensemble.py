@@ -63,6 +63,32 @@ def test_members_observe_each_for_itself(ensemble, members, inputs, data):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
 
 
+def test_functions_of_the_users_reach_every_member(make, kinds, data, inputs):
+    obs, actions = inputs
+    pair = lw.Ensemble([make(kinds["MLP"], data, seed) for seed in (0, 1)])
+    learned = pair.imagine(obs, actions)
+    assert pair.use(reward_fn=lambda obs, action, after: 7 + 0 * obs[..., 0]) is pair
+    pair.use(termination_fn=lambda obs, action, after: obs[..., 0] < np.inf)
+    for model in (pair, *pair.members):
+        seen = model.imagine(obs, actions)
+        np.testing.assert_array_equal(seen.reward, 7)
+        np.testing.assert_array_equal(seen.terminated, 1)
+    back = pair.use(reward_fn=None).imagine(obs, actions)
+    np.testing.assert_array_equal(back.reward, learned.reward)
+    np.testing.assert_array_equal(back.terminated, 1)
+
+
+def test_a_policy_begins_at_observations_and_has_all_steps_decoded(ensemble, inputs):
+    obs, actions = inputs
+    options: dict[str, Any] = {"policy": lambda seen: actions[:, 0], "horizon": 3}
+    named = ensemble.imagine(obs, decode="all", **options)
+    np.testing.assert_array_equal(named.obs, ensemble.imagine(obs, **options).obs)
+    with pytest.raises(ConfigError, match="decodes \"all\" steps, got 'last'"):
+        ensemble.imagine(obs, decode="last", **options)
+    with pytest.raises(ConfigError, match="needs obs or state, exactly one of them"):
+        ensemble.imagine(obs, state=ensemble.start(obs), **options)
+
+
 def test_equal_members_never_disagree(make, kinds, data, inputs):
     obs, actions = inputs
     twins = lw.Ensemble([make(kinds["looped"], data), make(kinds["looped"], data)])

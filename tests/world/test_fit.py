@@ -106,6 +106,32 @@ def test_training_goes_on_from_a_model_with_its_statistics(data):
     assert not equal(model, lw.fit(data, None, SHORT, init=model))
 
 
+@pytest.mark.parametrize("margin", [0.7, None])
+def test_training_goes_on_with_the_functions_and_the_margin_of_the_model(data, make, margin):
+    def reward(obs: Any, action: Any, after: Any) -> Any:
+        return obs[..., 0]
+
+    one, two = (make(SMALL, data, seed).float() for seed in (0, 1))
+    one.use(reward_fn=reward)
+    one.margin = margin
+    pair = lw.fit(data, None, replace(SHORT, updates=1), init=lw.Ensemble([one, two]), members=2)
+    assert isinstance(pair, lw.Ensemble)
+    found = [(each.reward_fn, each.termination_fn, each.margin) for each in pair.members]
+    assert found == [(reward, None, margin), (None, None, 0.1)]
+
+
+def test_models_are_trained_in_float32_whatever_torchs_own_type_is(data):
+    quick, before = replace(SHORT, updates=1), torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        model = lw.fit(data, SMALL, quick)
+    finally:
+        torch.set_default_dtype(before)
+    assert {each.dtype for each in weights(model).values() if each.is_floating_point()} == {
+        torch.float32
+    }
+
+
 def test_an_ensemble_goes_on_member_by_member(data):
     pair = lw.fit(data, SMALL, SHORT, members=2)
     again = lw.fit(data, None, replace(SHORT, updates=1, lr=1e-12, ema=0.0), init=pair, members=2)
@@ -158,6 +184,24 @@ def test_held_out_episodes_are_not_trained_on(data, monkeypatch):
     train, valid = (set(map(tuple, each.obs.tolist())) for each in used)
     assert not train & valid
     assert len(train | valid) == len(data)
+
+
+def test_the_last_window_held_out_is_the_last_there_is(data, make, monkeypatch):
+    count = 2**24 + 4
+
+    class Many:
+        def __init__(self, *_: Any) -> None: ...
+
+        def __len__(self) -> int:
+            return count
+
+        def at(self, rows: torch.Tensor) -> list[int]:
+            return rows.tolist()
+
+    monkeypatch.setattr(course_module, "Windows", Many)
+    rows: Any = course_module._held_out(data, make(SMALL, data), 3, torch.device("cpu"))
+    assert len(rows) == len(set(rows)) == 2048
+    assert (rows[0], rows[-1]) == (0, count - 1)
 
 
 def test_one_episode_is_trained_on_without_validation(data):

@@ -33,7 +33,7 @@ def test_contradicting_arguments_are_refused(data):
 
 def test_data_without_action_bounds_is_refused(data):
     bare = replace(data, meta=DatasetMeta())
-    with pytest.raises(DataError, match="does not say its action bounds: set action_low"):
+    with pytest.raises(DataError, match="does not say its action bounds: give from_arrays meta="):
         lw.fit(bare, SMALL, SHORT)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import loopwm as lw
-from loopwm.errors import ConfigError
+from loopwm.errors import ConfigError, StoreError
 
 pytestmark = pytest.mark.usefixtures("without_shape_checks")
 
@@ -74,3 +74,22 @@ def test_a_stop_rule_cannot_end_a_flow(data, make):
     model = make(replace(CONTRACTIVE, depth=EULER), data)
     with pytest.raises(ConfigError, match=r"a flow has none: use lw\.Fixed"):
         model.predict(data.obs[:2], data.action[:2], halt=lw.OutputDelta())
+
+
+class Plain:
+    """A mode that the library does not know, and that changes nothing."""
+
+    def step(self, iterate: Any, z: Any, remaining: Any) -> Any:
+        return iterate(*z)
+
+
+def test_a_gradient_mode_of_ones_own_trains_and_comes_back_with_its_configuration(data, tmp_path):
+    config, quick = replace(CONTRACTIVE, grad=Plain()), replace(FIT, updates=2)
+    model = lw.fit(data, config, quick, run_dir=tmp_path / "run")
+    model.save(tmp_path / "model")
+    with pytest.raises(StoreError, match=r"code of your own \(Plain\).*lw\.load\(path, config="):
+        lw.load(tmp_path / "model")
+    full = lw.fit(data, CONTRACTIVE, quick)
+    for each in (model, lw.load(tmp_path / "model", config=config)):
+        found, expected = (m.predict(data.obs, data.action).next_obs for m in (each, full))
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)

@@ -231,6 +231,38 @@ def test_reward_and_termination_functions_replace_the_heads(make, kinds, data):
     np.testing.assert_array_equal(model.imagine(obs, actions).reward, learned.reward)
 
 
+@pytest.mark.parametrize("name", ["reward_fn", "termination_fn"])
+@pytest.mark.usefixtures("without_shape_checks")
+def test_what_is_not_one_number_for_each_step_is_refused_with_the_shapes(make, kinds, data, name):
+    obs, actions = horizon_of(data)
+    cases: dict[str, Any] = {
+        r"\(4, 5, 1\)": lambda *each: each[2][..., :1],
+        "float": lambda *_: 1.0,
+    }
+    for got, function in cases.items():
+        model = make(kinds["looped"], data).use(**{name: function})
+        wanted = r"<lambda> must map obs \(4, 5, 3\) to a tensor \(4, 5\), one value for each"
+        with pytest.raises(ConfigError, match=f"{wanted} row and step, got {got}$"):
+            model.imagine(obs, actions)
+        with pytest.raises(ConfigError, match=r"to a tensor \(4, 1\), one value"):
+            model.predict(obs, actions[:, 0])
+
+
+def test_a_function_that_is_not_named_stays_and_none_takes_it_away(make, kinds, data):
+    model, (obs, actions) = make(kinds["looped"], data), horizon_of(data)
+    learned = model.imagine(obs, actions)
+    model.use(reward_fn=lambda obs, action, after: 7 + 0 * obs[..., 0])
+    model.use(termination_fn=lambda obs, action, after: obs[..., 0] < np.inf)
+    both = model.imagine(obs, actions)
+    assert (both.reward == 7).all()
+    assert (both.terminated == 1).all()
+    one = model.use(reward_fn=None).imagine(obs, actions)
+    np.testing.assert_array_equal(one.reward, learned.reward)
+    assert (one.terminated == 1).all()
+    none = model.use(termination_fn=None).imagine(obs, actions)
+    np.testing.assert_array_equal(none.terminated, learned.terminated)
+
+
 def test_functions_of_the_users_get_indices_where_actions_are_discrete(make, kinds, discrete_data):
     model = make(kinds["looped"], discrete_data)
     obs, actions = horizon_of(discrete_data)

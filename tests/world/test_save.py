@@ -64,6 +64,17 @@ def test_every_kind_comes_back_bit_for_bit(make, kinds, data, tmp_path, kind):
     assert not any(p.requires_grad for p in back.parameters())
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_a_model_comes_back_in_the_type_that_it_had(make, kinds, data, tmp_path, dtype):
+    members = [make(kinds["looped, Gaussian"], data, seed).to(dtype) for seed in (0, 1)]
+    for model in (members[0], lw.Ensemble(members)):
+        model.save(tmp_path / type(model).__name__)
+        back = lw.load(tmp_path / type(model).__name__)
+        for name, value in model.state_dict().items():
+            assert back.state_dict()[name].dtype == value.dtype, name
+        assert_same(back, model, data)
+
+
 def test_discrete_models_come_back_bit_for_bit(make, kinds, discrete_data, tmp_path):
     model = make(kinds["looped"], discrete_data).float()
     model.save(str(tmp_path / "model"))
