@@ -34,7 +34,7 @@ class Fan(gym.Env[np.ndarray, np.ndarray]):
         self.state = np.array([x + 0.1 * v, v])
         self.steps += 1
         obs = self.state.astype(np.float32)
-        return obs, float(-(obs[0] ** 2)), bool(abs(x) > 5), self.steps >= 100, {}
+        return obs, float(-(obs[0] ** 2)), bool(abs(obs[0]) > 5), self.steps >= 100, {}
 
 
 def reward(obs: torch.Tensor, action: torch.Tensor, next_obs: torch.Tensor) -> torch.Tensor:

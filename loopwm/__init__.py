@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -160,6 +161,11 @@ def _register() -> None:
         entry_point="loopwm.agent.single:ImaginationEnv",
         vector_entry_point="loopwm.agent.imagination:ImaginationVectorEnv",
     )
+
+
+# So that `gym.make("loopwm:loopwm/Imagination-v0", ...)`, which imports this package, finds it.
+if "gymnasium" in sys.modules:
+    _register()
 
 
 def __dir__() -> list[str]:

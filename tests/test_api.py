@@ -89,3 +89,16 @@ def test_configurations_do_not_import_torch():
     names = ", ".join(f"loopwm.{name}" for name in sorted(TORCH_FREE))
     code = f"import sys, loopwm; {names}; loopwm.WorldConfig(); loopwm.FitConfig()"
     assert python(f"{code}; print('torch' in sys.modules)") == "False"
+
+
+def test_gymnasium_finds_our_environments_by_the_name_of_the_package():
+    # To make one would load torch.
+    code = """
+import sys, gymnasium
+sys.modules["loopwm.agent.single"] = None
+try:
+    gymnasium.make("loopwm:loopwm/Imagination-v0")
+except ImportError:
+    print(gymnasium.spec("loopwm/Imagination-v0").id)
+"""
+    assert python(code) == "loopwm/Imagination-v0"

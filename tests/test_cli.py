@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from loopwm.cli import main
@@ -274,6 +276,20 @@ def test_models_are_evaluated_side_by_side(folder: Path, tmp_path: Path, capsys)
     assert (tmp_path / "plots" / "error-obs.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_label_that_never_changes_has_no_correlation_in_a_file_that_is_json(
+    folder: Path, tmp_path: Path
+):
+    data = RolloutDataset.load(folder / "data")
+    labels = {"difficulty/constant": np.zeros(len(data))}
+    replace(data, info={**data.info, **labels}).save(tmp_path / "data")
+    run("evaluate", folder / "run", tmp_path / "data", "--depth", "--max-windows", "50",
+        "--json", tmp_path / "depth.json")  # fmt: skip
+    text = (tmp_path / "depth.json").read_text()
+    (report,) = json.loads(text, parse_constant=pytest.fail).values()
+    assert report["raw"]["constant"]["value"] == "nan"
+    assert -1 <= report["raw"]["size of the state"]["value"] <= 1
+
+
 def test_an_episode_is_imagined_into_figures(folder: Path, tmp_path: Path):
     run("imagine", folder / "run", folder / "data", "--out", tmp_path, "--horizon", "20",
         "--no-video")  # fmt: skip
@@ -306,12 +322,16 @@ def test_an_episode_that_is_not_there_is_a_mistake(folder: Path, tmp_path: Path,
     assert "must lie in 0.." in line
 
 
-def test_a_model_does_not_imagine_another_environment(folder: Path, tmp_path: Path, capsys):
+def test_a_model_knows_nothing_of_another_environment(folder: Path, tmp_path: Path, capsys):
     collect("CartPole-v1", 50).save(tmp_path / "other")
     words = ("imagine", folder / "run", tmp_path / "other", "--out", tmp_path)
     line = mistake(capsys, *words)
     assert "observations of 11 numbers (it was trained on Hopper-v5), the data of 4" in line
     assert "--horizon must be at least 1, got 0" in mistake(capsys, *words, "--horizon", "0")
+    for more in ((), ("--depth",)):
+        line = mistake(capsys, "evaluate", folder / "run", tmp_path / "other", *more)
+        assert "the model has observations of 11 numbers" in line
+    assert line == mistake(capsys, "certify", folder / "run", "--data", tmp_path / "other")
 
 
 @pytest.mark.parametrize(

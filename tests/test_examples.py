@@ -1,9 +1,11 @@
 """Every example runs at its tiny size, and is short enough to be read."""
 
+import itertools
 import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
@@ -55,3 +57,17 @@ def test_the_example_is_short_and_says_what_it_shows(path: Path, monkeypatch, ca
         runpy.run_path(str(path), run_name="__main__")
     assert stop.value.code == 0
     assert text.split('"""')[1].split(".")[0].split()[0] in capsys.readouterr().out
+
+
+def test_the_environment_of_the_example_ends_where_what_is_observed_says_so():
+    path = next(each for each in EXAMPLES if each.stem == "own_environment")
+    env = runpy.run_path(str(path))["Fan"]()
+    env.reset(seed=0)
+    found = []
+    for x, v in itertools.product(np.linspace(4.9, 5.1, 41), (-0.5, 0.0, 0.5)):
+        for sign in (-1, 1):
+            env.state = sign * np.array([x, v])
+            obs, _, terminated, _, _ = env.step(np.zeros(1, np.float32))
+            assert terminated == (abs(obs[0]) > 5)
+            found.append(terminated)
+    assert set(found) == {True, False}

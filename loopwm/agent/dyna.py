@@ -144,6 +144,8 @@ class DynaLearner:
         rewards, ends, failed = [], [], []
         for index, member in enumerate(members):
             share = len(range(index, count, len(members)))
+            if share == 0:
+                continue
             envs = ImaginationVectorEnv(
                 member, data, share, self.config.horizon, autoreset_mode=AutoresetMode.SAME_STEP
             )

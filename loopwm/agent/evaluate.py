@@ -61,7 +61,8 @@ class AgentReport:
     def interval(self) -> tuple[float, float]:
         """Return the ends of the mean's 95% interval, by the percentile bootstrap.
 
-        Resampled are the independent units: agents where there are several, else episodes.
+        Resampled are the independent units: agents where there are several, else episodes. Of few
+        units it is too narrow (see `loopwm.stats`).
         """
         units = self.returns if self.returns.ndim == 1 else self.returns.mean(axis=1)
         ends = bootstrap(units)
@@ -163,14 +164,14 @@ def play(
             f"episodes must be at least 1 and seed not negative, got {episodes} and {seed}"
         )
     with quiet_mujoco():
-        first = make(env, env_kwargs, unclipped)
-        choose = _chooser(agent, first, seed, episodes)
-        rows = [
-            _Row(made, evaluation_seed(seed, index))
-            for index, made in enumerate(
-                [first, *(make(env, env_kwargs, unclipped) for _ in range(episodes - 1))]
+        made = [make(env, env_kwargs, unclipped) for _ in range(episodes)]
+        if len({id(each.unwrapped) for each in made}) < episodes:
+            raise ConfigError(
+                f"{source_name(env)} returned the same environment twice, in which episodes side "
+                "by side would disturb each other: return a new one at each call"
             )
-        ]
+        choose = _chooser(agent, made[0], seed, episodes)
+        rows = [_Row(each, evaluation_seed(seed, index)) for index, each in enumerate(made)]
         while (live := np.array([not row.over for row in rows])).any():
             actions = choose(np.stack([row.obs[-1] for row in rows]), live)
             for row, action in zip(compress(rows, live), actions, strict=True):

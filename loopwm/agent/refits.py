@@ -105,10 +105,7 @@ class Refits:
         functions = dict(self.functions)
         if self._endless and functions["termination_fn"] is None:
             functions["termination_fn"] = _never
-        if any(functions.values()):
-            for member in model.members if isinstance(model, Ensemble) else [model]:
-                member.use(**functions)
-        return model
+        return model.use(**functions)
 
 
 def _never(obs: Any, action: Any, next_obs: Any) -> Any:

@@ -42,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(MISTAKE) from None
     except KeyboardInterrupt:
         resumes = any(" ".join(words[:count]) in RESUMING for count in (1, 2))
-        _complain("interrupted" + "; repeated, it goes on from what it last saved" * resumes)
+        advice = "; repeated, it goes on from what it last saved" if resumes else ""
+        _complain(f"interrupted{advice}")
         raise SystemExit(INTERRUPTED) from None
 
 

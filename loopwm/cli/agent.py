@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import arg
 
 from loopwm.cli.screen import say
-from loopwm.errors import ConfigError, LoopwmError
+from loopwm.errors import ConfigError, LoopwmError, MissingExtra
 
 if TYPE_CHECKING:
     from loopwm.agent.agent import Agent
@@ -100,7 +100,11 @@ class AgentTrain:
         from loopwm.study.canvas import png
         from loopwm.study.curves import plot_returns
 
-        figure = plot_returns({f"seed {self.seed}": [agent.history]}, title=self.env)
+        try:
+            figure = plot_returns({f"seed {self.seed}": [agent.history]}, title=self.env)
+        except MissingExtra as error:
+            say(str(error))
+            return
         write_file(self.out / "returns.png", png(figure))
         say(f"wrote {self.out / 'returns.png'}")
 

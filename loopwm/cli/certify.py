@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, arg
 
 from loopwm.cli.screen import say
-from loopwm.cli.stored import load_dataset, load_model
+from loopwm.cli.stored import load_dataset, load_model, refuse_other_spaces
 
 if TYPE_CHECKING:
     from loopwm.core.certificate import Certificate
@@ -58,6 +58,7 @@ class Certify:
             import numpy as np
 
             data = load_dataset(self.data)
+            refuse_other_spaces(model, data)
             rows = np.linspace(0, len(data) - 1, min(ROWS, len(data))).astype(int)
             at = (data.obs[rows], data.action[rows])
         return [each.certificate(*at) for each in getattr(model, "members", [model])]

@@ -62,7 +62,7 @@ class Compare:
     def __post_init__(self) -> None:
         """Check that there is one source of settings and one thing to do."""
         if (self.settings is None) != self.quick:
-            raise ConfigError("give a file of settings, or --quick: one of them")
+            raise ConfigError("give a file of settings or --quick, and not both")
         modes = {
             "--submit": self.submit is not None,
             "--estimate": self.estimate,

@@ -8,7 +8,7 @@ from tyro.conf import Positional, arg
 
 from loopwm.cli.choice import Refinement
 from loopwm.cli.screen import console, say
-from loopwm.cli.stored import load_dataset, load_model
+from loopwm.cli.stored import load_dataset, load_model, refuse_other_spaces
 from loopwm.errors import ConfigError
 
 # Columns of text that a table with intervals needs.
@@ -41,7 +41,7 @@ class Evaluate:
         max_windows: Most windows for each horizon.
         depth: Report instead how iterations go with difficulty, one step ahead: error by depth, who
             takes how many, and rank correlations with error, speed and the columns difficulty/...
-            of the dataset.
+            of the dataset. Horizons, context and training set play no part in it.
         json: File to write all numbers to.
         plots: Directory to draw error against horizon into.
     """
@@ -66,7 +66,7 @@ class Evaluate:
             return
         reports = self.reports()
         screen = console()
-        if len(reports) == 1:
+        if len(reports) == 1 and screen.width >= WIDE:
             screen.print(str(*reports.values()), markup=False, highlight=False)
         else:
             from loopwm.study.brief import brief_table
@@ -88,7 +88,10 @@ class Evaluate:
             raise ConfigError("evaluate needs a model and a dataset: loopwm evaluate MODEL DATA")
         *places, place = self.paths
         models = {name: load_model(each) for name, each in names_of(places).items()}
-        return models, load_dataset(place)
+        data = load_dataset(place)
+        for model in models.values():
+            refuse_other_spaces(model, data)
+        return models, data
 
     def _depth(self) -> None:
         from dataclasses import asdict
@@ -96,6 +99,7 @@ class Evaluate:
         from loopwm.files import write_file, write_json
         from loopwm.study.depth import depth_report
         from loopwm.study.results import rich_table
+        from loopwm.study.strict import plain
         from loopwm.study.windows import Sampling
 
         rule = self.refinement.rule()
@@ -117,7 +121,8 @@ class Evaluate:
                 write_file(path, png(plot_depth(report, title=name)))
                 say(f"wrote {path}")
         if self.json is not None:
-            write_json(self.json, {name: asdict(each) for name, each in reports.items()})
+            # A correlation with a column that never changes is NaN, which JSON has no number for.
+            write_json(self.json, plain({name: asdict(each) for name, each in reports.items()}))
             say(f"wrote {self.json}")
 
     def reports(self) -> "dict[str, PredictionReport]":

@@ -41,9 +41,10 @@ class TrainPolicies:
 
 @dataclass(frozen=True)
 class ListPolicies:
-    """List the trained actors of a task with their returns.
+    """List the trained actors of a task with their returns; without a task, of all that have some.
 
     Examples:
+      loopwm policies list
       loopwm policies list Hopper-v5
 
     Args:
@@ -51,18 +52,29 @@ class ListPolicies:
         root: Directory of actors; by default those that ship with loopwm.
     """
 
-    env_id: Annotated[Positional[str], arg(metavar="ENV_ID")]
+    env_id: Annotated[Positional[str | None], arg(metavar="[ENV_ID]", help_behavior_hint="")] = None
     root: Annotated[Path | None, arg(metavar="DIR")] = None
 
     def run(self) -> None:
-        """Print a table."""
+        """Print a table for each task.
+
+        Raises:
+            DataError: If the task has no actors.
+        """
+        from loopwm.data.actor import tasks_with_actors
+
+        for task in [self.env_id] if self.env_id else tasks_with_actors(self.root):
+            self._show(task)
+
+    def _show(self, task: str) -> None:
         from rich.table import Table
 
         from loopwm.data.actor import SPLITS, shipped_actors
 
-        table = Table("seed", "for", "stage", "return", "steps of training", title=self.env_id)
+        table = Table("seed", "for", "stage", "return", "steps of training")
         for split in SPLITS:
-            for info in (a.info for a in shipped_actors(self.env_id, split, root=self.root)):
+            for info in (a.info for a in shipped_actors(task, split, root=self.root)):
+                table.title = info.env_id
                 returns = f"{info.mean_return:.0f} ± {info.return_std:.0f}"
                 row = (str(info.seed), split, info.stage, returns, f"{info.step:,}")
                 table.add_row(*row)

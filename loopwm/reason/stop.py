@@ -27,7 +27,7 @@ class Thought:
 
 @runtime_checkable
 class Stop(Protocol):
-    """Judge after each step but the first, and after it too, which puzzles are done.
+    """Judge after each step which puzzles are done.
 
     Attributes:
         patience: Number of consecutive steps for which `met` must hold.

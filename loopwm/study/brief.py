@@ -1,6 +1,7 @@
 """Several models in few characters: a table that fits a terminal of eighty columns."""
 
 from rich.table import Table
+from rich.text import Text
 
 from loopwm.study.accuracy import PredictionReport
 from loopwm.study.table import UNITS, columns_of, number
@@ -25,5 +26,5 @@ def brief_table(reports: dict[str, PredictionReport], unit: str = "obs") -> Tabl
         table.add_column(str(k), justify="right", no_wrap=True)
     for name, each in (reports | first.references).items():
         rmse, _ = columns_of(each, unit)
-        table.add_row(name, *(number(rmse.get(k)) for k in first.horizons))
+        table.add_row(Text(name), *(number(rmse.get(k)) for k in first.horizons))
     return table

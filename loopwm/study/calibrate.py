@@ -47,7 +47,8 @@ class Tried:
     @property
     def loss(self) -> float:
         """Loss of accuracy at the horizon that loses most."""
-        return max(self.ratio.values()) - 1
+        # Not `max`, which passes over NaN.
+        return float(np.max(list(self.ratio.values()))) - 1
 
     @property
     def setting(self) -> str:
@@ -143,16 +144,13 @@ def calibrate(
     Raises:
         ConfigError: If the model has no loop of its own, an argument is out of range, or no
             tolerance loses so little.
-        DataError: If a horizon has no windows.
+        DataError: If a horizon has no windows, or an error that is zero or not finite.
     """
     if not regret > 0:
         raise ConfigError(f"regret must be above 0, got {regret}")
     model = with_loop(model)
     reference = model.depth.typical if max_iters is None else max_iters
-    rows = {k: window_rows(data, k, context - 1, sampling) for k in sorted(set(horizons))}
-    empty = [k for k, each in rows.items() if len(each) == 0]
-    if empty or not rows:
-        raise DataError(f"no window of {empty or horizons} steps fits into an episode of the data")
+    rows = _windows(data, horizons, context, sampling)
     if isinstance(rule, Fixed) and max(rows) + context < 3:
         raise ConfigError(
             f"rule=Fixed() needs a step that follows the first: a horizon beyond {horizons}, or "
@@ -164,12 +162,13 @@ def calibrate(
         return {k: _error(model, data, each, k, how) for k, each in rows.items()}
 
     full = measure(Fixed(reference), reference)
+    _refuse_spoilt({k: error for k, (error, _) in full.items()})
 
     def loss(now: dict[int, tuple[float, float]]) -> dict[int, float]:
         return {k: now[k][0] / full[k][0] for k in now}
 
     most = 1
-    while most < reference and max(loss(measure(Fixed(most), most)).values()) > 1 + regret / 2:
+    while most < reference and not _within(loss(measure(Fixed(most), most)), regret / 2):
         most += 1
 
     def attempt(halt: Fixed | Rule) -> Tried:
@@ -186,6 +185,29 @@ def calibrate(
         f"no tolerance down to {TIGHTEST:g} of {type(rule).__name__} keeps regret={regret}; "
         f"allow more, or raise max_iters={reference}"
     )
+
+
+def _windows(
+    data: RolloutDataset, horizons: Sequence[int], context: int, sampling: Sampling
+) -> dict[int, Int[ndarray, " W"]]:
+    rows = {k: window_rows(data, k, context - 1, sampling) for k in sorted(set(horizons))}
+    empty = [k for k, each in rows.items() if len(each) == 0]
+    if empty or not rows:
+        raise DataError(f"no window of {empty or horizons} steps fits into an episode of the data")
+    return rows
+
+
+def _refuse_spoilt(errors: Mapping[int, float]) -> None:
+    spoilt = {k: each for k, each in errors.items() if not (np.isfinite(each) and each > 0)}
+    if spoilt:
+        raise DataError(
+            f"of the model's error no share can be lost at {list(spoilt)} steps, where it is "
+            f"{list(spoilt.values())}: calibrate at other horizons, or a model that stays finite"
+        )
+
+
+def _within(ratio: Mapping[int, float], regret: float) -> bool:
+    return all(each <= 1 + regret for each in ratio.values())  # False for NaN.
 
 
 def _from_loose_to_tight(rule: Fixed | Rule, most: int) -> Iterator[Fixed | Rule]:

@@ -89,6 +89,8 @@ def run_groups(
     """
     folder.mkdir(parents=True, exist_ok=True)
     for position, group in enumerate(groups):
+        if all((folder / f"{cell.name}.json").exists() for cell in group):
+            continue
         with _claimed(folder / f"{group[0].name}.json") as mine:
             # Checked under the claim: another process may have finished it a moment ago.
             left = [c for c in group if mine and not (folder / f"{c.name}.json").exists()]

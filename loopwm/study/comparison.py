@@ -34,10 +34,14 @@ class Group:
     reports: tuple[PredictionReport, ...]
 
 
-def group_cells(finals: Mapping[str, Result]) -> list[Group]:
+def group_cells(finals: Mapping[str, Result], of: int = 0) -> list[Group]:
     """Group finished cells by arm, seeds ascending.
 
     Trainings that failed were not measured: the label says how many, wherever it stands.
+
+    Args:
+        finals: Results by cell name.
+        of: Seeds that were to be run; where fewer were, the label says how many.
     """
     by_arm: dict[str, list[Result]] = {}
     failed: Counter[str] = Counter()
@@ -51,8 +55,12 @@ def group_cells(finals: Mapping[str, Result]) -> list[Group]:
     for arm, results in by_arm.items():
         ordered = tuple(sorted(results, key=lambda each: each["cell"]["seed"]))
         reports = tuple(PredictionReport.from_dict(each["report"]) for each in ordered)
-        lost = f" ({failed[arm]} of {failed[arm] + len(ordered)} seeds failed)" * (failed[arm] > 0)
-        groups.append(Group(arm, ordered[0]["label"] + lost, ordered, reports))
+        label = ordered[0]["label"]
+        if failed[arm]:
+            label += f" ({failed[arm]} of {failed[arm] + len(ordered)} seeds failed)"
+        if failed[arm] + len(ordered) < of:
+            label += f" ({failed[arm] + len(ordered)} of {of} seeds run)"
+        groups.append(Group(arm, label, ordered, reports))
     return groups
 
 
@@ -136,10 +144,17 @@ def costs(groups: Sequence[Group], trials: Mapping[str, Result] | None = None) -
         groups: The arms.
         trials: The trials that chose learning rate and shape, by cell name.
     """
-    names = ("model", "parameters", "core", "flops", "trials", "lr", "updates", "seconds")
-    labels = ("model", "parameters", "of them dynamics", "FLOPs per step", "trials")
-    labels += ("learning rate", "updates", "training, s (median)", "gain in the last quarter")
-    names += ("plateau",)
+    labels = {
+        "model": "model",
+        "parameters": "parameters",
+        "core": "of them dynamics",
+        "flops": "FLOPs per step",
+        "trials": "trials",
+        "lr": "learning rate",
+        "updates": "updates",
+        "seconds": "training, s (median)",
+        "plateau": "gain in the last quarter",
+    }
     tried = Counter(_family(each["cell"]["arm"]) for each in (trials or {}).values())
     rows = []
     for group in groups:
@@ -158,7 +173,7 @@ def costs(groups: Sequence[Group], trials: Mapping[str, Result] | None = None) -
                 "plateau": None if not gains else f"{100 * max(gains):.2g}%",
             }
         )
-    columns = tuple(Column(name, label) for name, label in zip(names, labels, strict=True))
+    columns = tuple(Column(name, label) for name, label in labels.items())
     return Sheet("cost and plateau", columns, tuple(rows))
 
 

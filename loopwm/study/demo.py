@@ -13,7 +13,7 @@ from rich.console import Console
 from loopwm.core.halt import OutputDelta
 from loopwm.data.standard import collect_standard
 from loopwm.data.store import RolloutDataset
-from loopwm.errors import ConfigError, LoopwmError
+from loopwm.errors import ConfigError, LoopwmError, require
 from loopwm.files import read_json, tree_exists, write_file, write_json
 from loopwm.study.accuracy import PredictionReport
 from loopwm.study.arms import arm_of
@@ -91,6 +91,7 @@ def demonstrate(plan: Plan, out: Path, screen: Console) -> Path:
         ConfigError: If `out` holds a demonstration of another plan.
         LoopwmError: If a stage fails; what was finished before is kept.
     """
+    require("matplotlib.figure", "viz")  # Before the work, not after it.
     _hold(plan, out)
     with _stage(screen, f"collect {plan.rows + plan.test_rows:,} real steps of {plan.task}"):
         absent = [split for split in SEEDS if not tree_exists(out / "data" / split)]

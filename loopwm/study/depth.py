@@ -167,7 +167,7 @@ def _quantities(
     guess = (predicted - data.obs[rows]) / model.stats.change_std
     # Where no dimension is named a velocity, all of them stand for the speed.
     speed = _size(obs[:, velocity_dims(data) or range(data.obs_dim)])
-    inverse = np.linalg.pinv(np.cov(obs.T), hermitian=True)
+    inverse = np.linalg.pinv(np.atleast_2d(np.cov(obs.T)), hermitian=True)
     quantities = {
         "the model's own error": np.sqrt(error),
         "speed": speed,

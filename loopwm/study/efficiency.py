@@ -67,10 +67,8 @@ class Cell:
         """Name the cell by all that it depends on, but what is trained at once with it."""
         words = [self.task, self.arm, f"lr{self.lr:g}", f"seed{self.seed}", f"u{self.updates}"]
         words += [f"n{self.rows}", self.mixture, self.observation]
-        rise, decay = (
-            f"r{self.rise:g}" * (self.rise != 0.25),
-            f"d{self.decay:g}" * (self.decay != 0),
-        )
+        rise = f"r{self.rise:g}" if self.rise != 0.25 else ""
+        decay = f"d{self.decay:g}" if self.decay else ""
         words += [f"h{self.horizon}{rise}{decay}", f"c{self.context}", f"b{self.batch}"]
         return "_".join([*words, self.optimizer, _version(self)])
 
@@ -206,7 +204,9 @@ def _measure_otherwise(
 
     measure = partial(
         evaluate,
-        *(model, data.test, HORIZONS),
+        model,
+        data.test,
+        HORIZONS,
         context=context,
         train=data.train,
         sampling=Sampling(ceiling_windows=0),

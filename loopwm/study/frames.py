@@ -37,7 +37,7 @@ def positions_of(meta: DatasetMeta, obs: Float[ndarray, "S T O"]) -> Float[ndarr
         motions = []
         for each in obs.astype(np.float64):
             positions, velocities = state_from_obs(task, each)
-            skipped = task.observation_structure["skipped_qpos"]
+            skipped = task.observation_structure.get("skipped_qpos", 0)
             travel = np.cumsum(velocities[1:, :skipped], axis=0)
             positions[1:, :skipped] = travel * (meta.dt or task.dt)
             motions.append(positions)

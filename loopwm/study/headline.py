@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from loopwm.files import write_file
+from loopwm.study.arms import arm_of
 from loopwm.study.comparison import (
     Group,
     costs,
@@ -71,7 +73,7 @@ def ample(task: str, options: Options) -> Computed:
     )
     base = Cell(task=task, rows=400_000, horizon=16, rise=0.5, decay=1.0)
     trials = Plan(base, arms=_long_arms(task), updates=8_000, seeds=(0,), most_trials=2)
-    _, best = run_plan(trials, options.work, threads=options.threads, report=options.report)
+    _, best = run_plan(trials, options.work, **_running(options))
     own = {each["cell"]["arm"]: each["cell"]["lr"] for each in best.values()}
     return _trained_long(base, own, how, options, updates=24_000, at_once=("looped", "once"))
 
@@ -97,8 +99,11 @@ def _trained_long(
     plan = Plan(
         base, arms=_long_arms(base.task), rates=(RATE,), updates=updates, own=own, at_once=at_once
     )
-    _, finals = run_plan(plan, options.work, threads=options.threads, report=options.report)
-    groups = group_cells(finals)
+    _, finals = run_plan(plan, options.work, **_running(options))
+    groups = group_cells(finals, of=len(plan.seeds))
+    absent = [arm for arm in plan.arms if arm not in {group.arm for group in groups}]
+    if absent:
+        how += f" Not run: {', '.join(arm_of(arm).label for arm in absent)}."
     sheets = (
         over_seeds(groups, HORIZONS),
         ratios(groups, HORIZONS),
@@ -108,6 +113,10 @@ def _trained_long(
         *(over_seeds(groups, HORIZONS, part) for part in PARTS),
     )
     return plan.seeds, (how, DATA, UNITS, training(plan)), sheets
+
+
+def _running(options: Options) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in ("threads", "report", "finished")}
 
 
 def _draw(task: str, groups: Sequence[Group], folder: Path) -> None:

@@ -79,7 +79,9 @@ class JointCell:
     def name(self) -> str:
         """Name the cell by all that it depends on."""
         sizes = f"n{self.rows}_u{self.updates}_b{self.batch}_s{self.slots}_lr{self.lr:g}"
-        return f"joint_{self.arm}_{self.task}_seed{self.seed}_{sizes}_{version()}"
+        measured = (CLUES, TEST, STEPS, HORIZONS)
+        built = version(repr(CORE), WIDTH, measured, _fit_config(self, 1).fingerprint())
+        return f"joint_{self.arm}_{self.task}_seed{self.seed}_{sizes}_{built}"
 
 
 def joint(task: str, options: Options) -> Computed:
@@ -125,15 +127,7 @@ def train(cell: JointCell, data: Split, run_dir: Path | None, threads: int = 1) 
     from loopwm.world import fit as worlds
 
     puzzles, tested = sudokus(cell)
-    config = FitConfig(
-        updates=cell.updates,
-        batch_size=cell.batch,
-        lr=cell.lr,
-        seed=cell.seed,
-        threads=threads,
-        validate_every=max(1, cell.updates // 4),
-        progress=False,
-    )
+    config = _fit_config(cell, threads)
     world, reasoner, shared = None, None, {}
     match cell.arm:
         case "joint":
@@ -151,12 +145,19 @@ def train(cell: JointCell, data: Split, run_dir: Path | None, threads: int = 1) 
         case _:
             slots = replace(config, batch_size=cell.slots)
             reasoner = puzzling.fit(
-                *(puzzles.source, puzzles.config, slots),
+                puzzles.source,
+                puzzles.config,
+                slots,
                 halting=puzzles.halting,
                 valid=puzzles.valid,
                 run_dir=run_dir,
             )
     return {"shared": shared, **_of_world(world, data), **_of_reasoner(reasoner, tested)}
+
+
+def _fit_config(cell: JointCell, threads: int) -> FitConfig:
+    often = {"validate_every": max(1, cell.updates // 4), "threads": threads, "progress": False}
+    return FitConfig(cell.updates, batch_size=cell.batch, lr=cell.lr, seed=cell.seed, **often)
 
 
 def sudokus(cell: JointCell) -> tuple["Puzzles", "PuzzleBatch"]:
@@ -166,16 +167,8 @@ def sudokus(cell: JointCell) -> tuple["Puzzles", "PuzzleBatch"]:
     from loopwm.reason.kinds import OneKind
 
     source = OneKind("larger", CLUES)
-    config = ReasonerConfig(
-        source.vocabulary,
-        source.length,
-        prefix=1,
-        puzzle_width=WIDTH,
-        width=WIDTH,
-        cell=CORE,
-        cycles=1,
-        inner=1,
-    )
+    sizes = {"prefix": 1, "puzzle_width": WIDTH, "width": WIDTH, "cycles": 1, "inner": 1}
+    config = ReasonerConfig(source.vocabulary, source.length, cell=CORE, **sizes)
     halting = Halting(max_steps=STEPS, rise=0.6)
     tested = OneKind("smaller", CLUES).sample(torch_rng(0, "joint", "test"), TEST)
     return Puzzles(source, config, halting, cell.slots), tested
@@ -190,7 +183,7 @@ def sheets(found: Mapping[str, Mapping[str, Any]]) -> list[Sheet]:
 def world_sheet(groups: Sequence[Group]) -> Sheet:
     """Make the table of the world model's errors, joint over alone.
 
-    The interval is a bootstrap over episodes, seeds taken together.
+    The interval is a bootstrap over seeds and episodes.
 
     Args:
         groups: The arms.

@@ -22,18 +22,21 @@ def error_ratio(
         horizon: Open-loop steps.
 
     Returns:
-        Ratio of RMSEs and the ends of its 95% interval; None where they share no windows.
+        Ratio of RMSEs and the ends of its 95% interval; None where they share no windows, or
+        where an episode has more of them in one report than in another.
     """
     found = [_by_episode(report, horizon) for report in (*first, *second)]
     shared = sorted(set(found[0]).intersection(*found))
     if not shared:
         return None
-    windows = np.array([found[0][number][0] for number in shared], float)
+    counts = np.array([[each[number][0] for number in shared] for each in found], float)
+    if (counts != counts[0]).any():
+        return None
     squares = np.array([[each[number][1] for number in shared] for each in found])
     if not (np.isfinite(squares).all() and (squares > 0).all()):
         return None
     parts = (squares[: len(first)], squares[len(first) :])
-    top, bottom = draw([Curve(np.ones(1), (part,), windows) for part in parts])
+    top, bottom = draw([Curve(np.ones(1), (part,), counts[0]) for part in parts])
     ends = np.quantile(top.draws / bottom.draws, (0.025, 0.975))
     return [float(each) for each in (*(top.errors / bottom.errors).flat, *ends)]
 

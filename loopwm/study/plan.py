@@ -9,7 +9,7 @@ from typing import Any
 
 from loopwm.errors import ConfigError
 from loopwm.study.arms import arm_of
-from loopwm.study.cells import run_groups
+from loopwm.study.cells import finished_cells, run_groups
 from loopwm.study.efficiency import Cell, run_seeds
 
 
@@ -56,6 +56,7 @@ def run_plan(
     *,
     threads: int = 1,
     report: Callable[[str], None] = lambda line: None,
+    finished: bool = False,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
     """Run a plan's trials, then its final cells; finished cells are not run again.
 
@@ -67,15 +68,21 @@ def run_plan(
         folder: Where cells, data and checkpoints are kept.
         threads: CPU threads of this process.
         report: Receives a line for each cell begun.
+        finished: Run nothing: return what is finished.
 
     Returns:
         Results of the trials and of the cells with the chosen rates, by name.
+
+    Raises:
+        ConfigError: If nothing has been finished that a rate could be chosen from.
     """
 
     def compute(cells: Sequence[Cell]) -> Iterator[tuple[str, dict[str, Any]]]:
         return run_seeds(cells, folder, threads)
 
     def all_of(groups: Sequence[Sequence[Cell]]) -> dict[str, dict[str, Any]]:
+        if finished:
+            return finished_cells([cell for group in groups for cell in group], folder / "cells")
         return _all(groups, folder / "cells", compute, report)
 
     base = replace(plan.base, updates=plan.updates, seed=plan.seeds[0])
@@ -85,8 +92,8 @@ def run_plan(
         chosen = [replace(cell, lr=plan.own.get(cell.arm, cell.lr)) for cell in wanted]
         finals = [replace(cell, seed=seed) for seed in plan.seeds for cell in chosen]
     else:
-        while wanted:
-            tried |= all_of([[cell] for cell in wanted])
+        while wanted and (found := all_of([[cell] for cell in wanted])):
+            tried |= found
             wanted = plan_further(base, tried, plan.most_trials)
         finals = plan_finals(base, tried, plan.seeds)
     groups: dict[Cell, list[Cell]] = {}

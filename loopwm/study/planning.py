@@ -233,7 +233,9 @@ def _judged(true: Float[ndarray, " N"], said: Float[ndarray, " N"]) -> tuple[flo
         return np.nan, 0.0, 0.0
     said = np.where(np.isfinite(said), said, -np.inf)
     best = true.max()
-    return spearman(true, said), best - true[said.argmax()], best - true.mean()
+    # Rounding takes the mean of equal returns beyond the best of them.
+    chance = max(0.0, best - true.mean())
+    return spearman(true, said), best - true[said.argmax()], chance
 
 
 def _mean(

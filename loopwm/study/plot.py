@@ -176,7 +176,7 @@ def plot_depth(report: "DepthReport", *, title: str = "") -> "Figure":
     dress(related, "rank correlation at matched speed", "")
     shown = {name: each for name, each in report.matched.items() if each.ends is not None}
     places = np.arange(len(shown))[::-1]
-    values = np.array([each.ends for each in shown.values()])
+    values = np.array([each.ends for each in shown.values()]).reshape(-1, 3)
     related.hlines(places, values[:, 1], values[:, 2], color=COLOURS[0], lw=2)
     related.plot(values[:, 0], places, color=COLOURS[0], marker="o", markersize=4, ls="")
     related.axvline(0, color="0.7", lw=0.8)

@@ -43,7 +43,8 @@ def evaluate(  # noqa: PLR0913 - which model, on what, from how much, and how it
 
     Every horizon k has its own windows, drawn evenly from all that stay inside an episode for k
     steps. The model sees real observations up to the first step, then only the actions really
-    taken; the error is that of its k-th observation. Nothing is clamped.
+    taken; the error is that of its k-th observation. Evaluation clips nothing; a model's own
+    `margin` is told in the notes.
 
     Args:
         model: Anything with the verbs start, observe and step.
@@ -84,7 +85,8 @@ def evaluate(  # noqa: PLR0913 - which model, on what, from how much, and how it
         references={
             name: replace(each, by_episode={}) for name, each in (references | ceiling).items()
         },
-        notes=_notes(how, scale, train, history, sampling) | {"ceiling": remark},
+        notes=_notes(how, scale, train, history, sampling)
+        | {"margin": _margin_of(model), "ceiling": remark},
     )
 
 
@@ -234,6 +236,14 @@ def _check_history(sampling: Sampling, context: int) -> int:
             f"Sampling.history={history}; raise history or leave it None"
         )
     return history
+
+
+def _margin_of(model: object) -> str:
+    one = next(iter(getattr(model, "members", ())), model)
+    margin = getattr(one, "margin", None)
+    if margin is None:
+        return "what the model feeds back is held to no range"
+    return f"what the model feeds back is held to the training range and {margin:g} of it beyond"
 
 
 def _notes(

@@ -139,7 +139,8 @@ def markdown(sheet: Sheet) -> list[str]:
     rule = ["---"] + ["---:"] * (len(heads) - 1)
     lines = [_row(heads), _row(rule)]
     for row in sheet.rows:
-        lines.append(_row([cell(row.get(each.key), each.digits) for each in sheet.columns]))
+        cells = (cell(row.get(each.key), each.digits) for each in sheet.columns)
+        lines.append(_row([html.escape(each, quote=False) for each in cells]))
     return lines
 
 
@@ -165,7 +166,7 @@ def cell(value: Any, digits: int = 3) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         middle, low, high = (cell(each, digits) for each in value)
         return middle if low == middle == high else f"{middle} [{low}, {high}]"
-    return html.escape(str(value), quote=False)
+    return str(value)
 
 
 def _section(study: Study) -> list[str]:

@@ -217,7 +217,13 @@ _OF_A_TASK = (
     ),
 )
 RECIPES = {
-    f"{name}-{short}": Recipe(f"{task}: {heading}", question, place + order, partial(make, task))
+    f"{name}-{short}": Recipe(
+        f"{task}: {heading}",
+        question,
+        place + order,
+        partial(make, task),
+        partial=make in (horizon, ample, longer),
+    )
     for order, (short, task) in enumerate(
         (("hopper", "Hopper-v5"), ("halfcheetah", "HalfCheetah-v5"))
     )

@@ -6,6 +6,7 @@ from io import StringIO
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from loopwm.errors import ConfigError
 from loopwm.study.accuracy import PredictionReport
@@ -35,6 +36,8 @@ def with_interval(value: float, interval: tuple[float, float], digits: int = 3) 
     if math.isnan(value):
         return "-"
     low, high = (number(end, digits) for end in interval)
+    if low == high:  # Of a single unit nothing is resampled: there is no interval to show.
+        return number(value, digits)
     return f"{number(value, digits)} [{low}, {high}]"
 
 
@@ -126,17 +129,18 @@ def compare_table(reports: dict[str, PredictionReport], unit: str = "obs") -> Ta
         rmse, interval = columns_of(each, unit)
         cells = [with_interval(rmse[k], interval[k]) if k in rmse else "-" for k in first.horizons]
         worst = max(each.diverged.values(), default=math.nan)
-        table.add_row(name, *cells, share(worst), end_section=position == len(reports) - 1)
+        table.add_row(Text(name), *cells, share(worst), end_section=position == len(reports) - 1)
     return table
 
 
 def columns_table(title: str, columns: dict[str, list[str]]) -> Table:
     """Make a table of text columns; the first is aligned left, the others right."""
-    table = Table(title=title)
+    # As Text: a string is read for markup, and what stands in square brackets disappears.
+    table = Table(title=Text(title))
     for position, heading in enumerate(columns):
-        table.add_column(heading, justify="right" if position else "left", no_wrap=True)
+        table.add_column(Text(heading), justify="right" if position else "left", no_wrap=True)
     for cells in zip(*columns.values(), strict=True):
-        table.add_row(*cells)
+        table.add_row(*map(Text, cells))
     return table
 
 

@@ -64,7 +64,7 @@ def write_video(
     obs = np.stack([episode.real, episode.imagined])[:, ::every]
     pictures = draw_frames(meta, obs, size)
     dt = (episode.dt or 1.0) * every
-    rate = min(FASTEST, round(1 / dt))
+    rate = max(1, min(FASTEST, round(1 / dt)))
     captions = _captions(episode, meta, title, every, rate * dt)
     bars = episode.iterations if iterations is None else iterations
     path.parent.mkdir(parents=True, exist_ok=True)

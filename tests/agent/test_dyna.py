@@ -64,6 +64,14 @@ def test_a_refit_imagines_the_stated_number_of_steps_from_real_states():
     assert dyna.imagined.size == 2 * 80  # of the newest two refits
 
 
+def test_members_without_a_share_of_the_rollouts_imagine_nothing():
+    few = replace(DYNA, refit=replace(TINY, members=3, every=2), rollouts=1)
+    dyna = learner(few)
+    record = dyna.refit(life().dataset())
+    assert dyna.imagined.size == 2 * few.horizon
+    assert record["imagined_broken"] == 0
+
+
 def test_imagined_steps_are_those_of_the_model():
     dyna = learner()
     dyna.refit(life().dataset())

@@ -258,6 +258,14 @@ def test_actions_in_32_bits_stay_inside_bounds_in_64():
         assert fitted(np.array([number]), unbounded) == np.float32(number)
 
 
+def test_one_environment_for_all_episodes_is_refused():
+    one = PointEnv()
+    for factory in (lambda: one, lambda: gym.Wrapper(one)):
+        with pytest.raises(ConfigError, match="same environment"):
+            evaluate_agent(Acting(), factory, episodes=2)
+    assert evaluate_agent(Acting(), lambda: one, episodes=1).lengths.tolist() == [10]
+
+
 def test_mistakes_are_named():
     with pytest.raises(ConfigError, match="episodes must be at least 1"):
         evaluate_agent(Acting(), PointEnv, episodes=0)

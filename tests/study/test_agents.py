@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from loopwm.agent import recipes
-from loopwm.agent.config import MPC, Planning, Refit
+from loopwm.agent.config import MPC, Planning, Refit, SoftActorCritic
 from loopwm.errors import ConfigError
 from loopwm.study import agents
 from loopwm.study.curves import curve_of, plot_returns
@@ -38,6 +38,21 @@ def history(*points: tuple[int, float]) -> list[dict[str, Any]]:
     return [
         {"step": k, "real_return": v, "returns": [v - 1, v + 1], "seconds": 36.0} for k, v in points
     ]
+
+
+def test_runs_are_named_after_what_their_variant_is_today(monkeypatch: pytest.MonkeyPatch):
+    def names() -> list[str]:
+        cells = [("Hopper-v5", each) for each in ("looped", "mlp", "real", "sac")]
+        cells.append(("InvertedPendulum-v5", "mlp"))
+        return [agents.AgentCell(env_id, each, 0).name for env_id, each in cells]  # type: ignore
+
+    before = names()
+    monkeypatch.setattr(recipes, "MLP", lambda **rest: MLP(**{**rest, "width": 16}))
+    monkeypatch.setattr(
+        recipes, "SoftActorCritic", lambda **rest: SoftActorCritic(**{**rest, "lr": 1e-4})
+    )
+    same = [one == two for one, two in zip(before, names(), strict=True)]
+    assert same == [True, False, True, False, False]
 
 
 def test_a_target_counts_from_where_it_holds_for_good():

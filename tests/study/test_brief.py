@@ -7,6 +7,7 @@ from rich.console import Console
 
 from loopwm.study.brief import brief_table
 from loopwm.study.prediction import evaluate
+from loopwm.study.table import compare_table
 
 
 @pytest.mark.parametrize("unit", ["obs", "change"])
@@ -23,3 +24,12 @@ def test_models_and_references_fit_eighty_columns_whole(world, unit: str):
     )
     assert any(line.startswith("copy last") for line in lines)
     assert all(len(line) <= 80 for line in lines)
+
+
+@pytest.mark.parametrize("table", [brief_table, compare_table])
+def test_names_in_square_brackets_are_shown(world, table):
+    report = evaluate(world.model(0.01), world.test, (1,), train=world.train)
+    screen = StringIO()
+    Console(file=screen, width=120).print(table({"[bold]": report, "mine [v2]": report}))
+    assert "[bold]" in screen.getvalue()
+    assert "mine [v2]" in screen.getvalue()

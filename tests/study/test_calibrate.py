@@ -11,7 +11,7 @@ import loopwm as lw
 from loopwm.core.gate import Gate
 from loopwm.core.gate import features as gate_features
 from loopwm.errors import ConfigError, DataError
-from loopwm.study.calibrate import TIGHTEST
+from loopwm.study.calibrate import TIGHTEST, Tried
 from loopwm.study.gate import fit_gate
 from loopwm.study.trace import real_states, trace
 from loopwm.study.windows import Sampling
@@ -123,6 +123,21 @@ def test_what_cannot_be_calibrated_is_refused(world: Any, untrained: Any, lived_
     hasty = Gate(torch.eye(1, 19)[0] * -100, 3)
     with pytest.raises(ConfigError, match=r"regret=0.01; allow more"):
         lw.calibrate(model, lived_by(model), rule=hasty, sampling=FEW, horizons=(1,))
+
+
+@pytest.mark.parametrize("spoilt", [np.inf, np.nan])
+def test_of_an_error_that_is_not_finite_no_share_can_be_lost(
+    world: Any, untrained: Any, spoilt: float
+) -> None:
+    model = untrained(lw.WorldConfig(width=16, carry=False, margin=None))
+    model.heads.change.bias.data.fill_(spoilt)
+    with pytest.raises(DataError, match=r"no share can be lost at \[1\] steps"):
+        lw.calibrate(model, world.test, horizons=(1,), sampling=FEW)
+
+
+def test_where_one_horizon_has_no_ratio_no_loss_is_known() -> None:
+    for ratio in ({1: 1.0, 5: np.nan}, {1: np.nan, 5: 1.0}):
+        assert np.isnan(Tried(lw.OutputDelta(), {1: 2.0, 5: 2.0}, ratio).loss)
 
 
 def test_a_trace_is_what_inference_decodes_at_each_depth(

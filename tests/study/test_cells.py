@@ -5,6 +5,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from loopwm.study import cells
-from loopwm.study.cells import run_cells
+from loopwm.study.cells import run_cells, run_groups
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,24 @@ def test_finished_cells_are_not_computed_again(tmp_path: Path) -> None:
 
     assert run_cells(CELLS, tmp_path, refuse) == first
     assert first["square-3"] == {"square": 9}
+
+
+def test_groups_whose_results_are_all_there_are_not_even_claimed(tmp_path: Path) -> None:
+    groups = [CELLS[:2], CELLS[2:]]
+
+    def together(group: Sequence[Square]) -> Iterator[tuple[str, dict[str, Any]]]:
+        yield from ((cell.name, compute(cell)) for cell in group)
+
+    first = run_groups(groups, tmp_path, together)
+    assert list(first) == [cell.name for cell in CELLS]
+    os.utime(tmp_path, (0, 0))
+
+    def refuse(group: Sequence[Square]) -> Iterator[tuple[str, dict[str, Any]]]:
+        raise AssertionError(group)
+
+    assert run_groups(groups, tmp_path, refuse, pytest.fail) == first
+    # A file that comes or goes would have changed it.
+    assert tmp_path.stat().st_mtime == 0
 
 
 def test_a_crash_costs_only_the_cell_it_hit(tmp_path: Path) -> None:

@@ -31,6 +31,10 @@ def test_a_ratio_is_that_of_the_errors_on_the_same_windows(world: Any) -> None:
     several = error_ratio([small, large], [small, small], 5)
     assert several == pytest.approx([2.5**0.5, 1.0, 2.0], rel=1e-3)
     assert error_ratio([replace(large, by_episode={5: ()})], [small], 5) is None
+    (number, windows, total), *rest = large.by_episode[5]
+    fewer = replace(large, by_episode={5: ((number, windows - 1, total), *rest)})
+    for first, second in (([fewer], [small]), ([large], [fewer]), ([large, fewer], [small, small])):
+        assert error_ratio(first, second, 5) is None
 
 
 def test_seeds_that_failed_are_counted_in_the_label(world: Any) -> None:

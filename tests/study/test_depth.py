@@ -9,11 +9,14 @@ import torch
 from scipy import stats
 
 import loopwm as lw
+from loopwm.data.normalise import Statistics
 from loopwm.data.store import RolloutDataset
 from loopwm.errors import ConfigError, DataError
 from loopwm.study.canvas import png
+from loopwm.study.correlation import Correlation
 from loopwm.study.depth import DepthReport, depth_report
 from loopwm.study.plot import plot_depth
+from loopwm.world.build import build
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +97,24 @@ def test_of_an_ensemble_it_is_the_first_loop_beside_the_disagreement_of_all(
     assert both.raw["disagreement"].value == pytest.approx(
         stats.spearmanr(out.n_iters, apart)[0], abs=1e-3
     )
+
+
+def test_a_figure_without_a_correlation_at_matched_speed_is_drawn(report: DepthReport) -> None:
+    unknown = Correlation(np.nan, np.nan, np.nan)
+    bare = replace(report, matched=dict.fromkeys(report.matched, unknown))
+    assert all(each.ends is None for each in bare.matched.values())
+    assert png(plot_depth(bare))[:4] == b"\x89PNG"
+
+
+def test_a_world_of_one_observed_number_is_reported_too(world: Any) -> None:
+    flat = world.test.keep_obs([0])
+    config = lw.WorldConfig(width=8, depth=lw.depth.Fixed(3), carry=False)
+    model = build(config, flat.meta, Statistics.of(flat), 0).requires_grad_(False).eval()
+    report = depth_report(model, flat, lw.OutputDelta(0.3), 6)
+    out = model.predict(flat.obs, flat.action, halt=lw.OutputDelta(0.3), max_iters=6)
+    miss = (out.next_obs - flat.next_obs) / model.stats.obs_std
+    assert report.rmse == pytest.approx(np.sqrt((miss**2).mean()), rel=1e-5)
+    assert report.mean == pytest.approx(out.n_iters.mean())
 
 
 def test_what_cannot_be_reported_is_refused(

@@ -71,6 +71,22 @@ def test_a_plan_is_resumed_without_training_again(
     assert run_plan(wanted, tmp_path) == (trials, finals)
 
 
+def test_what_is_finished_of_a_plan_is_shown_and_the_rest_is_told(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = Plan(BASE, ("looped", "once"), (1e-3,), updates=3, seeds=(0, 1))
+    assert run_plan(wanted, tmp_path, finished=True) == ({}, {})
+    _, finals = run_plan(wanted, tmp_path)
+    lost = next(name for name, each in finals.items() if each["cell"]["arm"] == "once")
+    (tmp_path / "cells" / f"{lost}.json").unlink()
+    monkeypatch.setattr(plan, "run_seeds", lambda *given: pytest.fail("trained"))
+    _, left = run_plan(wanted, tmp_path, finished=True)
+    assert left.keys() == finals.keys() - {lost}
+    labels = {group.arm: group.label for group in group_cells(left, of=2)}
+    assert labels["once"].endswith("(1 of 2 seeds run)")
+    assert "run)" not in labels["looped"]
+
+
 def test_rates_are_tried_until_the_best_one_lies_between_two_others(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """The comparison of joint with separate training: cells that train alike, tables worked out."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from loopwm.study import joint as study
 from loopwm.study.datasets import Split
 from loopwm.study.joint import ARMS, SHOWN, JointCell, sheets, train
 from loopwm.study.results import Sheet
+from loopwm.train.config import FitConfig
 
 pytest.importorskip("numba")
 
@@ -45,6 +47,25 @@ def test_cells_are_named_by_all_that_they_depend_on():
     ]
     names = {base.name, *(replace(base, **changes).name for changes in others)}
     assert len(names) == 1 + len(others)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("CORE", replace(study.CORE, multiple=16)),
+        ("WIDTH", 32),
+        ("CLUES", 7),
+        ("TEST", 12),
+        ("STEPS", 4),
+        ("FitConfig", partial(FitConfig, weight_decay=0.5)),
+    ],
+)
+def test_cells_are_named_after_what_is_the_same_for_all(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: Any
+):
+    before = JointCell("joint").name
+    monkeypatch.setattr(study, name, value)
+    assert JointCell("joint").name != before
 
 
 def test_each_arm_is_measured_on_what_it_learned(found: dict[str, Any]):

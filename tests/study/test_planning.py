@@ -118,6 +118,17 @@ def test_what_is_not_finite_is_ranked_last(unclipped):
     assert broken.shortfall[0] == pytest.approx(expected, abs=1e-6)
 
 
+def test_states_where_all_candidates_gain_the_same_tell_nothing_of_regret(unclipped):
+    given = simulated_candidates(unclipped, replace(TRIAL, states=3, horizon=2))
+    same = given.episode == given.episode[0]
+    equal = np.where(same[:, None], 0.1, given.returns)
+    # Here rounding takes the mean of equal numbers beyond them.
+    assert equal[0].mean() > equal[0].max()
+    report = evaluate_planning(Simulator(unclipped.meta, -1.0), replace(given, returns=equal))
+    best, low, mean = (getattr(given.returns[~same], f)(1) for f in ("max", "min", "mean"))
+    assert report.regret[0] == pytest.approx((best - low).sum() / (best - mean).sum(), rel=1e-6)
+
+
 def test_every_choice_of_depth_is_measured(unclipped):
     model = fresh_model(lw.WorldConfig(width=8), unclipped)
     given = simulated_candidates(unclipped, replace(TRIAL, states=2))

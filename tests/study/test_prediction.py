@@ -14,8 +14,11 @@ from loopwm.study.accuracy import PredictionReport
 from loopwm.study.prediction import evaluate
 from loopwm.study.reference import Linear
 from loopwm.study.windows import Sampling
+from loopwm.world.config import WorldConfig
+from loopwm.world.ensemble import Ensemble
 
 EVERY = Sampling(max_windows=10_000, ceiling_windows=0)
+FEW = Sampling(max_windows=20, ceiling_windows=0)
 HORIZONS = (1, 5, 15)
 
 
@@ -153,10 +156,9 @@ def test_the_batch_size_does_not_change_the_numbers(world: Any) -> None:
 
 
 def test_the_same_seed_draws_the_same_windows_and_another_seed_others(world: Any) -> None:
-    few = Sampling(max_windows=20, ceiling_windows=0)
     model = world.model(bias=np.array([0.1, 0.0, -0.2]))
-    first, again = (evaluate(model, world.test, (5,), sampling=few) for _ in range(2))
-    other = evaluate(model, world.test, (5,), sampling=replace(few, seed=1))
+    first, again = (evaluate(model, world.test, (5,), sampling=FEW) for _ in range(2))
+    other = evaluate(model, world.test, (5,), sampling=replace(FEW, seed=1))
     assert first.rmse == again.rmse
     assert first.rmse != other.rmse
     assert first.windows[5] == 20
@@ -253,7 +255,22 @@ def test_a_report_says_its_numbers_windows_and_rules(world: Any) -> None:
     text = str(report)
     for part in ("copy last", "linear", "windows", "diverged", "AUROC", "second", "bootstrap"):
         assert part in text
+    assert "RMSE [95%]" in text
+    assert "median [quartiles]" in text
     assert report.seconds == pytest.approx({1: 0.05, 5: 0.25})
+
+
+def test_a_report_says_to_what_range_the_model_holds_itself(world: Any, untrained: Any) -> None:
+    def note(model: Any) -> str:
+        return evaluate(model, world.test, (1,), sampling=FEW).notes["margin"]
+
+    held, free = untrained(), untrained(WorldConfig(width=8, margin=None))
+    assert "training range and 0.1 of it" in note(held)
+    assert "training range and 0.5 of it" in note(untrained(WorldConfig(width=8, margin=0.5)))
+    assert "no range" in note(free)
+    assert "no range" in note(world.model())
+    assert note(Ensemble([held, held])) == note(held)
+    assert note(Ensemble([free, free])) == note(free)
 
 
 def test_without_a_simulator_the_ceiling_says_why_it_is_missing(world: Any) -> None:

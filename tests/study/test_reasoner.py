@@ -24,6 +24,7 @@ from loopwm.study.canvas import png
 from loopwm.study.reasoner.bench import bench_arc
 from loopwm.study.reasoner.bench_puzzles import bench_puzzles
 from loopwm.study.reasoner.drawing import plot_steps
+from loopwm.study.reasoner.on_gpu import GpuCell
 from loopwm.study.reasoner.plain import plain_loss
 from loopwm.study.reasoner.story import Story, draw, panels, tell
 from loopwm.study.reasoner.tables import arc_sheet, doublings, puzzle_sheets, ratings_sheet
@@ -172,6 +173,25 @@ def test_the_arms_differ_in_what_they_are_called_after():
     assert counts[0] == counts[1] > 0
 
 
+@pytest.mark.parametrize(
+    "cell", [ReasonerCell("region-10", "once", 0, 2), GpuCell("region-10", 2, 8)]
+)
+def test_trainings_are_named_after_what_their_lesson_is_today(cell, monkeypatch):
+    today = lesson("region-10")
+    others = [
+        replace(today, model=replace(today.model, width=2 * today.model.width)),
+        replace(today, halting=replace(today.halting, rise=0.25)),
+        replace(today, training=replace(today.training, lr=2 * today.training.lr)),
+    ]
+    names = [cell.name]
+    for other in others:
+        monkeypatch.setitem(lessons.LESSONS, "region-10", other)
+        names.append(cell.name)
+    assert len(set(names)) == 1 + len(others)
+    monkeypatch.undo()
+    assert cell.name == names[0]
+
+
 def test_a_training_is_measured_after_every_step_and_resumes(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(lessons, "HELD_OUT", 4)
     cell = ReasonerCell("region-10", "looped", 0, 2)
@@ -226,7 +246,7 @@ def test_the_bench_has_a_row_for_each_way_and_counts_the_published_one_as_one():
     # A node for each sublayer keeps less than one for each operation.
     assert rows["ours, fp32"]["memory"] < 0.8 * rows["TRM as published, fp32"]["memory"]
     assert sheet.title.startswith("sudoku-4x4: ")
-    assert sheet.columns[1].label.startswith("CPU s")
+    assert sheet.columns[1].label.startswith("seconds")
 
 
 def test_puzzles_are_made_as_hard_as_asked_for_and_timed():

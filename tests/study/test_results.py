@@ -1,9 +1,12 @@
 """The record renders from its files alone, exactly what they hold."""
 
 import json
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from rich.table import Table
 
 from loopwm.cli.studies import Results
 from loopwm.errors import ConfigError, StoreError
@@ -20,6 +23,7 @@ from loopwm.study.results import (
     save_study,
 )
 from loopwm.study.studies import RECIPES, rerun
+from loopwm.study.table import columns_table, with_interval
 
 SHEET = Sheet(
     "sizes",
@@ -77,9 +81,35 @@ def test_markdown_has_one_cell_for_each_column() -> None:
     assert lines[3] == "| none | - | - |"
 
 
+def printed(table: Table) -> str:
+    screen = StringIO()
+    Console(file=screen, width=120, color_system=None).print(table)
+    return screen.getvalue()
+
+
+def test_what_stands_in_square_brackets_is_printed_whole() -> None:
+    table = columns_table(
+        "RMSE [95%]", {"median [quartiles]": ["[learned]", "[/]"], "[b]": ["1", "2"]}
+    )
+    shown = printed(table)
+    for part in ("RMSE [95%]", "median [quartiles]", "[learned]", "[/]", "[b]"):
+        assert part in shown
+
+
+def test_markdown_escapes_what_html_reads_and_the_terminal_shows_it_as_it_is() -> None:
+    sheet = Sheet("signs", (Column("model"),), ({"model": "a < b & c > d"},))
+    assert markdown(sheet)[2] == "| a &lt; b &amp; c &gt; d |"
+    assert "a < b & c > d" in printed(rich_table(sheet))
+
+
+def test_an_interval_whose_ends_are_equal_is_left_out() -> None:
+    assert with_interval(0.25, (0.25, 0.25)) == "0.250"
+    assert with_interval(0.25, (0.2, 0.3)) == "0.250 [0.200, 0.300]"
+
+
 def test_the_terminal_shows_the_same_cells() -> None:
     table = rich_table(SHEET)
-    assert [list(column.cells) for column in table.columns][2] == ["34,893", "-"]
+    assert [str(each) for each in list(table.columns)[2].cells] == ["34,893", "-"]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +122,7 @@ def test_the_terminal_shows_the_same_cells() -> None:
         (34_893.2, "34,893"),
         ("inf", "inf"),
         ([1.0, 1.0, 1.0], "1.00"),
-        ("a < b", "a &lt; b"),
+        ("a < b & c", "a < b & c"),
     ],
 )
 def test_values_are_written_as_people_read_them(value: object, text: str) -> None:

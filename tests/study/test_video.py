@@ -72,6 +72,18 @@ def test_positions_are_those_of_the_simulator(cheetah: RolloutDataset) -> None:
     np.testing.assert_allclose(found[:, 0], run, atol=0.2)
 
 
+def test_positions_of_a_task_that_leaves_none_out_are_those_it_observes() -> None:
+    data = collect("InvertedPendulum-v5", 20, seed=0, progress=False)
+    env: Any = data.make_env()
+    obs, _ = env.reset(seed=3)
+    observations, truth = [obs], [env.unwrapped.data.qpos.copy()]
+    for action in data.action[:5]:
+        observations.append(env.step(action)[0])
+        truth.append(env.unwrapped.data.qpos.copy())
+    (found,) = positions_of(data.meta, np.array(observations)[None])
+    np.testing.assert_array_equal(found, truth)
+
+
 def test_a_frame_has_both_motions_under_their_captions() -> None:
     real, imagined = (np.full((48, 64, 3), value, np.uint8) for value in (50, 200))
     frame = video.compose(real, imagined, ("left", "right", "0 s"))
@@ -111,6 +123,24 @@ def test_an_unknown_task_says_so_rather_than_blaming_graphics(
     meta = replace(cheetah.meta, env_id="Nowhere-v0")
     with pytest.raises(LoopwmError, match="not a registered environment"):
         video.draw_frames(meta, cheetah.obs[None, :2].astype(np.float64), (32, 32))
+
+
+@pytest.mark.parametrize("dt", [2.0, 5.0])
+def test_frames_that_lie_seconds_apart_follow_each_other_once_a_second(
+    tmp_path: Path, cheetah: RolloutDataset, episode: Episode, monkeypatch: Any, dt: float
+) -> None:
+    import imageio_ffmpeg
+
+    def pictures(meta: Any, obs: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        return np.zeros((*obs.shape[:2], 48, 64, 3), np.uint8)
+
+    monkeypatch.setattr(video, "draw_frames", pictures)
+    slow = replace(episode, dt=dt / 2)
+    path = video.write_video(tmp_path / "film.mp4", slow, cheetah.meta, size=(64, 48), every=2)
+    film = imageio_ffmpeg.read_frames(path)
+    assert next(film)["fps"] == 1
+    film.close()
+    assert len(decoded(path, (48 + video.BAR, 128, 3))) == len(range(0, len(episode.real), 2))
 
 
 @pytest.mark.slow

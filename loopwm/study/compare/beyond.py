@@ -33,6 +33,8 @@ def beyond(
         By arm and horizon one entry for each level; nothing where no result has shifted errors.
     """
     found: dict[str, dict[int, tuple[Beyond, ...]]] = {}
+    if not any("shifted" in result for own in runs.values() for result in own):
+        return found
     for k in horizons:
         within = drawn_curves(arms, runs, errors_at(k), paired=True)
         outside = drawn_curves(arms, runs, errors_at(k, "shifted"), paired=True)

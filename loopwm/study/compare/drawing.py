@@ -86,7 +86,7 @@ def errors_at(k: int, measured: str = "report") -> Callable[[Result], Episodes]:
     def read(result: Result) -> Episodes:
         if measured not in result:
             return {}
-        return _known(PredictionReport.from_dict(dict(result[measured])).by_episode[k])
+        return _known(result[measured]["by_episode"][str(k)])
 
     return read
 

@@ -134,7 +134,7 @@ def _starts(target: Float[ndarray, " C"], with_data: bool) -> Float[ndarray, "R 
         for alpha in (0.2, 0.6):
             for floor in (least - 3.0, least - 0.7):
                 plain = [phi, most - 0.5, np.log(alpha), floor]
-                rows.append(plain + [most - 2.0, np.log(0.5)] * with_data)
+                rows.append([*plain, most - 2.0, np.log(0.5)] if with_data else plain)
     return np.array(rows)
 
 

@@ -137,7 +137,10 @@ class Settings:
             progress=False,
         )
         return Terms(
-            *(self.sizes, self.rates, self.seeds, self.horizons),
+            sizes=self.sizes,
+            rates=self.rates,
+            seeds=self.seeds,
+            horizons=self.horizons,
             fit=fit,
             margin=self.margin,
             windows=self.windows,

@@ -41,7 +41,8 @@ class Stage:
     @property
     def name(self) -> str:
         """Name the stage for people and files."""
-        return f"{self.place.name}_u{self.terms.fit.updates}" + "_law" * self.law
+        name = f"{self.place.name}_u{self.terms.fit.updates}"
+        return f"{name}_law" if self.law else name
 
 
 @dataclass(frozen=True)

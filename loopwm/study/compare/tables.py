@@ -77,7 +77,8 @@ def _quality(report: ComparisonReport) -> Sheet:
             gaps = by_arm.get(arm.name, {})
             count = max((len(each) for each in gaps.values()), default=0)
             # Levels in full for the headline; what else is measured, at the middle one.
-            for index in range(count) if measure == "parameters" else [count // 2] * bool(count):
+            middle = range(count // 2, count // 2 + 1) if count else ()
+            for index in range(count) if measure == "parameters" else middle:
                 row = _row(report, arm, measure) | {"level": f"{index + 1} of {count}"}
                 row |= {f"ratio_{k}": str(e[index]) for k, e in gaps.items() if index < len(e)}
                 rows.append(row)

@@ -243,7 +243,9 @@ def _repeated(model: Any) -> int:
 def _report(model: Any, data: Split, terms: Terms, part: str) -> PredictionReport:
     context, sampling = terms.context, Sampling(max_windows=terms.windows, ceiling_windows=0)
     report = evaluate(
-        *(model, getattr(data, part), terms.horizons),
+        model,
+        getattr(data, part),
+        terms.horizons,
         context=context,
         train=data.train,
         sampling=sampling,

@@ -21,7 +21,7 @@ from loopwm.reason.teach import teach
 from loopwm.reason.vote import Tally
 from loopwm.study.cells import run_cells
 from loopwm.study.reasoner.tables import doublings, percent, polled, ratings_sheet, votes_sheet
-from loopwm.study.reasoner.trainings import puzzles_seen
+from loopwm.study.reasoner.trainings import puzzles_seen, seconds_of, version_of
 from loopwm.study.recipe import Computed, Options, Recipe
 from loopwm.study.results import Column, Sheet
 
@@ -53,7 +53,8 @@ class GpuCell:
     @property
     def name(self) -> str:
         """Return the name, also that of its file."""
-        return f"{self.lesson}-gpu-u{self.updates}-b{self.batch}-s{self.seed}"
+        settings = version_of(self.taught, TRIES, VIEWS)
+        return f"{self.lesson}-gpu-u{self.updates}-b{self.batch}-s{self.seed}-{settings}"
 
     @property
     def taught(self) -> Lesson:
@@ -87,14 +88,13 @@ def compute(folder: Path, judge: Judge, cell: GpuCell) -> dict[str, Any]:
     save(model, folder / "models" / cell.name)
     with torch.autocast(taught.training.device, torch.bfloat16):
         judged = judge(model, material)
-    seconds = max(float(each["seconds"]) for each in model.history if "seconds" in each)
     return {
         "updates": cell.updates,
         "batch": cell.batch,
         "seed": cell.seed,
         "parameters": parameters(model) - model.config.puzzles * model.config.puzzle_width,
         "puzzles": puzzles_seen(model.history),
-        "minutes": seconds / 60,
+        "minutes": seconds_of(model.history) / 60,
         "device": torch.cuda.get_device_name(0),
         **judged,
     }

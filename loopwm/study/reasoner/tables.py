@@ -45,7 +45,10 @@ def puzzle_sheets(
         answers.append(_answers(name, score))
         at = {f"at_{k}": percent(found[k - 1]) for k in doublings(steps)}
         by_step.append({"puzzles": name, **at})
-    columns = (Column("puzzles"), *(Column(f"at_{k}", f"{k} steps") for k in doublings(steps)))
+    columns = (
+        Column("puzzles"),
+        *(Column(f"at_{k}", f"{k} steps" if k > 1 else "1 step") for k in doublings(steps)),
+    )
     title = "right after so many steps, % [95% interval]"
     return [Sheet("answers", _ANSWERS, tuple(answers)), Sheet(title, columns, tuple(by_step))]
 

@@ -1,6 +1,5 @@
 """Reasoners trained with and without recursion: shares of right answers by step, over seeds."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,10 +12,10 @@ from loopwm.core.count import matmul_flops, parameters
 from loopwm.reason.carry import PuzzleBatch
 from loopwm.reason.config import ReasonerConfig
 from loopwm.reason.evaluate import exact
-from loopwm.reason.lessons import Lesson, lesson
+from loopwm.reason.lessons import HELD_OUT, Lesson, lesson
 from loopwm.reason.model import Reasoner
 from loopwm.reason.teach import teach
-from loopwm.study.cells import run_cells
+from loopwm.study.cells import run_cells, version
 from loopwm.study.reasoner.tables import doublings
 from loopwm.study.recipe import Computed, Options, Recipe
 from loopwm.study.results import Column, Sheet
@@ -38,7 +37,7 @@ _METHOD = (
     "and sees each puzzle for one step: it is trained for as many updates, and so on more puzzles. "
     "`untied` is a stack of different blocks, as many "
     "as a step of the looped model applies, trained like the one pass.",
-    "FLOPs are those of matrix products of one step of thought on one puzzle, forward alone; CPU "
+    "FLOPs are those of matrix products of one step of thought on one puzzle, forward alone; "
     "seconds those of training on one thread of a shared machine, validation included.",
 )
 
@@ -62,7 +61,7 @@ class ReasonerCell:
     @property
     def name(self) -> str:
         """Return the name, also that of its file."""
-        return f"{self.lesson}-{self.arm}-u{self.updates}-s{self.seed}"
+        return f"{self.lesson}-{self.arm}-u{self.updates}-s{self.seed}-{version_of(self.taught)}"
 
     @property
     def taught(self) -> Lesson:
@@ -80,6 +79,12 @@ class ReasonerCell:
         return replace(taught, model=_untied(taught.model))
 
 
+def version_of(taught: Lesson, *measured: int) -> str:
+    """Return a checksum of the model that a lesson teaches, how, and of what is measured."""
+    how = (repr(taught.model), repr(taught.halting), taught.training.fingerprint())
+    return version(*how, HELD_OUT, STEPS, *measured)
+
+
 def _untied(model: ReasonerConfig) -> ReasonerConfig:
     """Return a stack of as many blocks as a step of the looped model applies."""
     blocks = model.cell.layers * model.cycles * (model.inner + 1)
@@ -90,7 +95,6 @@ def compute(folder: Path, threads: int, cell: ReasonerCell) -> dict[str, Any]:
     """Train and measure one cell; its run is kept below `folder` and goes on after a stop."""
     taught = cell.taught
     material = taught.make()
-    began = time.process_time()
     taught = replace(taught, training=replace(taught.training, threads=threads))
     model = teach(taught, material, folder / cell.name)
     return {
@@ -101,7 +105,7 @@ def compute(folder: Path, threads: int, cell: ReasonerCell) -> dict[str, Any]:
         "parameters": parameters(model),
         "flops": _flops_of_step(model),
         "puzzles": puzzles_seen(model.history),
-        "cpu": time.process_time() - began,
+        "cpu": seconds_of(model.history),
     }
 
 
@@ -168,7 +172,7 @@ _COSTS = {
     "parameters": "parameters",
     "flops": "FLOPs a step",
     "puzzles": "puzzles seen",
-    "cpu": "CPU s",
+    "cpu": "seconds",
 }
 
 
@@ -195,6 +199,11 @@ def _by_step(model: Reasoner, puzzles: PuzzleBatch) -> list[float]:
 def _flops_of_step(model: Reasoner) -> int:
     tokens = torch.zeros(1, model.config.length, dtype=torch.long)
     return matmul_flops(lambda: model.step(model.start(tokens), tokens))
+
+
+def seconds_of(records: Sequence[Record]) -> float:
+    """Return how long a training took, all its sittings together."""
+    return max(float(each["seconds"] or 0) for each in records if "seconds" in each)
 
 
 def puzzles_seen(records: Sequence[Record]) -> int:
