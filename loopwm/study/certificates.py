@@ -56,8 +56,9 @@ _METHOD = (
     "they are initialised, times a scale, since training moves them. Largest norm and largest "
     "distance of the pair over the rows; mean over three seeds [lowest, highest]. `inf`: not "
     "finite any more. The proven bound holds for these injections and starts.",
-    "Certificates of models: as configured, with random weights, and of the trained ones of "
-    "the dial; norms and gains are measured at test observations.",
+    "Certificates of models: as configured, with random weights, and of the trained ones of the "
+    "tables of `lw.Contractive` at several rates (`dial-`); norms and gains are measured at test "
+    "observations.",
 )
 
 

@@ -62,8 +62,9 @@ _METHOD = (
     "Iterations to rest: every evaluation of the cell counts; measured at states four real steps "
     "into test episodes, so that what is carried is the model's own. Models that were trained "
     "from the carried state are also started from the learned one, and those that never were, "
-    "from theirs. Those of rate 0.99 and the bounded ones are the models of the dial "
-    "(2,000 updates), the others have 1,000. Anderson extrapolates at inference alone.",
+    "from theirs. Those of rate 0.99 and the bounded ones are the models of the tables `dial-` "
+    "(`lw.Contractive` at several rates; 2,000 updates), the others have 1,000. Anderson "
+    "extrapolates at inference alone.",
 )
 
 

@@ -13,7 +13,7 @@ HORIZONS = (1, 15, 50)
 UNITS = (
     "Errors are open-loop RMSE after k steps in standard deviations of each observation dimension "
     "in the training set, and (change) in those of its change over k steps, RMS over dimensions; "
-    "mean over seeds [lowest, highest], if nothing else is said. All windows count, diverged ones "
+    "mean over seeds [lowest, highest], unless stated otherwise. All windows count, diverged ones "
     "too; evaluation clamps nothing. An angle without limit is shown to every model as its sine "
     "and cosine. Every model holds what it feeds back to the range of its training data and a "
     "tenth beyond (`margin`); the table without that is given too."

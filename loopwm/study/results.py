@@ -119,11 +119,13 @@ def render_results(folder: Path, page: Path) -> list[Study]:
     if not studies:
         raise StoreError(f"{folder} holds no studies; `loopwm results --rerun NAME` writes them")
     studies.sort(key=lambda study: (study.order, study.name))
+    told = (page.parent / "findings.md").exists()
     lines = [
         "# Results",
         "",
         "Rendered from the files beside this page by `loopwm results`; edit those, not this.",
         "Numbers in brackets are intervals or ranges, as each table says.",
+        *(["What they add up to: [what we found](findings.md)."] if told else []),
         "",
         *(f"- [{study.title}](#{_anchor(study.title)})" for study in studies),
     ]
