@@ -151,6 +151,9 @@ def load(path: str | Path, *, config: ModelConfig | None = None) -> WorldModel |
     return Ensemble(members) if document["kind"] == "ensemble" else members[0]
 
 
+_DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "float16", "bfloat16")}
+
+
 def _load_member(
     tree: Tree,
     index: int,
@@ -163,7 +166,10 @@ def _load_member(
     name = name if name in tree.arrays else _statistics_name(0)
     model = build(config, meta, Statistics(**tree.tensors(name)), seed=0)
     # Earlier versions wrote models in float32 alone.
-    model.to(getattr(torch, tree.documents["model"].get("dtype", "float32")))
+    dtype = tree.documents["model"].get("dtype", "float32")
+    if dtype not in _DTYPES:
+        raise StoreError(f"the model in {path} is in {dtype!r}, not one of {', '.join(_DTYPES)}")
+    model.to(_DTYPES[dtype])
     try:
         model.load_state_dict(stored_weights(tree, f"weights-{index}", "dynamics.core.cell"))
     except RuntimeError as error:
