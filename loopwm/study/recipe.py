@@ -39,11 +39,7 @@ CHOSEN_RATES: Mapping[str, Mapping[str, float]] = {
         ("looped", "once", "mlp-4x208", "mlp-3x256", "mlp-ensemble"), 1e-2
     ),
 }
-# The same for a loss over 16 steps: 1e-2 ends the loop's training in ever larger gradients.
-FAR_RATES: Mapping[str, Mapping[str, float]] = {
-    "Hopper-v5": {},
-    "HalfCheetah-v5": {"once": 1e-2},
-}
+
 
 # Seeds, paragraphs on the method, tables.
 Computed = tuple[Sequence[int], tuple[str, ...], tuple[Sheet, ...]]
