@@ -164,6 +164,7 @@ def _register() -> None:
 
 
 # So that `gym.make("loopwm:loopwm/Imagination-v0", ...)`, which imports this package, finds it.
+# Where this package came before Gymnasium, the first use of a name of it registers.
 if "gymnasium" in sys.modules:
     _register()
 

@@ -35,10 +35,7 @@ def encode(value: Any) -> Any:
         return {"type": type(value).__name__, **inner}
     if isinstance(value, tuple | list):
         return [encode(each) for each in value]
-    written = build.encode(value)
-    if isinstance(written, str | int | float | dict | None):
-        return written
-    return {"custom": repr(value)}
+    return build.encode(value)
 
 
 def decode(document: Any, path: str) -> Algorithm:

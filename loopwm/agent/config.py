@@ -48,7 +48,7 @@ class Refit:
         fit: How a model is trained anew; its seed is replaced, and it shows no progress.
         updates: Updates of a refit that goes on from the last weights, at least 1.
         first: Real steps of excitation before the first model, at least 1.
-        every: Refits fall on multiples of so many real steps after the first, at least 1.
+        every: After the first model, refits fall on multiples of this many real steps, at least 1.
         fresh: Growth of the data since the last training anew at which the next one is due,
             above 1 and finite; 2 trains anew whenever the data has doubled.
         excitation: What chooses the first actions.

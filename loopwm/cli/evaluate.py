@@ -75,6 +75,8 @@ class Evaluate:
             table = compare_table if screen.width >= WIDE else brief_table
             for unit in ("obs", "change"):
                 screen.print(table(reports, unit))
+            if table is brief_table:
+                say(f"A terminal of {WIDE} columns, or --json, shows intervals and notes too.")
         if self.json is not None:
             from loopwm.files import write_json
 

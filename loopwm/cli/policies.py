@@ -63,7 +63,10 @@ class ListPolicies:
         """
         from loopwm.data.actor import tasks_with_actors
 
-        for task in [self.env_id] if self.env_id else tasks_with_actors(self.root):
+        tasks = [self.env_id] if self.env_id else tasks_with_actors(self.root)
+        if not tasks:
+            say(f"{self.root} holds no actors; train some: loopwm policies train ENV_ID --out DIR")
+        for task in tasks:
             self._show(task)
 
     def _show(self, task: str) -> None:

@@ -30,7 +30,8 @@ class Anderson:
 
     Args:
         memory: Number of differences kept, at least 1.
-        ridge: Penalty relative to the mean squared length of the differences, above 0.
+        ridge: Penalty relative to the mean squared length of the differences, above 0; at least a
+            few roundings of the type that is computed in are taken.
     """
 
     memory: int = 3

@@ -138,7 +138,7 @@ class Residual:
 
     Args:
         tol: Largest relative change, above 0.
-        patience: Number of consecutive iterations below `tol`.
+        patience: Number of consecutive iterations that change no more.
     """
 
     tol: float = 0.01
@@ -156,7 +156,8 @@ class Residual:
 
     def met(self, now: "Tensor", before: "Tensor") -> "Tensor":
         """Return whether the relative change is at most `tol`; a state at rest in 0 has none."""
-        return (now - before).norm(dim=1) <= self.tol * now.norm(dim=1)
+        change = (now - before).norm(dim=1)
+        return (change <= self.tol * now.norm(dim=1)) & change.isfinite()
 
 
 @dataclass(frozen=True)

@@ -134,15 +134,16 @@ def _parts(
         names = tuple(dict.fromkeys(given))
         columns = [np.full(len(d), names.index(n)) for d, n in zip(datasets, given, strict=True)]
         return names, np.concatenate(columns).astype(INDEX)
-    if not any(dataset.meta.parts for dataset in datasets):
+    known = [dataset.meta.parts if "part" in dataset.info else () for dataset in datasets]
+    if not any(known):
         return (), np.zeros(0, INDEX)
-    own = [dataset.meta.parts or (_UNNAMED,) for dataset in datasets]
+    own = [each or (_UNNAMED,) for each in known]
     names = tuple(dict.fromkeys(name for each in own for name in each))
     columns = [
         np.array([names.index(name) for name in each])[
-            dataset.info["part"] if dataset.meta.parts else np.zeros(len(dataset), INDEX)
+            dataset.info["part"] if has else np.zeros(len(dataset), INDEX)
         ]
-        for dataset, each in zip(datasets, own, strict=True)
+        for dataset, each, has in zip(datasets, own, known, strict=True)
     ]
     return names, np.concatenate(columns).astype(INDEX)
 
@@ -170,7 +171,9 @@ def _variants(
         return shared, (), np.zeros(0, INDEX)
     columns = [
         np.array([variants.index(each) for each in one])[
-            dataset.info["variant"] if dataset.meta.variants else np.zeros(len(dataset), INDEX)
+            dataset.info["variant"]
+            if dataset.meta.variants and "variant" in dataset.info
+            else np.zeros(len(dataset), INDEX)
         ]
         for dataset, one in zip(datasets, own, strict=True)
     ]

@@ -24,7 +24,7 @@ def can_terminate(dataset: "RolloutDataset") -> Bool[ndarray, " N"]:
         bool(dataset.meta.settings(each).get("terminate_when_unhealthy", True))
         for each in range(variants)
     ]
-    if not dataset.meta.variants:
+    if not (dataset.meta.variants and "variant" in dataset.info):
         return np.full(len(dataset), able[0])
     return np.asarray(able)[dataset.info["variant"].astype(np.int64)]
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from loopwm.errors import ConfigError
 from loopwm.files import write_file
 from loopwm.study.arms import arm_of
 from loopwm.study.comparison import (
@@ -101,9 +102,14 @@ def _trained_long(
     )
     _, finals = run_plan(plan, options.work, **_running(options))
     groups = group_cells(finals, of=len(plan.seeds))
-    absent = [arm for arm in plan.arms if arm not in {group.arm for group in groups}]
-    if absent:
-        how += f" Not run: {', '.join(arm_of(arm).label for arm in absent)}."
+    if not groups:
+        raise ConfigError("no run of this table is finished yet: leave out --finished")
+    run = {each["cell"]["arm"] for each in finals.values()}
+    for word, arms in (
+        ("Not run", [arm for arm in plan.arms if arm not in run]),
+        ("Failed with every seed", run - {group.arm for group in groups}),
+    ):
+        how += f" {word}: {', '.join(arm_of(arm).label for arm in arms)}." if arms else ""
     sheets = (
         over_seeds(groups, HORIZONS),
         ratios(groups, HORIZONS),

@@ -86,7 +86,7 @@ def evaluate(  # noqa: PLR0913 - which model, on what, from how much, and how it
             name: replace(each, by_episode={}) for name, each in (references | ceiling).items()
         },
         notes=_notes(how, scale, train, history, sampling)
-        | {"margin": _margin_of(model), "ceiling": remark},
+        | {"margin": _margin_of(model, how), "ceiling": remark},
     )
 
 
@@ -238,10 +238,13 @@ def _check_history(sampling: Sampling, context: int) -> int:
     return history
 
 
-def _margin_of(model: object) -> str:
-    one = next(iter(getattr(model, "members", ())), model)
+def _margin_of(model: object, how: Imagination) -> str:
+    from loopwm.world.ensemble import Ensemble
+
+    one = model.members[0] if isinstance(model, Ensemble) else model
     margin = getattr(one, "margin", None)
-    if margin is None:
+    feedback = how.feedback or getattr(getattr(one, "config", None), "feedback", None)
+    if margin is None or feedback == "latent":
         return "what the model feeds back is held to no range"
     return f"what the model feeds back is held to the training range and {margin:g} of it beyond"
 

@@ -127,8 +127,8 @@ def load(path: str | Path, *, config: ModelConfig | None = None) -> WorldModel |
 
     Args:
         path: Directory of the model.
-        config: The configuration, needed only if it held an encoder or heads of your own: those
-            are code, which a file does not carry.
+        config: The configuration, needed only if it held an encoder, heads or a gradient mode of
+            your own: those are code, which a file does not carry.
 
     Returns:
         The model in evaluation mode, or the ensemble.
@@ -200,6 +200,8 @@ def _called(code: Any) -> str:
     """Return the name of a callable, with what is bound to it."""
     if isinstance(code, partial):
         return f"{_called(code.func)} with {code.args} {code.keywords}"
+    if is_dataclass(code) and not isinstance(code, type):
+        return repr(code)  # With its settings, which tell it from others of its kind.
     return getattr(code, "__qualname__", type(code).__name__)
 
 

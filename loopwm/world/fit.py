@@ -96,7 +96,7 @@ def fit_each(
     starts = [None] * len(fit_configs) if starts is None else starts
     fresh = _statistics(data, None) if None in starts else None
     models = [
-        _fresh(data, config, each, start, fresh if start is None else _statistics(data, start))
+        _fresh(data, config, each, start, (start is None and fresh) or _statistics(data, start))
         for each, start in zip(fit_configs, starts, strict=True)
     ]
     first = fit_configs[0]
@@ -161,10 +161,9 @@ def _fresh(
     config: ModelConfig,
     fit_config: FitConfig,
     init: WorldModel | None,
-    statistics: Statistics | None,
+    statistics: Statistics,
 ) -> WorldModel:
     """Return a model to train, as random as its seed or as good as `init`."""
-    assert statistics is not None
     model = build(config, data.meta, statistics, fit_config.seed)
     if init is not None:
         model.load_state_dict(init.state_dict())

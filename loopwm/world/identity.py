@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 import numpy as np
+import torch
 
 from loopwm.data.ending import can_terminate
 from loopwm.data.store import RolloutDataset
@@ -62,7 +63,9 @@ def _bounds(bounds: tuple[float, ...] | None) -> str | None:
 
 def _weights(model: WorldModel) -> int:
     """Return a checksum of a model's weights and statistics."""
-    weights = (value.detach().cpu().numpy() for value in model.state_dict().values())
+    # numpy has no bfloat16.
+    state = (v.float() if v.dtype == torch.bfloat16 else v for v in model.state_dict().values())
+    weights = (value.detach().cpu().numpy() for value in state)
     each = (getattr(model.stats, each.name) for each in fields(model.stats))
     return _checksum((*weights, *(value for value in each if value is not None)))
 

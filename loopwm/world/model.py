@@ -210,7 +210,7 @@ class WorldModel(LatentModel):
         reward_fn: TransitionFn | EllipsisType | None = ...,
         termination_fn: TransitionFn | EllipsisType | None = ...,
     ) -> "WorldModel":
-        """Replace learned heads by the user's own functions; without any, use them all again.
+        """Replace learned heads by the user's own functions; called with neither, go back to them.
 
         Args:
             reward_fn: Maps torch obs, action and next_obs in environment units, each with the same
@@ -248,7 +248,8 @@ class WorldModel(LatentModel):
             return edge
         dtype = self.normaliser.obs_mean.dtype
         # numpy has no bfloat16.
-        return replace(edge, dtype=torch.float32 if edge.numpy and dtype.itemsize < 4 else dtype)
+        wide = edge.numpy and dtype == torch.bfloat16
+        return replace(edge, dtype=torch.float32 if wide else dtype)
 
     def _enter(self, action: Any, name: str, axes: int) -> Tensor:
         choices = self.normaliser.action_dim if self.discrete else None

@@ -265,6 +265,11 @@ def test_residual_is_relative_to_the_present_norm():
     assert rule.met(now, before).tolist() == [True, False, False]
 
 
+def test_what_runs_away_never_settles():
+    before, now = torch.tensor([[1e22, 0.0]]), torch.tensor([[1e25, 0.0], [torch.inf, 0.0]])
+    assert Residual(0.1).met(now, before).tolist() == [False, False]
+
+
 def test_a_state_that_rests_at_zero_has_settled():
     cell = ContractiveCell(6, Contractive()).requires_grad_(False)
     cell.shift.bias.zero_()

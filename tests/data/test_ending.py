@@ -32,6 +32,8 @@ def test_it_is_known_from_how_the_environment_was_made() -> None:
     never = replace(rollouts(), meta=DatasetMeta(env_kwargs={"terminate_when_unhealthy": False}))
     assert not can_terminate(never).any()
     assert can_terminate(rollouts()).all()
+    untold = replace(rollouts(), meta=DatasetMeta(variants=ways))
+    assert can_terminate(untold).all()
 
 
 def test_a_column_of_the_dataset_has_the_last_word() -> None:

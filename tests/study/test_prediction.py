@@ -271,6 +271,12 @@ def test_a_report_says_to_what_range_the_model_holds_itself(world: Any, untraine
     assert "no range" in note(world.model())
     assert note(Ensemble([held, held])) == note(held)
     assert note(Ensemble([free, free])) == note(free)
+    carries = untrained(WorldConfig(width=8))
+    latent = evaluate(carries, world.test, (1,), sampling=FEW, feedback="latent").notes["margin"]
+    assert (note(carries), latent) == (note(held), note(free))
+    ours = world.model()
+    ours.members = 5
+    assert "no range" in note(ours)
 
 
 def test_without_a_simulator_the_ceiling_says_why_it_is_missing(world: Any) -> None:

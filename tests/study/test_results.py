@@ -146,5 +146,8 @@ def test_an_unknown_study_is_answered_by_the_known_ones(tmp_path: Path) -> None:
 def test_only_tables_that_can_show_what_is_missing_are_published_without_it(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="bench needs all of its cells"):
         rerun("bench", tmp_path, Options(finished=True))
+    with pytest.raises(ConfigError, match="no run of this table is finished yet"):
+        rerun("longer-hopper", tmp_path, Options(work=tmp_path, finished=True))
+    assert not list(tmp_path.iterdir())
     with pytest.raises(ConfigError, match="--finished needs --rerun NAME"):
         Results(finished=True)

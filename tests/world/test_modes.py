@@ -1,13 +1,13 @@
 """World models whose loop is differentiated at rest, or runs in continuous time."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 import loopwm as lw
-from loopwm.errors import ConfigError, StoreError
+from loopwm.errors import CheckpointError, ConfigError, StoreError
 
 pytestmark = pytest.mark.usefixtures("without_shape_checks")
 
@@ -76,8 +76,11 @@ def test_a_stop_rule_cannot_end_a_flow(data, make):
         model.predict(data.obs[:2], data.action[:2], halt=lw.OutputDelta())
 
 
+@dataclass(frozen=True)
 class Plain:
     """A mode that the library does not know, and that changes nothing."""
+
+    strength: float = 1.0
 
     def step(self, iterate: Any, z: Any, remaining: Any) -> Any:
         return iterate(*z)
@@ -87,8 +90,13 @@ def test_a_gradient_mode_of_ones_own_trains_and_comes_back_with_its_configuratio
     config, quick = replace(CONTRACTIVE, grad=Plain()), replace(FIT, updates=2)
     model = lw.fit(data, config, quick, run_dir=tmp_path / "run")
     model.save(tmp_path / "model")
-    with pytest.raises(StoreError, match=r"code of your own \(Plain\).*lw\.load\(path, config="):
+    with pytest.raises(StoreError, match=r"code of your own \(Plain.*lw\.load\(path, config="):
         lw.load(tmp_path / "model")
+    other = replace(CONTRACTIVE, grad=Plain(strength=2.0))
+    with pytest.raises(StoreError, match="config= differs"):
+        lw.load(tmp_path / "model", config=other)
+    with pytest.raises(CheckpointError, match="another run"):
+        lw.fit(data, other, quick, run_dir=tmp_path / "run")
     full = lw.fit(data, CONTRACTIVE, quick)
     for each in (model, lw.load(tmp_path / "model", config=config)):
         found, expected = (m.predict(data.obs, data.action).next_obs for m in (each, full))

@@ -20,8 +20,9 @@ from loopwm.reason.stored import save
 from loopwm.reason.teach import teach
 from loopwm.reason.vote import Tally
 from loopwm.study.cells import run_cells
+from loopwm.study.plateau import training_seconds
 from loopwm.study.reasoner.tables import doublings, percent, polled, ratings_sheet, votes_sheet
-from loopwm.study.reasoner.trainings import puzzles_seen, seconds_of, version_of
+from loopwm.study.reasoner.trainings import puzzles_seen, version_of
 from loopwm.study.recipe import Computed, Options, Recipe
 from loopwm.study.results import Column, Sheet
 
@@ -94,7 +95,7 @@ def compute(folder: Path, judge: Judge, cell: GpuCell) -> dict[str, Any]:
         "seed": cell.seed,
         "parameters": parameters(model) - model.config.puzzles * model.config.puzzle_width,
         "puzzles": puzzles_seen(model.history),
-        "minutes": seconds_of(model.history) / 60,
+        "minutes": training_seconds(model.history) / 60,
         "device": torch.cuda.get_device_name(0),
         **judged,
     }

@@ -16,6 +16,7 @@ from loopwm.reason.lessons import HELD_OUT, Lesson, lesson
 from loopwm.reason.model import Reasoner
 from loopwm.reason.teach import teach
 from loopwm.study.cells import run_cells, version
+from loopwm.study.plateau import training_seconds
 from loopwm.study.reasoner.tables import doublings
 from loopwm.study.recipe import Computed, Options, Recipe
 from loopwm.study.results import Column, Sheet
@@ -105,7 +106,7 @@ def compute(folder: Path, threads: int, cell: ReasonerCell) -> dict[str, Any]:
         "parameters": parameters(model),
         "flops": _flops_of_step(model),
         "puzzles": puzzles_seen(model.history),
-        "cpu": seconds_of(model.history),
+        "seconds": training_seconds(model.history),
     }
 
 
@@ -172,7 +173,7 @@ _COSTS = {
     "parameters": "parameters",
     "flops": "FLOPs a step",
     "puzzles": "puzzles seen",
-    "cpu": "seconds",
+    "seconds": "seconds",
 }
 
 
@@ -199,11 +200,6 @@ def _by_step(model: Reasoner, puzzles: PuzzleBatch) -> list[float]:
 def _flops_of_step(model: Reasoner) -> int:
     tokens = torch.zeros(1, model.config.length, dtype=torch.long)
     return matmul_flops(lambda: model.step(model.start(tokens), tokens))
-
-
-def seconds_of(records: Sequence[Record]) -> float:
-    """Return how long a training took, all its sittings together."""
-    return max(float(each["seconds"] or 0) for each in records if "seconds" in each)
 
 
 def puzzles_seen(records: Sequence[Record]) -> int:
