@@ -1,6 +1,7 @@
 """The headline: the loop, the same cell once, and the best MLP of four times the parameters."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +75,18 @@ def ample(task: str, options: Options) -> Computed:
     )
     base = Cell(task=task, rows=400_000, horizon=16, rise=0.5, decay=1.0)
     trials = Plan(base, arms=_long_arms(task), updates=8_000, seeds=(0,), most_trials=2)
-    _, best = run_plan(trials, options.work, **_running(options))
+    tried, best = run_plan(trials, options.work, **_running(options))
     own = {each["cell"]["arm"]: each["cell"]["lr"] for each in best.values()}
-    return _trained_long(base, own, how, options, updates=24_000, at_once=("looped", "once"))
+    seeds, method, sheets = _trained_long(
+        base, own, how, options, updates=24_000, at_once=("looped", "once")
+    )
+    each = (
+        replace(group, label=f"{group.label}, {group.results[0]['cell']['lr']:g}")
+        for name, result in tried.items()
+        for group in group_cells({name: result})
+    )
+    title = f"trials of the first seed, {trials.updates:,} updates, by learning rate"
+    return seeds, method, (*sheets, over_seeds(list(each), HORIZONS, title=title))
 
 
 def longer(task: str, options: Options) -> Computed:
