@@ -222,8 +222,8 @@ def _method(recipe: Recipe) -> tuple[str, ...]:
     if isinstance(recipe.algorithm, MPC):
         return method
     others = (
-        "Imagination off: the same policy with as many updates, all from real steps. SAC as it "
-        "comes: Stable-Baselines3's own settings, one update for each step.",
+        "Imagination off: the same policy with as many updates, all from real steps. SAC, "
+        "default settings: Stable-Baselines3's own settings, one update for each step.",
     )
     return method + others
 

@@ -101,13 +101,19 @@ def test_the_table_says_what_the_runs_say(tmp_path: Path, monkeypatch: pytest.Mo
     missing = agents.AgentCell(env_id, "mlp", 1).name
     (tmp_path / "agent-cells" / f"{missing}.json").unlink()
     only = replace(options, finished=True, report=pytest.fail)
-    summary, curves = agents.agents(env_id, ("looped", "mlp", "real"), only)[2]
+    summary, curves = agents.agents(env_id, ("looped", "mlp"), only)[2]
     words = [row["seeds"] for row in summary.rows]
-    assert ["not run" in word for word in words] == [False, True, True]
+    assert ["not run" in word for word in words] == [False, True]
     assert words[1].endswith("seed 1 not run")
     assert [row["seed"] for row in curves.rows] == ["0", "1", "0"]
+    other = agents.AgentCell(env_id, "mlp", 0).name
+    (tmp_path / "agent-cells" / f"{other}.json").rename(tmp_path / "kept")
+    summary, curves = agents.agents(env_id, ("looped", "mlp"), only)[2]
+    assert ["not run" in row["seeds"] for row in summary.rows] == [False, True]
+    assert [row["seed"] for row in curves.rows] == ["0", "1"]
     with pytest.raises(ConfigError, match="no run of"):
-        agents.agents(env_id, ("real",), only)
+        agents.agents(env_id, ("mlp",), only)
+    (tmp_path / "kept").rename(tmp_path / "agent-cells" / f"{other}.json")
     agents.agents(env_id, ("looped", "mlp"), options)
     # A second call finds all cells finished.
     said: list[str] = []
