@@ -59,7 +59,8 @@ def horizon(task: str, options: Options) -> Computed:
         "with 4 steps. Of two rates tried with the first seed on four times the data, all have "
         "the one at which the unlooped cell errs less after 15 and 50 steps of the test set. The "
         "seeds of the loop and of the unlooped cell are trained at once: each has its own "
-        "windows, all draw the same depths."
+        "windows, all draw the same depths. "
+        "Gradients of single rows through time are limited (`Objective(row_clip=)`)."
     )
     base = Cell(task=task, horizon=16, rise=0.5, decay=1.0)
     return _trained_long(base, {}, how, options, at_once=("looped", "once"))
@@ -71,7 +72,8 @@ def ample(task: str, options: Options) -> Computed:
         "The loss and the arms of the table with 16 steps and 100,000 transitions. Each arm has "
         "the better of two learning rates, 5e-3 and 1e-2, by the validation error of runs of the "
         "first seed with a third of the updates. The seeds of the loop and of the unlooped cell "
-        "are trained at once: each has its own windows, all draw the same depths."
+        "are trained at once: each has its own windows, all draw the same depths. "
+        "Gradients of single rows through time are limited (`Objective(row_clip=)`)."
     )
     base = Cell(task=task, rows=400_000, horizon=16, rise=0.5, decay=1.0)
     trials = Plan(base, arms=_long_arms(task), updates=8_000, seeds=(0,), most_trials=2)
