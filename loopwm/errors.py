@@ -47,8 +47,10 @@ def remedy(name: str, known: Iterable[str], what: str = "known") -> str:
         what: What those are.
     """
     names = list(known)
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"{what}: {', '.join(names)}"
+    # Upper case for lower is the nearest slip of all.
+    folded = {each.casefold(): each for each in names}
+    close = difflib.get_close_matches(name.casefold(), folded, n=1)
+    return f"did you mean {folded[close[0]]!r}?" if close else f"{what}: {', '.join(names)}"
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -141,6 +141,9 @@ def with_settings(config: Any, settings: Mapping[str, Any], place: str = "") -> 
     Args:
         config: A frozen dataclass.
         settings: Values by name; a mapping replaces settings of the configuration under that name.
+            Where there is a choice of configurations, such as of models or optimisers, its entry
+            "type" names another one, whose settings begin at their defaults; its name alone does
+            too.
         place: Where the configuration stands in a larger one.
 
     Raises:
@@ -155,11 +158,10 @@ def with_settings(config: Any, settings: Mapping[str, Any], place: str = "") -> 
                 f"there is no setting {where!r}; "
                 f"{remedy(name, sorted(known), f'settings of {type(config).__name__}')}"
             )
-        inner, optional = _group(config, known[name])
-        if isinstance(value, Mapping) and inner is not None:
-            value = with_settings(inner, value, where)
-        elif inner is not None and not (optional and value is None):
-            raise ConfigError(f"{where!r} is a group of settings: give it as an object")
+        kinds = _groups(known[name], getattr(config, name))
+        missing = value is None and type(None) in get_args(known[name].type)
+        if kinds and not missing:
+            value = _with_group(getattr(config, name), kinds, value, where)
         values[name] = tuple(value) if isinstance(value, list) else value
     try:
         return replace(config, **values)
@@ -169,15 +171,21 @@ def with_settings(config: Any, settings: Mapping[str, Any], place: str = "") -> 
         ) from error
 
 
-def _group(config: Any, setting: Field[Any]) -> tuple[Any, bool]:
-    """Return the group of settings that a setting is, or None, and whether there may be none.
+def _groups(setting: Field[Any], now: Any) -> dict[str, type[Any]]:
+    """Return the configurations that a setting may hold, by name; none where it holds a value."""
+    kinds = [*(get_args(setting.type) or [setting.type]), type(now)]
+    return {kind.__name__: kind for kind in kinds if isinstance(kind, type) and is_dataclass(kind)}
 
-    A group that may be missing, and is, begins at its defaults.
-    """
-    inner = getattr(config, setting.name)
-    kinds = get_args(setting.type)
-    groups: list[Any] = [each for each in kinds if is_dataclass(each)]
-    optional = type(None) in kinds
-    if inner is None and optional and len(groups) == 1:
-        inner = groups[0]()
-    return (inner if is_dataclass(inner) else None), optional
+
+def _with_group(now: Any, kinds: Mapping[str, type[Any]], value: Any, where: str) -> Any:
+    """Return the configuration under a name, changed, or one of another type."""
+    changes = {"type": value} if isinstance(value, str) else value
+    if not isinstance(changes, Mapping):
+        raise ConfigError(f"{where!r} is a group of settings: give it as an object")
+    usual = next(iter(kinds)) if now is None else type(now).__name__
+    chosen = changes.get("type", usual)
+    if chosen not in kinds:
+        raise ConfigError(f"{where!r} has no type {chosen!r}; {remedy(str(chosen), kinds)}")
+    begun = kinds[chosen]() if now is None or chosen != usual else now
+    own = {name: each for name, each in changes.items() if name != "type"}
+    return with_settings(begun, own, where)

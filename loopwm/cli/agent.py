@@ -32,6 +32,8 @@ class AgentTrain:
       loopwm agent train --algo dyna --env Pendulum-v1 --steps 2000 --seed 1 --out runs/swing
       loopwm agent train --algo mpc --env Reacher-v5 --out runs/reach \
 --settings '{"planning": {"horizon": 12}, "noise": 0.2}'
+      loopwm agent train --env Pendulum-v1 --out runs/mlps \
+--settings '{"refit": {"model": {"type": "MLP", "width": 128}, "members": 4}}'
 
     Args:
         env: Gymnasium id.
@@ -44,7 +46,8 @@ class AgentTrain:
         env_kwargs: Arguments for the environment, a JSON object.
         unclipped: Observe velocities as simulated, where Hopper-v5 and Walker2d-v5 clip them; so
             do the settings that were chosen for Hopper-v5.
-        settings: Settings of the algorithm that differ, a JSON object.
+        settings: Settings of the algorithm that differ, a JSON object; where there is a choice, of
+            models or optimisers, "type" names another one.
         no_video: Film no episode at the end.
     """
 

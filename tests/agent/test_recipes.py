@@ -9,10 +9,14 @@ import pytest
 from loopwm.agent.config import MPC, Dyna, TerminalValue
 from loopwm.agent.life import Life
 from loopwm.agent.recipes import RECIPES, algorithm_for, recipe_for, variant_of, with_settings
+from loopwm.core.depth import Fixed
+from loopwm.data.excitation import OrnsteinUhlenbeck
 from loopwm.data.normalise import Statistics
 from loopwm.errors import ConfigError
+from loopwm.train.config import Muon
 from loopwm.world.build import build
 from loopwm.world.config import MLP, WorldConfig
+from loopwm.world.terms import Objective
 
 DYNAS = [env_id for env_id, recipe in RECIPES.items() if isinstance(recipe.algorithm, Dyna)]
 
@@ -82,6 +86,20 @@ def test_settings_replace_what_they_name_and_nothing_else():
     assert with_settings(Dyna(), {"learner": {"actor": [4, 4]}}).learner.actor == (4, 4)
 
 
+def test_where_there_is_a_choice_a_setting_can_name_another_type():
+    usual = Dyna()
+    assert isinstance(usual.refit.model, WorldConfig)
+    by_name = with_settings(usual, {"refit": {"fit": {"optimizer": "Muon", "lr": 5e-3}}})
+    assert by_name.refit.fit == replace(usual.refit.fit, optimizer=Muon(), lr=5e-3)
+    model = {"type": "MLP", "width": 16, "objective": {"reward": 1.0}}
+    other = with_settings(usual, {"refit": {"model": model}})
+    assert other.refit.model == MLP(width=16, objective=Objective(reward=1.0))
+    same = with_settings(usual, {"refit": {"model": {"type": "WorldConfig", "depth": "Fixed"}}})
+    assert same.refit.model == replace(usual.refit.model, depth=Fixed())
+    wide = with_settings(usual, {"refit": {"excitation": {"sigma": 0.1}}})
+    assert wide.refit.excitation == OrnsteinUhlenbeck(sigma=0.1)
+
+
 def test_a_group_that_is_missing_is_begun_at_its_defaults_and_one_can_be_left_out():
     learned = with_settings(MPC(), {"value": {"updates": 30}})
     assert learned == MPC(value=TerminalValue(updates=30))
@@ -100,6 +118,9 @@ def test_a_group_that_is_missing_is_begun_at_its_defaults_and_one_can_be_left_ou
         ({"temperature": 1}, "no setting 'temperature'; settings of MPC: noise, planning"),
         ({"refit": {"fit": {"lrr": 1}}}, r"no setting 'refit\.fit\.lrr'"),
         ({"refit": 3}, "'refit' is a group"),
+        ({"refit": {"model": "mlp"}}, r"'refit\.model' has no type 'mlp'; did you mean 'MLP'"),
+        ({"refit": {"fit": {"optimizer": {"type": 3}}}}, "no type 3; known: AdamW, Muon"),
+        ({"refit": "Muon"}, "'refit' has no type 'Muon'; known: Refit"),
         ({"noise": 3}, r"MPC\.noise must lie"),
         ({"noise": "loud"}, "does not take"),
     ],
