@@ -181,11 +181,13 @@ def _counted(model: nn.Module, step: _Step, windows: Windows, length: int) -> fl
 
 
 def _backward(model: nn.Module, step: _Step, batch: Any, generator: torch.Generator) -> None:
-    wanted = [p.requires_grad for p in model.parameters()]
+    kept = [(p, p.requires_grad, p.grad) for p in model.parameters()]
     training = model.training
-    model.train().requires_grad_(True)
-    parameters = list(model.parameters())
-    torch.autograd.grad(step(batch, generator), parameters, allow_unused=True)
-    for parameter, want in zip(parameters, wanted, strict=True):
-        parameter.requires_grad_(want)
+    model.train().requires_grad_(True).zero_grad()
+    # As training does it: what counts the operations cannot follow `torch.autograd.grad` into
+    # modules that are given a weight, as weights under a constraint are.
+    step(batch, generator).backward()
+    for parameter, wanted, gradient in kept:
+        parameter.grad = gradient
+        parameter.requires_grad_(wanted)
     model.train(training)

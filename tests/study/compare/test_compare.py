@@ -18,7 +18,7 @@ from loopwm.study.compare import audit, rounds, trial
 from loopwm.study.compare.assemble import assemble
 from loopwm.study.compare.own import Units, fit_own, verbs_loss
 from loopwm.study.compare.rounds import chosen_of, first_round, run_rounds, second_round
-from loopwm.study.compare.sizing import make, training_flops
+from loopwm.study.compare.sizing import make
 from loopwm.study.compare.terms import Family, Terms, families_of
 from loopwm.study.compare.trial import Scene, Trial, fit_of
 from loopwm.study.datasets import Split
@@ -234,38 +234,6 @@ def test_a_training_that_is_stopped_while_it_is_measured_is_not_lost(
     assert (tmp_path / "running" / first.name).exists()
     run_trial(first, scene, tmp_path)
     assert not (tmp_path / "running" / first.name).exists()
-
-
-def test_training_flops_of_an_mlp_are_those_of_its_matrices():
-    d, obs, act = 8, 2, 1
-    model = build(lw.MLP(width=d, depth=2), TRAIN.meta, Statistics.of(TRAIN), 0)
-    x = obs + act + 1
-    reward, ending = d * 32 + 32, obs * 32 + 32 * 32 + 32
-    forward = 2 * (x * d + d * d + d * obs + reward + ending)
-    # Forward, gradient of the weights, gradient of the inputs: the first step's observation needs
-    # none, and only later ones lead back through it.
-    fit = lw.FitConfig(
-        updates=10, batch_size=4, horizon=1, horizon_warmup=0.0, optimizer=lw.AdamW()
-    )
-    counted = training_flops(model, TRAIN, replace(TERMS, fit=fit))
-    backward = 2 * forward - 2 * x * d
-    assert counted == 10 * 4 * (forward + backward)
-    # Muon brings the momentum of each hidden matrix, [n, m] with n <= m, near an orthogonal one by
-    # five steps of X X', its square, and a product with X; input and heads stay with AdamW.
-    by_muon = training_flops(model, TRAIN, replace(TERMS, fit=replace(fit, optimizer=lw.Muon())))
-    assert by_muon - counted == 10 * 5 * 2 * (d * d * d + d * d * d + d * d * d)
-
-
-def test_training_flops_follow_the_curriculum_of_the_horizon():
-    model = build(lw.MLP(width=8, depth=2), TRAIN.meta, Statistics.of(TRAIN), 0)
-
-    def flops(**options: Any) -> float:
-        fit = lw.FitConfig(**{"updates": 8, "batch_size": 4, "horizon_warmup": 0.0} | options)
-        return training_flops(model, TRAIN, replace(TERMS, fit=fit))
-
-    one, two = flops(horizon=1), flops(horizon=2)
-    rising = flops(horizon=2, horizon_warmup=0.5)
-    assert rising == pytest.approx((one + two) / 2)
 
 
 def test_rates_and_shapes_are_chosen_by_validation_at_every_size():
