@@ -22,8 +22,8 @@ def error_ratio(
         horizon: Open-loop steps.
 
     Returns:
-        Ratio of RMSEs and the ends of its 95% interval; None where they share no windows, or
-        where an episode has more of them in one report than in another.
+        Ratio of RMSEs and the ends of its 95% interval; None where they share no windows, where
+        an episode has more of them in one report than in another, or an error is not finite.
     """
     found = [_by_episode(report, horizon) for report in (*first, *second)]
     shared = sorted(set(found[0]).intersection(*found))

@@ -70,9 +70,9 @@ def sizes_of(arm: ArmReport, measure: str) -> Float[ndarray, " N"]:
 
 
 def middle(arm: ArmReport) -> Point:
-    """Return the middle one of the models that the curve goes through."""
+    """Return the middle one of the models that the curve goes through; of two, the smaller."""
     on = [each for each in arm.points if each.envelope]
-    return on[len(on) // 2]
+    return on[(len(on) - 1) // 2]
 
 
 def errors_at(k: int, measured: str = "report") -> Callable[[Result], Episodes]:

@@ -161,17 +161,17 @@ def _bars(y: np.ndarray) -> np.ndarray:
 
 
 def _ratio(axes: "Axes", x: float, gap: Gap, colour: str) -> None:
+    if not 0 < gap.value < np.inf:
+        return
     low = gap.low if gap.low > 0 else gap.value
     high = gap.high if np.isfinite(gap.high) else gap.value
     axes.plot([x, x], [low, high], color=colour, lw=1.2)
-    if np.isinf(gap.high):
-        # How far up it goes is not known.
-        axes.annotate(
-            "",
-            (x, 1.3 * gap.value),
-            (x, gap.value),
-            arrowprops={"arrowstyle": "->", "color": colour, "lw": 1.2},
-        )
+    for unknown, end in ((gap.low == 0, gap.value / 1.4), (np.isinf(gap.high), 1.4 * gap.value)):
+        if unknown:
+            # How far it goes is not known. An arrow alone would not widen the axes.
+            arrow = {"arrowstyle": "->", "color": colour, "lw": 1.2}
+            axes.annotate("", (x, end), (x, gap.value), arrowprops=arrow)
+            axes.plot([x], [end], alpha=0)
     marker = {">=": "^", "<=": "v"}.get(gap.bound, "o")
     axes.plot(
         [x],

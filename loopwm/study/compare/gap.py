@@ -57,7 +57,8 @@ class Gap:
     """State a ratio, or the bound that is known of it.
 
     Attributes:
-        value: The ratio, or the bound; NaN where nothing is known.
+        value: The ratio, or the bound; infinite where the arm's error is, 0 where the other's is,
+            NaN where nothing is known.
         low: Lower end of its 95% interval; 0 where nothing is known below.
         high: Upper end; infinite where nothing is known above.
         bound: "" for a ratio, ">=" and "<=" for a bound, "?" where nothing is known.
@@ -73,8 +74,10 @@ class Gap:
         if self.bound == "?":
             return "-"
         sign = {">=": "≥ ", "<=": "≤ "}.get(self.bound, "")
-        high = "∞" if math.isinf(self.high) else f"{self.high:.3g}"
-        return f"{sign}{self.value:.3g} [{self.low:.3g}, {high}]"
+        value, low, high = (
+            "∞" if math.isinf(each) else f"{each:.3g}" for each in (self.value, self.low, self.high)
+        )
+        return f"{sign}{value} [{low}, {high}]"
 
     @property
     def verdict(self) -> str:
@@ -140,7 +143,8 @@ def draw(
 ) -> list[Drawn]:
     """Draw the errors of several arms again and again.
 
-    Each draw takes the seeds of every model anew, for trainings are independent of each other, and
+    Each draw takes the seeds of every model anew, as if all trainings were independent (those
+    trained at once share the depths that they draw), and
     then the test episodes, the same for all arms, so that what they share cancels.
 
     Args:
@@ -192,7 +196,10 @@ def ratio(
     tail = (1 - level) / 2
     low = np.quantile(spread.low, tail, method="inverted_cdf")
     high = np.quantile(spread.high, 1 - tail, method="inverted_cdf")
-    known = bool(np.isfinite(point.low[0])), bool(np.isfinite(point.high[0]))
+    # An infinite error over a finite one is known: both ends of what is read are infinite.
+    known = bool(point.low[0] > -np.inf), bool(point.high[0] < np.inf)
+    if point.low[0] == point.high[0]:
+        known = True, True
     if not any(known):
         return Gap(math.nan, 0.0, math.inf, "?")
     bound = {(True, True): "", (True, False): ">=", (False, True): "<="}[known]

@@ -133,8 +133,10 @@ def fit_own(
     length = given + config.horizon
     windows, held = Windows(data, length, device), Windows(valid, length, device)
     units = Units.of(data, device)
-    rows = torch.linspace(0, len(held) - 1, min(_VALIDATION_WINDOWS, len(held)), device=device)
-    fixed = held.at(rows.long())
+    # In float64: float32 rounds large row numbers.
+    count = min(_VALIDATION_WINDOWS, len(held))
+    rows = torch.linspace(0, len(held) - 1, count, dtype=torch.float64)
+    fixed = held.at(rows.long().to(device))
 
     def loss(
         model: nn.Module, batch: SequenceBatch, update: int, generator: torch.Generator

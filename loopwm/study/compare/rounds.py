@@ -62,12 +62,15 @@ def chosen_of(first: Sequence[Trial], found: Mapping[str, Result]) -> dict[tuple
 
     Args:
         first: The trials of the first round.
-        found: Results by name; trials that are missing or failed are not chosen.
+        found: Results by name; trials that are missing or failed are not chosen, and one whose
+            validation error is infinite only where all are.
     """
     best: dict[tuple[str, int], Trial] = {}
     for trial in first:
         place = (trial.arm, trial.size)
-        if _error(trial, found) < (_error(best[place], found) if place in best else math.inf):
+        if trial.name not in found or "failed" in found[trial.name]:
+            continue
+        if place not in best or _error(trial, found) < _error(best[place], found):
             best[place] = trial
     return best
 

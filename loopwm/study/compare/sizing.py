@@ -88,7 +88,9 @@ def width_for(shape: Shape, parameters: int, data: RolloutDataset, name: str = "
     return best
 
 
-def training_flops(model: nn.Module, data: RolloutDataset, terms: Terms) -> float:
+def training_flops(
+    model: nn.Module, data: RolloutDataset, terms: Terms, own: Objective | None = None
+) -> float:
     """Count the floating-point operations of matrix products in a whole training run.
 
     Losses and their gradients are run and counted at every horizon of the curriculum; random depths
@@ -99,10 +101,11 @@ def training_flops(model: nn.Module, data: RolloutDataset, terms: Terms) -> floa
         model: A built model; its weights are not changed.
         data: Training data.
         terms: How it is trained.
+        own: What a module of the user's own is trained on (`loss_of_own`); by default the usual.
     """
     fit, given = terms.fit, terms.context - 1
     total = 0.0
-    step = _loss_of(model, data, terms)
+    step = _loss_of(model, data, terms, own)
     windows = Windows(data, given + fit.horizon)
     per_row: dict[int, float] = {}
     for update in range(fit.updates):
@@ -164,10 +167,10 @@ def weight_bytes(model: nn.Module) -> int:
 _Step = Callable[[Any, torch.Generator], torch.Tensor]
 
 
-def _loss_of(model: Any, data: RolloutDataset, terms: Terms) -> _Step:
+def _loss_of(model: Any, data: RolloutDataset, terms: Terms, own: Objective | None = None) -> _Step:
     if isinstance(getattr(model, "config", None), ModelConfig):
         return lambda batch, generator: sequence_loss(model, batch, generator)[0]
-    weights = Objective(context=terms.context)
+    weights = own or Objective(context=terms.context)
     loss = partial(verbs_loss, units=Units.of(data, torch.device("cpu")), weights=weights)
     return lambda batch, generator: loss(model, batch)[0]
 

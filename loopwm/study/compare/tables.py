@@ -76,11 +76,13 @@ def _quality(report: ComparisonReport) -> Sheet:
         for measure, by_arm in report.quality.items():
             gaps = by_arm.get(arm.name, {})
             count = max((len(each) for each in gaps.values()), default=0)
-            # Levels in full for the headline; what else is measured, at the middle one.
-            middle = range(count // 2, count // 2 + 1) if count else ()
-            for index in range(count) if measure == "parameters" else middle:
-                row = _row(report, arm, measure) | {"level": f"{index + 1} of {count}"}
-                row |= {f"ratio_{k}": str(e[index]) for k, e in gaps.items() if index < len(e)}
+            # Levels in full for the headline; what else is measured, at the middle one of each k.
+            for index in range(count) if measure == "parameters" else [None] * bool(count):
+                level = "middle" if index is None else f"{index + 1} of {count}"
+                row = _row(report, arm, measure) | {"level": level}
+                for k, several in gaps.items():
+                    at = len(several) // 2 if index is None else index
+                    row |= {f"ratio_{k}": str(several[at])} if at < len(several) else {}
                 rows.append(row)
     if report.levels:
         named = "; ".join(
@@ -130,6 +132,8 @@ def _beyond(report: ComparisonReport) -> Sheet:
             row = _row(report, arm, "parameters") | {"level": f"{index + 1} of {count}"}
             row["stands"] = report.stands(arm.name) if arm.against else not arm.learning
             for k, several in by_horizon.items():
+                if index >= len(several):
+                    continue
                 at = several[index]
                 row |= {f"level_{k}": at.level, f"growth_{k}": str(at.growth)}
                 if arm.against:
@@ -163,9 +167,10 @@ def inverse(gap: Gap) -> Gap:
     """Return the ratio the other way round."""
     if gap.bound == "?":
         return gap
-    low, high = (math.inf if each == 0 else 1 / each for each in (gap.high, gap.low))
-    sign = {">=": "<=", "<=": ">="}.get(gap.bound, "")
-    return Gap(1 / gap.value, low, high, sign)
+    value, low, high = (
+        math.inf if each == 0 else 1 / each for each in (gap.value, gap.high, gap.low)
+    )
+    return Gap(value, low, high, {">=": "<=", "<=": ">="}.get(gap.bound, ""))
 
 
 def _curves(report: ComparisonReport) -> Sheet:

@@ -165,12 +165,21 @@ def families_of(arms: Mapping[str, object] | Sequence[str]) -> dict[str, Family]
     Raises:
         ConfigError: If a name or a value is none of these, or there is no arm to compare with.
     """
+    if not isinstance(arms, Mapping) and len(set(arms)) < len(arms):
+        raise ConfigError(f"arms must be different ones, got {list(arms)}")
     named = arms if isinstance(arms, Mapping) else {name: name for name in arms}
     found = {str(name): _family(str(name), value) for name, value in named.items()}
     if REFERENCE not in found:
         found = {REFERENCE: FAMILIES[REFERENCE]} | found
     if len(found) < 2:
         raise ConfigError(f"arms must hold something to compare {REFERENCE!r} with, got {named}")
+    looped = {found[name].members for name in (REFERENCE, f"{REFERENCE}-ensemble") if name in found}
+    for name, family in found.items():
+        if family.members not in looped:
+            raise ConfigError(
+                f"the arm {name!r} has {family.members} members and nothing to be compared with: "
+                f"add {REFERENCE}-ensemble, ensembles are compared with that one"
+            )
     return found
 
 
@@ -183,7 +192,9 @@ def _family(name: str, value: object) -> Family:
         return FAMILIES[value]
     shapes = tuple(value) if isinstance(value, list | tuple) else (value,)
     for shape in shapes:
-        if not isinstance(shape, ModelConfig) and not callable(shape):
+        # A module is callable too, but has one width and weights of its own.
+        made = hasattr(shape, "state_dict") and not isinstance(shape, type)
+        if made or not (isinstance(shape, ModelConfig) or callable(shape)):
             raise ConfigError(
                 f"the arm {name!r} must be a configuration such as lw.MLP(), or a function of data "
                 f"and width that returns a module, got {shape!r}"

@@ -213,7 +213,8 @@ def _measured(model: Any, trial: Trial, scene: Scene) -> dict[str, Any]:
     report, chosen_by = _report(model, data, terms, "test"), _report(model, data, terms, "valid")
     members = [nn.Module.cpu(each) for each in getattr(model, "members", [model])]
     settings = replace(terms, fit=replace(terms.fit, updates=trial.updates))
-    one = training_flops(members[0], data.train, settings)
+    own = loss_of_own(scene.families, terms)
+    one = training_flops(members[0], data.train, settings, own)
     parameters = sum(count.parameters(each) for each in members)
     return {
         "validation": choosing_error(chosen_by),

@@ -1,7 +1,10 @@
 """The arms have the sizes that they are said to have."""
 
+from typing import Any
+
 import numpy as np
 import pytest
+from torch import nn
 
 import loopwm as lw
 from loopwm.core import count
@@ -52,6 +55,19 @@ def test_the_largest_usual_size_of_the_mlp_ensemble_is_that_of_pets():
     data = lw.RolloutDataset.from_arrays(obs, action, obs[:, 0], ends, next_obs=obs, meta=meta)
     assert FAMILIES["mlp-ensemble"].members == 5
     assert width_for(shape, Terms().sizes[-1], data) == pytest.approx(200, rel=0.06)
+
+
+@pytest.mark.parametrize(
+    ("arms", "message"),
+    [
+        (["once", "mlp", "once"], "arms must be different ones"),
+        (["mlp-ensemble"], "'mlp-ensemble' has 5 members and nothing to be compared with"),
+        ({"mine": nn.Linear(2, 2)}, "'mine' must be a configuration"),
+    ],
+)
+def test_arms_that_would_waste_a_comparison_are_refused(arms: Any, message: str):
+    with pytest.raises(ConfigError, match=message):
+        families_of(arms)
 
 
 def test_a_size_that_no_width_has_is_refused():

@@ -100,6 +100,16 @@ def test_a_seed_that_diverged_counts_instead_of_vanishing():
     assert any("not finite" in each for each in report.missing)
 
 
+def test_a_size_whose_validation_errors_are_all_infinite_stays_in_the_tables():
+    def diverge(found: dict[str, Any]) -> None:
+        for name in [each for each in found if "once-0_w16000" in each]:
+            found[name] = {**found[name], "validation": None}
+
+    report = report_of({"once": 3.0}, change=diverge)
+    assert [each.size for each in report.arms[1].points] == [*SIZES]
+    assert not report.arms[1].points[-1].envelope
+
+
 def test_a_ratio_stands_only_with_all_seeds_and_more_than_one():
     def lose(found: dict[str, Any]) -> None:
         del found[next(each for each in found if "once-0_w4000_lr0.001_seed2" in each)]

@@ -25,7 +25,9 @@ SIZES = (1_000, 2_000, 4_000, 8_000, 16_000)
 Within = Callable[[str, Trial], float]
 
 
-def report_of(within: Within, beyond: Within | None) -> ComparisonReport:
+def report_of(
+    within: Within, beyond: Within | None, levels: dict[int, tuple[float, ...]] | None = None
+) -> ComparisonReport:
     families = families_of(["looped", "mlp"])
     first, second, found = [], [], {}
     for arm in families:
@@ -33,7 +35,8 @@ def report_of(within: Within, beyond: Within | None) -> ComparisonReport:
             (second if trial.seed else first).append(trial)
             shifted = None if beyond is None else beyond(arm, trial)
             found[trial.name] = result(trial, within(arm, trial), shifted=shifted)
-    return assemble(families, replace(TERMS, sizes=SIZES, rates=(1e-3,)), first, second, found)
+    terms = replace(TERMS, sizes=SIZES, rates=(1e-3,), levels=levels or {})
+    return assemble(families, terms, first, second, found)
 
 
 def within(arm: str, trial: Trial) -> float:
@@ -89,6 +92,17 @@ def test_what_a_seed_does_to_all_errors_cancels():
 def test_an_arm_that_never_errs_as_little_within_is_not_compared():
     report = report_of(lambda arm, t: within(arm, t) * (50 if arm == "mlp" else 1), beyond)
     assert {each.gap.bound for each in report.beyond["mlp"][1]} == {"?"}
+
+
+def test_horizons_may_have_levels_of_different_number():
+    report = report_of(within, beyond, {1: (0.03, 0.02, 0.015), 3: (0.04,)})
+    tables = {" ".join(each.title.split()[:2]): each for each in report.sheets()}
+    rows = [row for row in tables["error on"].rows if row["model"].startswith("MLP")]
+    assert ["level_3" in row for row in rows] == [True, False, False]
+    by_measure = {row["measure"]: row for row in tables["size over"].rows if row["level"] == "middle"}
+    assert by_measure["FLOPs per step"]["ratio_1"] == str(report.quality["flops"]["mlp"][1][1])
+    assert by_measure["FLOPs per step"]["ratio_3"] == str(report.quality["flops"]["mlp"][3][0])
+    assert "2 of 3" in str(report)
 
 
 def test_without_shifted_experience_there_is_no_such_table():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from loopwm.errors import DataError
+from loopwm.study.compare.curve import Reading
 from loopwm.study.compare.gap import (
     Curve,
     Drawn,
@@ -16,6 +17,7 @@ from loopwm.study.compare.gap import (
     levels_of,
     ratio,
 )
+from loopwm.study.compare.tables import inverse
 
 
 def size_ratio(first: Curve, second: Curve, error: float, **options: Any) -> Gap:
@@ -126,6 +128,23 @@ def test_of_two_infinite_errors_no_ratio_is_claimed_and_levels_stay_inside_the_c
     (drawn,) = draw([Curve(made.sizes, tuple(squares), made.windows)])
     for level in levels_of(drawn):
         assert np.max(level.draws) < 1
+
+
+def test_an_infinite_error_over_a_finite_one_is_known_and_worse():
+    def reading(*errors: float) -> tuple[Reading, Reading]:
+        logs = np.log(np.array(errors))
+        return Reading(logs[:1], logs[:1]), Reading(logs, logs)
+
+    failed, fine = reading(math.inf, math.inf, math.inf, 2.0), reading(1.0, 1.0, 1.0, 1.0)
+    gap = ratio(failed, fine)
+    assert (gap.value, gap.low, gap.high, gap.bound) == (math.inf, 2.0, math.inf, "")
+    assert gap.verdict == "worse"
+    assert str(gap) == "∞ [2, ∞]"
+    other = ratio(fine, failed)
+    assert (other.value, other.verdict) == (0.0, "better")
+    assert inverse(gap) == other
+    assert inverse(other) == gap
+    assert ratio(failed, failed).verdict == "unknown"
 
 
 def test_resampling_agrees_with_a_plain_loop():
