@@ -27,6 +27,10 @@ def validations(history: Sequence[dict[str, Any]]) -> list[tuple[int, float]]:
     ]
 
 
+# Fewer validations than these tell no curve; the averaged weights have hardly moved.
+_FEW = 8
+
+
 def plateau_gain(history: Sequence[dict[str, Any]]) -> float | None:
     """Measure by which share the validation error still fell over the last quarter of updates.
 
@@ -34,10 +38,10 @@ def plateau_gain(history: Sequence[dict[str, Any]]) -> float | None:
         history: Training metrics.
 
     Returns:
-        1 - (error at the end) / (error at three quarters), None without validations there.
+        1 - (error at the end) / (error at three quarters), None with less than eight validations.
     """
     points = validations(history)
-    if len(points) < 2:
+    if len(points) < _FEW:
         return None
     end, last = points[-1]
     before = [error for update, error in points if update <= 0.75 * end]

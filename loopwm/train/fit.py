@@ -197,6 +197,7 @@ class _Loop:
             {
                 "update": state.update,
                 **state.meter.mean(),
+                "samples": state.update * self.config.batch_size,
                 "lr": self.config.lr_at(state.update - 1),
                 "skipped": state.skipped,
                 "seconds": round(state.seconds, 3),

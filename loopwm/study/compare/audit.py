@@ -4,11 +4,12 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from loopwm.data.normalise import Statistics
 from loopwm.data.store import COLUMNS, RolloutDataset
 from loopwm.study.compare.terms import REFERENCE, Terms, shared
 from loopwm.world.terms import Objective
@@ -47,10 +48,15 @@ def digest(data: RolloutDataset) -> str:
     """Return what tells datasets apart: rows, and a checksum of columns and description."""
     check = zlib.crc32(json.dumps(data.meta.to_json(), sort_keys=True).encode())
     columns = {name: getattr(data, name) for name in COLUMNS} | dict(data.info)
-    for name in sorted(columns):
+    return f"{len(data)}-{checksum(columns, check)}"
+
+
+def checksum(arrays: Mapping[str, Any], check: int = 0) -> str:
+    """Return what tells arrays apart, by name and content, going on from an earlier sum."""
+    for name in sorted(arrays):
         check = zlib.crc32(name.encode(), check)
-        check = zlib.crc32(np.ascontiguousarray(columns[name]).tobytes(), check)
-    return f"{len(data)}-{check:08x}"
+        check = zlib.crc32(np.ascontiguousarray(arrays[name]).tobytes(), check)
+    return f"{check:08x}"
 
 
 def record(
@@ -59,6 +65,7 @@ def record(
     objective: Objective,
     margin: float | None,
     histories: Sequence[Sequence[Mapping[str, Any]]],
+    stats: Statistics | None = None,
 ) -> dict[str, Any]:
     """Record what a training had, from what it was handed and from what it did.
 
@@ -67,14 +74,19 @@ def record(
         terms: The terms that it was given.
         objective: The loss that it had.
         margin: Range that the model's imagination is held to.
-        histories: The metrics that each member's training left: its updates are counted there.
+        histories: The metrics that each member's training left: its updates, and the windows that
+            it drew, are counted there.
+        stats: Statistics that the model took of the data that it was trained on; None if it has
+            none.
     """
-    updates = sorted({max((int(r["update"]) for r in each), default=0) for each in histories})
     fit = terms.fit
+    taken = {} if stats is None else asdict(stats)
+    known = {name: each for name, each in taken.items() if each is not None}
     return {
         "data": digest(train),
-        "updates": "/".join(map(str, updates)),
-        "windows": updates[-1] * fit.batch_size,
+        **({"statistics": checksum(known)} if known else {}),
+        "updates": _counted(histories, "update"),
+        "windows": _counted(histories, "samples"),
         "steps": f"{fit.horizon}, rising over {fit.horizon_warmup:g} of the updates",
         "loss": shared(objective),
         "margin": margin,
@@ -84,6 +96,12 @@ def record(
             if name in ("optimizer", "weight_decay", "clip", "ema", "warmup", "final_lr")
         },
     }
+
+
+def _counted(histories: Sequence[Sequence[Mapping[str, Any]]], what: str) -> str:
+    """Return the last count of every member's training, once where all are the same."""
+    last = {max((int(r[what]) for r in each if what in r), default=0) for each in histories}
+    return "/".join(map(str, sorted(last)))
 
 
 def evaluation(test: RolloutDataset, valid: RolloutDataset, terms: Terms) -> dict[str, Any]:
@@ -112,7 +130,9 @@ def differences(records: Mapping[str, Sequence[Record]]) -> list[Difference]:
         norm = records.get(REFERENCE) or every
         usual = Counter(_text(each.get(name)) for each in norm).most_common(1)[0][0]
         for arm, several in records.items():
-            other = [each.get(name) for each in several if _text(each.get(name)) != usual]
+            # Modules of the user's own take no statistics that could be compared.
+            told = [each for each in several if name in each or name != "statistics"]
+            other = [each.get(name) for each in told if _text(each.get(name)) != usual]
             if other:
                 found.append(Difference(arm, name, other[0], usual))
     return found + _knowing(records)

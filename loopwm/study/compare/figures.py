@@ -97,6 +97,8 @@ def plot_ratios(
 def plot_law(runs: Runs, law: Law, *, title: str = "") -> "Figure":
     """Draw errors against effective parameters, where the law says that they fall on one curve.
 
+    Of several budgets of data the largest is drawn.
+
     Args:
         runs: The trained models.
         law: What was fitted to them.
@@ -116,7 +118,8 @@ def plot_law(runs: Runs, law: Law, *, title: str = "") -> "Figure":
         ends.append((f"r = {count:g}", float(x[-1]), float(y[-1]), COLOURS[index % len(COLOURS)]))
     said = f"φ = {law.phi:.2f}"
     said += "" if np.isnan(law.low) else f" [{law.low:.2f}, {law.high:.2f}]"
-    dress(axes, "effective parameters, N once + r^φ N repeated", "error", title or said)
+    error = f"RMSE after {law.horizon} steps, {runs.rows.max():,.0f} transitions"
+    dress(axes, "effective parameters, N once + r^φ N repeated", error, title or said)
     axes.set_xscale("log")
     axes.set_yscale("log")
     plain_log_ticks(axes)

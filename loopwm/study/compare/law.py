@@ -17,6 +17,9 @@ from loopwm.seed import numpy_rng
 
 _STEPS = 200
 _PHI = 0
+# Beyond this an iteration would be worth more than parameters of its own several times over: errors
+# that do not fall with size drive phi there, and say nothing of it.
+_MOST_PHI = 3.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +32,8 @@ class Runs:
         repeated: Parameters of the cell that is repeated.
         rows: Transitions trained on.
         errors: Error of each seed, positive.
+        horizon: Open-loop steps of those errors.
+        left_out: Cells that lack a seed, or whose error is not finite.
     """
 
     loops: Float[ndarray, " C"]
@@ -36,6 +41,8 @@ class Runs:
     repeated: Float[ndarray, " C"]
     rows: Float[ndarray, " C"]
     errors: Float[ndarray, "C S"]
+    horizon: int = 1
+    left_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,8 @@ class Law:
         floor: The error E that no size and no data would go below.
         r2: Share of the variance of the logarithms of errors that the law explains.
         cells: Number of cells.
+        horizon: Open-loop steps of the errors.
+        left_out: Cells that lack a seed, or whose error is not finite.
     """
 
     phi: float
@@ -62,6 +71,8 @@ class Law:
     floor: float
     r2: float
     cells: int
+    horizon: int = 1
+    left_out: int = 0
 
     def worth(self, loops: float) -> float:
         """Return how many times its parameters a cell counts for that is applied `loops` times."""
@@ -77,8 +88,8 @@ def fit_law(runs: Runs, *, resamples: int = 400, seed: int = 0) -> Law:
         seed: Seed of the draws.
 
     Raises:
-        DataError: If there are fewer than two numbers of iterations or too few cells, or an error
-            is not positive and finite.
+        DataError: If there are fewer than two numbers of iterations or too few cells, if an error
+            is not positive and finite, or if errors do not depend on size.
     """
     _check(runs)
     target = np.log(runs.errors).mean(axis=1)
@@ -86,6 +97,11 @@ def fit_law(runs: Runs, *, resamples: int = 400, seed: int = 0) -> Law:
     fitted = _descend(runs, np.repeat(target[None], len(starts), axis=0), starts)
     losses = ((_model(runs, fitted)[0] - target) ** 2).sum(axis=1)
     best = fitted[losses.argmin()]
+    if abs(best[_PHI]) >= _MOST_PHI:
+        raise DataError(
+            "errors hardly depend on size here, so that what an iteration is worth in parameters "
+            "cannot be told; add smaller models"
+        )
     spread = np.sum((target - target.mean()) ** 2)
     low, high = _interval(runs, best, resamples, seed)
     with_data = len(best) > 4
@@ -98,6 +114,8 @@ def fit_law(runs: Runs, *, resamples: int = 400, seed: int = 0) -> Law:
         floor=float(np.exp(best[3])),
         r2=float(1 - losses.min() / spread) if spread > 0 else float("nan"),
         cells=len(runs.loops),
+        horizon=runs.horizon,
+        left_out=runs.left_out,
     )
 
 
@@ -170,6 +188,9 @@ def _descend(
 ) -> Float[ndarray, "R P"]:
     """Minimise the squared residuals of R fits at once (Levenberg and Marquardt)."""
     damping = np.full(len(theta), 1e-2)
+    # Logarithms and exponents within what could mean anything: nothing overflows.
+    least, most = np.full(theta.shape[1], -25.0), np.full(theta.shape[1], 12.0)
+    least[_PHI], most[_PHI] = -_MOST_PHI, _MOST_PHI
     value, slope = _model(runs, theta)
     loss = ((value - targets) ** 2).sum(axis=1)
     eye = np.eye(theta.shape[1])
@@ -177,8 +198,7 @@ def _descend(
         normal = slope.transpose(0, 2, 1) @ slope
         pull = (slope.transpose(0, 2, 1) @ (targets - value)[..., None])[..., 0]
         step = np.linalg.solve(normal + damping[:, None, None] * eye, pull[..., None])[..., 0]
-        # Logarithms and exponents within what could mean anything: nothing overflows.
-        tried = np.clip(theta + np.clip(step, -1.0, 1.0), -25.0, 12.0)
+        tried = np.clip(theta + np.clip(step, -1.0, 1.0), least, most)
         new_value, new_slope = _model(runs, tried)
         new_loss = ((new_value - targets) ** 2).sum(axis=1)
         better = new_loss < loss

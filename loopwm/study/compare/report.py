@@ -193,23 +193,23 @@ class ComparisonReport:
         return tuple(each.name for each in self.arms if each.learning)
 
     def stands(self, arm: str) -> bool:
-        """Say whether the ratio of an arm stands.
+        """Say whether the ratio of an arm stands: whether nothing speaks against it."""
+        against = {each.name: each.against for each in self.arms}[arm]
+        return bool(against) and not (self.doubts(arm) or self.doubts(against))
 
-        It does if nothing was unequal, both arms were at their plateau, and no size or seed is
-        missing.
-        """
-        found = {each.name: each for each in self.arms}
-        both = (found[arm], found.get(found[arm].against))
-        unequal = {each.arm for each in self.differences}
+    def doubts(self, arm: str) -> tuple[str, ...]:
+        """Say why ratios with an arm do not stand yet; empty where they do."""
+        found = {each.name: each for each in self.arms}[arm]
         most = max(point.seeds for each in self.arms for point in each.points)
-        return most > 1 and all(
-            each is not None
-            and not each.learning
-            and each.name not in unequal
-            and len(each.points) >= self.asked
-            and all(point.seeds == most for point in each.points)
-            for each in both
-        )
+        lacking = sum(point.seeds < most for point in found.points)
+        reasons = {
+            "was not given what the others were given": arm in {e.arm for e in self.differences},
+            "still learning, or too short to tell": found.learning,
+            "one seed: how trainings differ is not known": most == 1,
+            f"{self.asked - len(found.points)} sizes missing": len(found.points) < self.asked,
+            f"seeds missing at {lacking} sizes": lacking > 0,
+        }
+        return tuple(reason for reason, holds in reasons.items() if holds)
 
     def gain(self, arm: str) -> float | None:
         """Return how much either of the arms of a ratio gained in the last quarter of training.

@@ -1,5 +1,6 @@
 """A comparison over tasks, control intervals and training budgets, and the law of iterations."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -143,7 +144,7 @@ def outcome(settings: Settings, folder: Path) -> Outcome:
         found = results_of([*first, *second], folder)
         if stage.law:
             rows = stage.place.rows
-            pairs = [(rows, each) for each in found.values() if each["validation"] is not None]
+            pairs = [(rows, each) for each in found.values() if "report" in each]
             cells.setdefault(stage.place.task, []).extend(pairs)
             continue
         try:
@@ -163,6 +164,8 @@ def outcome(settings: Settings, folder: Path) -> Outcome:
 def runs_of(pairs: Sequence[tuple[int, Result]], k: int) -> Runs:
     """Gather for the law the seeds of each model, at the rate that the validation set chose.
 
+    A model that lacks a seed, or whose error is not finite, is left out and counted.
+
     Args:
         pairs: Rows of training data and result of every trial.
         k: Horizon whose error is fitted.
@@ -176,22 +179,32 @@ def runs_of(pairs: Sequence[tuple[int, Result]], k: int) -> Runs:
         key = (int(trial["arm"].removeprefix("loops-")), trial["width"], rows)
         groups.setdefault(key, {}).setdefault(trial["lr"], []).append(result)
     # The rate with all the seeds is the chosen one; of a single seed, the best.
-    chosen = {
-        key: max(rates.values(), key=lambda each: (len(each), -min(r["validation"] for r in each)))
-        for key, rates in groups.items()
+    every = {key: max(rates.values(), key=_preference) for key, rates in groups.items()}
+    most = max((len(each) for each in every.values()), default=0)
+    found = {
+        key: [PredictionReport.from_dict(dict(each["report"])).rmse[k] for each in results]
+        for key, results in every.items()
+        if len(results) == most
     }
-    seeds = min((len(each) for each in chosen.values()), default=0)
-    if seeds == 0:
-        raise DataError("no model of the law has been trained yet")
-    errors = [
-        [PredictionReport.from_dict(dict(each["report"])).rmse[k] for each in results[:seeds]]
-        for results in chosen.values()
-    ]
+    errors = {key: each for key, each in found.items() if np.isfinite(each).all()}
+    if not errors:
+        raise DataError("no model of the law has been trained yet, with errors that are finite")
+    chosen = {key: every[key] for key in errors}
     first = [results[0] for results in chosen.values()]
     repeated = np.array([each["repeated_parameters"] for each in first], np.float64)
     total = np.array([each["parameters"] for each in first], np.float64)
     loops, rows = (np.array([key[i] for key in chosen], np.float64) for i in (0, 2))
-    return Runs(loops, total - repeated, repeated, rows, np.array(errors))
+    return Runs(
+        *(loops, total - repeated, repeated, rows, np.array([*errors.values()])),
+        horizon=k,
+        left_out=len(every) - len(chosen),
+    )
+
+
+def _preference(results: Sequence[Result]) -> tuple[int, float]:
+    """Prefer the rate with all the seeds, which is the chosen one; of a single seed, the best."""
+    errors = [each["validation"] for each in results if each["validation"] is not None]
+    return len(results), -min(errors, default=math.inf)
 
 
 def _place(settings: Settings, task: str, skip: int, rows: int) -> Place:

@@ -98,12 +98,14 @@ def law_sheet(laws: dict[str, Law]) -> Sheet:
     """Make the table of what an iteration is worth on each task."""
     columns = (
         *(Column("task"), Column("phi", "phi [95%]"), Column("worth", "8 iterations count for")),
-        *(Column("alpha"), Column("beta"), Column("r2", "R²"), Column("cells", "models")),
+        *(Column("horizon", "error after steps"), Column("alpha"), Column("beta")),
+        *(Column("r2", "R²"), Column("cells", "models"), Column("left_out", "models left out")),
     )
     rows = [
         {
             **{"task": task, "phi": _phi(law), "worth": law.worth(8)},
-            **{"alpha": law.alpha, "beta": law.beta, "r2": law.r2, "cells": law.cells},
+            **{"horizon": law.horizon, "alpha": law.alpha, "beta": law.beta, "r2": law.r2},
+            **{"cells": law.cells, "left_out": law.left_out},
         }
         for task, law in laws.items()
     ]

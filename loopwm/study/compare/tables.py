@@ -225,9 +225,18 @@ def _costs(report: ComparisonReport) -> Sheet:
 
 def _conditions(report: ComparisonReport) -> Sheet:
     rows = [{"what": "not comparable", "which": str(each)} for each in report.differences]
-    if report.learning:
-        names = ", ".join(report.learning)
-        rows.append({"what": "still learning, ratios do not stand yet", "which": names})
+    named = {arm.label: report.doubts(arm.name) for arm in report.arms}
+    for doubt in dict.fromkeys(doubt for doubts in named.values() for doubt in doubts):
+        which = ", ".join(label for label, doubts in named.items() if doubt in doubts)
+        rows.append({"what": f"ratios do not stand: {doubt}", "which": which})
+    ends = {
+        arm.label: f"{sum(point.edge for point in arm.points)} of {len(arm.points)} sizes"
+        for arm in report.arms
+        if any(point.edge for point in arm.points)
+    }
+    if ends:
+        which = ", ".join(f"{label}: {where}" for label, where in ends.items())
+        rows.append({"what": "best rate at an end of those tried", "which": which})
     rows += [{"what": "missing", "which": each} for each in report.missing]
     columns = (Column("what", "condition"), Column("which"))
     return Sheet("conditions", columns, tuple(rows))

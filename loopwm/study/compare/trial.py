@@ -10,6 +10,7 @@ from typing import Any, cast
 from torch import nn
 
 from loopwm.core import count
+from loopwm.data.normalise import Statistics
 from loopwm.errors import NumericalError
 from loopwm.study.accuracy import PredictionReport
 from loopwm.study.cells import version
@@ -178,7 +179,10 @@ def _trained(trials: Sequence[Trial], scene: Scene, run_dir: Path | None) -> lis
         models = _fitted(trials, scene, config, run_dir)
         metrics = [histories(model) for model in models]
         given = data.train, terms, config.objective, config.margin
-        had = [audit.record(*given, each) | tested for each in metrics]
+        had = [
+            audit.record(*given, each, stats) | tested
+            for each, stats in zip(metrics, map(_stats, models), strict=True)
+        ]
         return list(zip(models, metrics, had, strict=True))
     (trial,) = trials
     settings = fit_of(terms, trial)
@@ -189,6 +193,10 @@ def _trained(trials: Sequence[Trial], scene: Scene, run_dir: Path | None) -> lis
     # Such modules feed back what they predict, held to no range.
     had = audit.record(data.train, terms, loss, None, [records])
     return [(module, [records], had | tested | knew)]
+
+
+def _stats(model: Any) -> Statistics:
+    return getattr(model, "members", [model])[0].stats
 
 
 def _fitted(

@@ -99,7 +99,9 @@ def test_horizons_may_have_levels_of_different_number():
     tables = {" ".join(each.title.split()[:2]): each for each in report.sheets()}
     rows = [row for row in tables["error on"].rows if row["model"].startswith("MLP")]
     assert ["level_3" in row for row in rows] == [True, False, False]
-    by_measure = {row["measure"]: row for row in tables["size over"].rows if row["level"] == "middle"}
+    by_measure = {
+        row["measure"]: row for row in tables["size over"].rows if row["level"] == "middle"
+    }
     assert by_measure["FLOPs per step"]["ratio_1"] == str(report.quality["flops"]["mlp"][1][1])
     assert by_measure["FLOPs per step"]["ratio_3"] == str(report.quality["flops"]["mlp"][3][0])
     assert "2 of 3" in str(report)

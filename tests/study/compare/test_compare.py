@@ -137,7 +137,7 @@ def test_more_data_or_other_updates_are_found_in_the_records():
     assert audit.differences({**fair, "once": [run_trial(once, scene)["audit"]]}) == []
     richer = Scene(scene.families, replace(DATA, train=TRAIN.extend(VALID)), TERMS)
     found = audit.differences({**fair, "once": [run_trial(once, richer)["audit"]]})
-    assert {each.what for each in found} == {"data"}
+    assert {each.what for each in found} == {"data", "statistics"}
     longer = replace(once, updates=6)
     found = audit.differences({**fair, "once": [run_trial(longer, scene)["audit"]]})
     assert {each.what for each in found} == {"updates", "windows"}
@@ -153,6 +153,30 @@ def test_more_data_or_other_updates_are_found_in_the_records():
     )
     found = audit.differences({**fair, "once": [run_trial(once, other)["audit"]]})
     assert {each.what for each in found} == {"loss"}
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda data, fits: (data.extend(VALID), fits), "statistics"),
+        (lambda data, fits: (data, [replace(each, batch_size=16) for each in fits]), "windows"),
+        (lambda data, fits: (data, [replace(each, updates=6) for each in fits]), "updates"),
+    ],
+)
+def test_a_training_that_is_secretly_given_more_than_it_is_said_to_have_is_found(
+    change: Any, what: str, monkeypatch: pytest.MonkeyPatch
+):
+    scene = Scene(families_of(["looped", "once"]), DATA, TERMS)
+    looped, once = (each for each in first_round(scene) if each.size == 2_000 and each.lr == 2e-3)
+    honest, usual = run_trial(looped, scene)["audit"], trial.fit_each
+
+    def secretly(data: Any, config: Any, fits: Any, **options: Any) -> Any:
+        data, fits = change(data, fits)
+        return usual(data, config, fits, **options)
+
+    monkeypatch.setattr(trial, "fit_each", secretly)
+    records = {"looped": [honest], "once": [run_trial(once, scene)["audit"]]}
+    assert what in {each.what for each in audit.differences(records)}
 
 
 @pytest.mark.parametrize(("robust", "row_clip"), [(0.0, 0.0), (0.2, 0.0), (0.0, 0.5)])
@@ -302,7 +326,8 @@ def test_the_second_round_begins_where_the_first_is_finished():
 
 def test_of_an_ensemble_the_member_that_still_learns_most_counts(monkeypatch: pytest.MonkeyPatch):
     def records(last: float) -> list[dict[str, Any]]:
-        return [{"update": 4, "validation": 1.0}, {"update": 8, "validation": last}]
+        before = [{"update": update, "validation": 1.0} for update in range(1, 8)]
+        return [*before, {"update": 9, "validation": last}]
 
     def trained(*given: Any) -> Any:
         return [(None, [records(1.0), records(0.75), records(0.9)], {})]

@@ -1,12 +1,17 @@
 """The exponent of the law is found again in curves that were made with it."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 
 from loopwm.errors import DataError
 from loopwm.study.compare.figures import plot_law
 from loopwm.study.compare.law import Runs, _model, fit_law
+from loopwm.study.compare.study import runs_of
 from loopwm.study.compare.summary import law_sheet
+from tests.study.compare.small import result, trials
 
 
 def runs(
@@ -67,6 +72,34 @@ def test_the_gradient_of_the_law_equals_finite_differences():
         step[0, index] = 1e-6
         found = (_model(given, theta + step)[0] - _model(given, theta - step)[0])[0] / 2e-6
         np.testing.assert_allclose(slope[:, index], found, atol=1e-8)
+
+
+def test_where_errors_do_not_depend_on_size_nothing_is_said_of_iterations():
+    full = runs(0.4)
+    flat = np.repeat((0.3 * full.loops**-0.2)[:, None], 3, axis=1)
+    with pytest.raises(DataError, match="hardly depend on size"):
+        fit_law(replace(full, errors=flat), resamples=20)
+
+
+def test_models_without_a_seed_or_a_finite_error_are_left_out_and_counted():
+    def trained(loops: int, width: int, seed: int, error: float) -> tuple[int, dict[str, Any]]:
+        (trial,) = trials(f"loops-{loops}", (width,), (seed,))
+        return 10_000, result(trial, error)
+
+    sizes, pairs = (1_000, 2_000, 4_000, 8_000), []
+    for loops in (1, 2):
+        for width in sizes:
+            error = (0.5 * width * (1 + loops**0.5)) ** -0.5
+            pairs += [trained(loops, width, seed, error) for seed in (0, 1)]
+    lacking = runs_of(pairs[:-1], 1)
+    assert (lacking.errors.shape, lacking.left_out) == ((7, 2), 1)
+    pairs[-1] = trained(2, sizes[-1], 1, np.inf)
+    diverged = runs_of(pairs, 1)
+    assert (diverged.errors.shape, diverged.left_out, diverged.horizon) == ((7, 2), 1, 1)
+    law = fit_law(diverged, resamples=20)
+    assert law.phi == pytest.approx(0.5, abs=0.02)
+    (row,) = law_sheet({"task": law}).rows
+    assert (row["cells"], row["left_out"], row["horizon"]) == (7, 1, 1)
 
 
 def test_too_little_is_refused():
