@@ -135,7 +135,11 @@ _HOMES = {
     "world.terms": ("Objective",),
     "world.prediction": ("Prediction", "Trajectory"),
 }
-_MODULES = {"depth": "loopwm.core.depth", "grad": "loopwm.core.grad"}
+_MODULES = {
+    "depth": "loopwm.core.depth",
+    "grad": "loopwm.core.grad",
+    "errors": "loopwm.errors",
+}
 _HOME = {name: f"loopwm.{module}" for module, names in _HOMES.items() for name in names}
 
 
@@ -161,6 +165,14 @@ def _register() -> None:
         entry_point="loopwm.agent.single:ImaginationEnv",
         vector_entry_point="loopwm.agent.imagination:ImaginationVectorEnv",
     )
+    # Gymnasium reads no plugins: without this, `lw.collect("loopwm/BallChain-v0", ...)` would need
+    # an import of the package that has it, which registers it too.
+    if "loopwm/BallChain-v0" not in gymnasium.registry:
+        gymnasium.register(
+            id="loopwm/BallChain-v0",
+            entry_point="loopwm_envs.ball_chain:BallChainEnv",
+            max_episode_steps=200,
+        )
 
 
 # So that `gym.make("loopwm:loopwm/Imagination-v0", ...)`, which imports this package, finds it.

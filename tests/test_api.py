@@ -91,6 +91,12 @@ def test_configurations_do_not_import_torch():
     assert python(f"{code}; print('torch' in sys.modules)") == "False"
 
 
+def test_ball_chains_need_no_import_of_their_package():
+    for first in ("import loopwm as lw", "import loopwm as lw, loopwm_envs", "import loopwm_envs"):
+        code = f"{first}; import loopwm as lw; print(lw.collect('loopwm/BallChain-v0', 20))"
+        assert "20 steps" in python(f"import warnings; warnings.simplefilter('error'); {code}")
+
+
 def test_gymnasium_finds_our_environments_by_the_name_of_the_package():
     # To make one would load torch.
     code = """

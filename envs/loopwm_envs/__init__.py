@@ -1,7 +1,7 @@
 """Simulators with known difficulty, as Gymnasium environments named `loopwm/...`.
 
-Importing the package registers them. Gymnasium 1.x reads no plugin entry points, so either import
-it yourself or name it in the id: `gymnasium.make("loopwm_envs:loopwm/BallChain-v0")`.
+Importing this package or using loopwm registers them. Gymnasium 1.x reads no plugin entry points,
+so without either name the package in the id: `gymnasium.make("loopwm_envs:loopwm/BallChain-v0")`.
 """
 
 import gymnasium as gym
@@ -32,8 +32,9 @@ __all__ = [
     "without_collision",
 ]
 
-gym.register(
-    id="loopwm/BallChain-v0",
-    entry_point="loopwm_envs.ball_chain:BallChainEnv",
-    max_episode_steps=200,
-)
+if "loopwm/BallChain-v0" not in gym.registry:  # loopwm may have been used before
+    gym.register(
+        id="loopwm/BallChain-v0",
+        entry_point="loopwm_envs.ball_chain:BallChainEnv",
+        max_episode_steps=200,
+    )

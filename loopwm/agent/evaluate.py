@@ -84,7 +84,7 @@ class AgentReport:
 
 def evaluate_agent(
     agent: Any,
-    env: Source,
+    env_id: Source,
     episodes: int = 10,
     seed: int = 0,
     *,
@@ -100,7 +100,7 @@ def evaluate_agent(
         agent: What acts: a planner (`plan`), anything with `act(obs)`, a policy of
             Stable-Baselines3 (`predict`, deterministic), a policy or a function from observation
             to action (see `loopwm.data.policy`); or several of one kind, from several seeds.
-        env: A Gymnasium id, or a function that makes an environment.
+        env_id: A Gymnasium id, or a function that makes an environment.
         episodes: Episodes of each agent, at least 1, played side by side.
         seed: Non-negative integer; episode i begins as the seed and i say.
         env_kwargs: Arguments for the environment.
@@ -120,7 +120,7 @@ def evaluate_agent(
     if several and not agent:
         raise ConfigError("agent must be at least one agent, got an empty sequence")
     played = [
-        play(each, env, episodes, seed, env_kwargs=env_kwargs, unclipped=unclipped)
+        play(each, env_id, episodes, seed, env_kwargs=env_kwargs, unclipped=unclipped)
         for each in (agent if several else [agent])
     ]
     returns = np.array([[each.reward.sum() for each in row] for row in played])
@@ -128,12 +128,12 @@ def evaluate_agent(
     faults = Counter(each.fault for row in played for each in row if each.fault)
     if not lengths.all():
         raise NumericalError(
-            f"an episode of {source_name(env)} failed in its first step and has no return "
+            f"an episode of {source_name(env_id)} failed in its first step and has no return "
             f"({dict(faults)}); check the environment and the agent"
         )
     if not several:
         returns, lengths = returns[0], lengths[0]
-    return AgentReport(source_name(env), seed, returns, lengths, dict(faults))
+    return AgentReport(source_name(env_id), seed, returns, lengths, dict(faults))
 
 
 def play(

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from loopwm.core.halt import Fixed, StopRule
+from loopwm.core.settings import whole
 from loopwm.data.meta import DatasetMeta
 from loopwm.data.store import RolloutDataset
 from loopwm.errors import ConfigError, DataError
@@ -103,7 +104,7 @@ class ImaginationVectorEnv(VectorEnv):
         feedback: Feedback | None = None,
     ) -> None:
         for name, count in (("num_envs", num_envs), ("horizon", horizon)):
-            if count < 1:
+            if whole(name, count) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {count}")
         if not isinstance(model, WorldModelLike):
             raise ConfigError(

@@ -100,11 +100,16 @@ def certify(
         start: State that the loop starts from, or was started from before it was carried on.
         assumptions: What the bound on the injection takes for granted.
     """
+    dtype = next(cell.parameters()).dtype
+    name = str(dtype).removeprefix("torch.")
+    if torch.finfo(dtype).bits < 32:
+        # The state is rounded by more at each iteration than the rate takes off what is left.
+        taken = (f"nothing is certified in {name}: use .float()",)
+        return Certificate(type(cell).__name__, None, None, name, None, taken)
     rate = cell.proven_rate() if isinstance(cell, Contracts) else None
-    if rate is not None and rate >= 1:  # Rounded weights of a rate near 1 may prove none.
+    if rate is not None and rate >= 1:  # Weights rounded before may prove none.
         rate = None
     bound, slack, taken = None, None, ["exact arithmetic"]
-    dtype = next(cell.parameters()).dtype
     if rate is not None:
         taken.append("the input stays the same over the iterations of an environment step")
     if isinstance(cell, Bounds):
@@ -116,7 +121,6 @@ def certify(
             taken += () if bound is None else assumptions
     if not (rate is None or bound is None or injection is None) and isinstance(cell, Contracts):
         slack = cell.proven_slack(bound, injection, torch.finfo(dtype).eps / 2)
-    name = str(dtype).removeprefix("torch.")
     return Certificate(type(cell).__name__, rate, bound, name, slack, tuple(taken))
 
 

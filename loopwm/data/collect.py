@@ -27,7 +27,7 @@ HOPELESS = 100
 
 
 def collect(  # noqa: PLR0913 - the front door; all but the first two have defaults
-    env: Source,
+    env_id: Source,
     steps: int,
     seed: int = 0,
     policy: PolicyLike | None = None,
@@ -46,7 +46,7 @@ def collect(  # noqa: PLR0913 - the front door; all but the first two have defau
     `loopwm.data.fast.FAST_TASKS` runs without stepping Gymnasium, with equal results.
 
     Args:
-        env: A Gymnasium id, or a function that makes an environment with a flat observation.
+        env_id: A Gymnasium id, or a function that makes an environment with a flat observation.
         steps: Number of rows wanted, at least 1; the last episode is cut there.
         seed: Non-negative integer.
         policy: What chooses the actions (see `loopwm.data.policy`): an excitation, a policy of
@@ -79,11 +79,11 @@ def collect(  # noqa: PLR0913 - the front door; all but the first two have defau
         raise ConfigError(f"info_keys must be a sequence of names, such as ({info_keys!r},)")
     policy = Excitation() if policy is None else policy
     as_policy(policy)
-    sample = make(env, env_kwargs, unclipped)
-    meta = describe(env, sample, env_kwargs or {}, unclipped)
+    sample = make(env_id, env_kwargs, unclipped)
+    meta = describe(env_id, sample, env_kwargs or {}, unclipped)
     meta = replace(meta, seed=seed, policy=policy_name(policy))
     limit = time_limit(sample)
-    task = Task(env, meta.env_kwargs, unclipped, seed, policy, limit, tuple(info_keys))
+    task = Task(env_id, meta.env_kwargs, unclipped, seed, policy, limit, tuple(info_keys))
     with quiet_mujoco():
         episodes = _play(task, sample, steps, num_envs, workers)
         if progress or (progress is None and Console(stderr=True).is_terminal):

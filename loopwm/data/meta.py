@@ -3,7 +3,7 @@
 import functools
 import math
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import metadata
 from typing import Any
@@ -71,6 +71,20 @@ class DatasetMeta:
     def settings(self, variant: int = 0) -> dict[str, Any]:
         """Return the arguments of the environment that made the episodes of one variant."""
         return self.env_kwargs | (self.variants[variant] if self.variants else {})
+
+    def variants_with(self, settings: Mapping[str, Any]) -> list[int]:
+        """List the variants whose environment was made with some arguments.
+
+        Raises:
+            ConfigError: If one is nothing that a dataset can record.
+        """
+        wanted = plain(settings, "settings")
+        return [
+            index
+            for index in range(max(1, len(self.variants)))
+            # Not as sets: a range is stored as a list, which a set cannot hold.
+            if wanted == {k: v for k, v in self.settings(index).items() if k in wanted}
+        ]
 
     def keep_obs(self, kept: Sequence[int]) -> "DatasetMeta":
         """Return the description of the same rows with some of the observation dimensions."""

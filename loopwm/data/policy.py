@@ -100,7 +100,7 @@ def as_policy(policy: object) -> Policy:
         return _Reactive(policy)
     raise ConfigError(
         f"policy must have begin(), actions() or predict(), or be a function of the observation, "
-        f"got {policy!r}"
+        f"got {policy!r}; excitations are objects, such as loopwm.data.excitation.Uniform()"
     )
 
 

@@ -1,9 +1,11 @@
 """From the arrays that users have to the columns that a dataset holds."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from loopwm.data.meta import DatasetMeta
 from loopwm.errors import DataError
 
 
@@ -24,7 +26,12 @@ def columns_from_arrays(
         DataError: If a column is missing or has another number of rows than the reward.
     """
     # Copies: a buffer that is filled anew would change the data past every check.
-    known = {name: np.array(column) for name, column in given.items() if column is not None}
+    # Tensors of torch say so by their `numpy`; this file does without torch.
+    known = {
+        name: np.array(column.detach().cpu().numpy() if hasattr(column, "detach") else column)
+        for name, column in given.items()
+        if column is not None
+    }
     known["reward"] = known["reward"].astype(np.float64, copy=False)
     if known["action"].dtype.kind in "iu" and known["action"].ndim == 1:
         known["action"] = known["action"].astype(np.int64, copy=False)
@@ -48,6 +55,48 @@ def columns_from_arrays(
         return _without_last(known, ends), int(ends.sum())
     known["truncated"] = known["truncated"] | (ends & ~known["terminated"])
     return known, 0
+
+
+def described(meta: DatasetMeta, columns: Mapping[str, np.ndarray], lost: int) -> DatasetMeta:
+    """Complete a description by what the columns tell of actions and of rows left out.
+
+    Args:
+        meta: What is known of the origin.
+        columns: The columns.
+        lost: Rows left out for want of an observation after them.
+    """
+    action = columns["action"]
+    if lost:
+        meta = replace(meta, dropped={**meta.dropped, "last step without next_obs": lost})
+    if action.ndim == 1 and meta.num_actions is None:
+        return replace(meta, num_actions=int(action.max()) + 1)
+    if action.ndim == 2 and meta.action_low is None and meta.action_high is None:
+        low, high = action.min(axis=0), action.max(axis=0)
+        return replace(meta, action_low=tuple(low), action_high=tuple(high))
+    return meta
+
+
+def divided(
+    order: np.ndarray, groups: Sequence[np.ndarray], fraction: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Divide episodes in two, every group in the same proportion, neither side empty.
+
+    Args:
+        order: Numbers of the episodes, shuffled.
+        groups: Labels of each episode, by its number.
+        fraction: Share of the first side.
+
+    Returns:
+        The numbers of both sides, ascending.
+    """
+    if groups:
+        order = order[np.lexsort([group[order] for group in groups])]
+    # A running count of whole episodes spreads the share evenly over the sorted groups.
+    count = np.floor(np.arange(1, len(order) + 1) * fraction + 0.5).astype(int)
+    first = np.diff(count, prepend=0) > 0
+    if first.all() or not first.any():
+        first[-1] = not first[-1]
+    return np.sort(order[first]), np.sort(order[~first])
 
 
 def _flags(name: str, column: np.ndarray) -> np.ndarray:

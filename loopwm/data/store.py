@@ -9,8 +9,8 @@ import numpy as np
 
 from loopwm.data.check import check_columns, check_meta
 from loopwm.data.concat import INDEX, concat
-from loopwm.data.meta import DatasetMeta, plain
-from loopwm.data.rows import columns_from_arrays, whole_numbers
+from loopwm.data.meta import DatasetMeta
+from loopwm.data.rows import columns_from_arrays, described, divided, whole_numbers
 from loopwm.data.shards import SHARD_BYTES, read_shards, write_shards
 from loopwm.errors import ConfigError, DataError, StoreError
 from loopwm.seed import numpy_rng
@@ -71,6 +71,26 @@ class RolloutDataset:
         )
 
     @property
+    def env_id(self) -> str:
+        """Gymnasium id of the environment, "" where the rows come from elsewhere."""
+        return self.meta.env_id
+
+    @property
+    def env_kwargs(self) -> Mapping[str, Any]:
+        """Arguments that the environment was made with."""
+        return self.meta.env_kwargs
+
+    @property
+    def seed(self) -> int | None:
+        """Seed of the collection, None where it is not known."""
+        return self.meta.seed
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Versions of the packages that the rows were made with."""
+        return self.meta.versions
+
+    @property
     def obs_dim(self) -> int:
         """Number of observation dimensions O."""
         return self.obs.shape[1]
@@ -123,7 +143,8 @@ class RolloutDataset:
             episode: A number for each row's episode [N], equal within it; without it an episode
                 ends at every terminated or truncated step. The last step of an episode that ends
                 otherwise is marked as truncated.
-            meta: What is known of the origin.
+            meta: What is known of the origin (`loopwm.data.meta`). Where it does not say the bounds
+                of continuous actions, the least and the largest of the data take their place.
 
         Raises:
             DataError: If the columns do not fit together.
@@ -132,12 +153,7 @@ class RolloutDataset:
             {"obs": obs, "next_obs": next_obs, "action": action, "reward": reward}
             | {"terminated": terminated, "truncated": truncated, "episode": episode}
         )
-        meta = meta or DatasetMeta()
-        if lost:
-            meta = replace(meta, dropped={**meta.dropped, "last step without next_obs": lost})
-        if columns["action"].ndim == 1 and meta.num_actions is None:
-            meta = replace(meta, num_actions=int(columns["action"].max()) + 1)
-        return cls(info={}, meta=meta, **columns)
+        return cls(info={}, meta=described(meta or DatasetMeta(), columns, lost), **columns)
 
     def save(self, path: str | Path, shard_bytes: int = SHARD_BYTES) -> None:
         """Write the dataset as a directory of checksummed shards, atomically.
@@ -212,16 +228,8 @@ class RolloutDataset:
         starts = self.bounds[:-1]
         groups = [self.info[name][starts] for name in ("part", "variant") if name in self.info]
         order = numpy_rng(seed, "split").permutation(self.num_episodes)
-        if groups:
-            order = order[np.lexsort([group[order] for group in groups])]
-        # A running count of whole episodes spreads the share evenly over the sorted groups.
-        count = np.floor(np.arange(1, len(order) + 1) * fraction + 0.5).astype(int)
-        first = np.diff(count, prepend=0) > 0
-        if first.all() or not first.any():
-            first[-1] = not first[-1]
-        return self.select_episodes(np.sort(order[first])), self.select_episodes(
-            np.sort(order[~first])
-        )
+        first, second = divided(order, groups, fraction)
+        return self.select_episodes(first), self.select_episodes(second)
 
     def extend(self, *others: "RolloutDataset") -> "RolloutDataset":
         """Return a dataset with the episodes of `others` after those of this one."""
@@ -235,9 +243,8 @@ class RolloutDataset:
         """
         kept = whole_numbers("indices", indices).tolist()
         if not kept or min(kept) < 0 or max(kept) >= self.obs_dim or len({*kept}) < len(kept):
-            raise ConfigError(
-                f"indices must be different numbers in 0..{self.obs_dim - 1}, got {kept}"
-            )
+            last = self.obs_dim - 1
+            raise ConfigError(f"indices must be different numbers in 0..{last}, got {kept}")
         meta = self.meta.keep_obs(kept)
         return replace(self, obs=self.obs[:, kept], next_obs=self.next_obs[:, kept], meta=meta)
 
@@ -264,15 +271,8 @@ class RolloutDataset:
             DataError: If no episode was collected with them.
             ConfigError: If one is nothing that a dataset can record.
         """
-        wanted = plain(settings, "settings")
         variant = self.info.get("variant", np.zeros(len(self), INDEX))[self.bounds[:-1]]
-        having = [
-            index
-            for index in range(max(1, len(self.meta.variants)))
-            # Not as sets: a range is stored as a list, which a set cannot hold.
-            if wanted == {k: v for k, v in self.meta.settings(index).items() if k in wanted}
-        ]
-        chosen = np.flatnonzero(np.isin(variant, having))
+        chosen = np.flatnonzero(np.isin(variant, self.meta.variants_with(settings)))
         if len(chosen) == 0:
             raise DataError(
                 f"no episode was collected with {settings}; "

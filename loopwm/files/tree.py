@@ -123,7 +123,8 @@ def read_tree(path: Path | str) -> Tree:
     if not tree_exists(path):
         raise StoreError(
             f"{path} holds nothing that was saved (no {MANIFEST}); check the path, or save again "
-            "if the first save was interrupted"
+            "if the first save was interrupted; of a run's checkpoints, model.save(path) makes "
+            "something that can be read"
         )
     for _ in range(_READ_ATTEMPTS):
         raw = read_regular(path / MANIFEST, MAX_JSON_BYTES)

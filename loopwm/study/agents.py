@@ -119,7 +119,7 @@ def run_cell(cell: AgentCell, work: Path, progress: bool | None = None) -> dict[
         seed=cell.seed,
         run_dir=work / "agents" / cell.name,
         unclipped=recipe.unclipped,
-        scoring=Scoring(every=max(1, recipe.steps // POINTS), episodes=recipe.episodes),
+        scoring=Scoring(recipe.every or max(1, recipe.steps // POINTS), recipe.episodes),
         progress=progress,
     )
     return {

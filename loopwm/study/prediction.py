@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Int
 from numpy import ndarray
 
+from loopwm.core.settings import whole
 from loopwm.data.ending import can_terminate
 from loopwm.data.normalise import Statistics
 from loopwm.data.store import RolloutDataset
@@ -65,6 +66,16 @@ def evaluate(  # noqa: PLR0913 - which model, on what, from how much, and how it
         ConfigError: If a horizon or the context is below 1, or the context exceeds the history.
         DataError: If no window of any horizon fits into an episode.
     """
+    if not isinstance(test, RolloutDataset):
+        raise ConfigError(
+            f"test must be a dataset, got {type(test).__name__}: read one by "
+            "lw.RolloutDataset.load(path)"
+        )
+    if not hasattr(model, "step"):
+        raise ConfigError(
+            "model must have the verbs start, observe and step, got "
+            f"{type(model).__name__}; read a saved one by lw.load(path)"
+        )
     how = Imagination(context, feedback, halt, max_iters, sampling.batch_size)
     horizons = _check_horizons(horizons)
     history = _check_history(sampling, context)
@@ -222,7 +233,9 @@ def _part_names(test: RolloutDataset) -> tuple[str, ...]:
 
 
 def _check_horizons(horizons: Sequence[int]) -> tuple[int, ...]:
-    chosen = tuple(sorted({int(k) for k in horizons}))
+    if isinstance(horizons, int | str):
+        raise ConfigError(f"horizons must be several steps, such as (1, 15), got {horizons!r}")
+    chosen = tuple(sorted({whole("horizons", k) for k in horizons}))
     if not chosen or chosen[0] < 1:
         raise ConfigError(f"horizons must be one or more steps of at least 1, got {horizons}")
     return chosen

@@ -61,6 +61,17 @@ class Edge:
             raise DataError(f"actions must have the shape ({wanted}) with H >= 1, got {shape}")
         return cls.of(actions, "actions", shape[split - 1 :])
 
+    def check_lead(self, name: str, other: "Edge") -> None:
+        """Refuse an array whose leading axes are not these: its rows would be others' partners.
+
+        Raises:
+            DataError: If they differ.
+        """
+        if other.lead != self.lead:
+            raise DataError(
+                f"obs and {name} must have the same leading axes, got {self.lead} and {other.lead}"
+            )
+
     def leave(self, tensor: Tensor) -> Any:
         """Give a result [B, ...] the caller's kind, type, device and leading shape."""
         return self.cast(tensor.unflatten(0, self.lead) if self.lead else tensor.squeeze(0))

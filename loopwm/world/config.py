@@ -280,9 +280,12 @@ def _check_factories(owner: str, encoder: Any, heads: Any) -> None:
     if encoder is not None:
         factories["encoder"] = encoder
     for name, each in factories.items():
-        if not callable(each):
+        # A module is callable too, but each model, such as a member of an ensemble, makes its own.
+        made = hasattr(each, "state_dict") and not isinstance(each, type)
+        if made or not callable(each):
             raise ConfigError(
-                f"{owner}.{name} must be a function that returns a module, got {each!r}"
+                f"{owner}.{name} must be a function that returns a module, such as lambda d_in, "
+                f"d_out: nn.Linear(d_in, d_out), got {each!r}"
             )
 
 

@@ -103,7 +103,7 @@ class Ensemble(nn.Module):
     def predict(self, obs: Any, action: Any, **options: Any) -> Prediction:
         """Predict one step from an observation alone (see `WorldModel.predict`)."""
         edge = Edge.of(obs, "obs", (self.obs_dim,))
-        check_rows("action", Edge.of(action, "action", self._action_axes).rows, edge.rows)
+        edge.check_lead("action", Edge.of(action, "action", self._action_axes))
         each = self._panel(edge.rows).predict(to_tensor(obs), to_tensor(action), options)
         return _leave(_mean(each, "next_obs"), edge)
 
@@ -121,8 +121,8 @@ class Ensemble(nn.Module):
         if state is not None:
             check_rows("actions", rows, len(state[0]))
         else:
-            edge = Edge.of(obs, "obs", (self.obs_dim,))
-            check_rows("actions", rows, edge.rows)
+            given, edge = edge, Edge.of(obs, "obs", (self.obs_dim,))
+            edge.check_lead("actions", given)
             obs = to_tensor(obs)
         each = self._panel(rows).imagine(obs, state, to_tensor(actions), options)
         return _leave(_mean(each, "obs"), edge)

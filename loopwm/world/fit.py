@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from loopwm.core.settings import whole
 from loopwm.data.normalise import Statistics, check_precision
 from loopwm.data.store import RolloutDataset
 from loopwm.errors import ConfigError, DataError
@@ -56,7 +57,8 @@ def fit(
         NumericalError: If training meets NaN again and again.
     """
     fit_config = fit_config or FitConfig()
-    if members < 1:
+    _check_kinds(data, fit_config)
+    if whole("members", members) < 1:
         raise ConfigError(f"members must be at least 1, got {members}")
     starts = _starts(init, config, members, data)
     config = config or (starts[0].config if starts[0] is not None else WorldConfig())
@@ -147,6 +149,17 @@ def course(
     model = _fresh(data, config, fit_config, init, _statistics(data, init))
     material = Material.of(data, valid, model, fit_config)
     return alone(model, material, fit_config, identity(config, data, valid, init))
+
+
+def _check_kinds(data: object, fit_config: object) -> None:
+    """Refuse what is given in another's place, or as a path."""
+    if not isinstance(data, RolloutDataset):
+        raise ConfigError(
+            f"data must be a dataset, got {type(data).__name__}: read one by "
+            "lw.RolloutDataset.load(path), or make one by RolloutDataset.from_arrays"
+        )
+    if not isinstance(fit_config, FitConfig):
+        raise ConfigError(f"fit_config must be a lw.FitConfig(), got {fit_config!r}")
 
 
 def _statistics(data: RolloutDataset, init: WorldModel | None) -> Statistics:

@@ -126,7 +126,7 @@ class WorldModel(LatentModel):
             DataError: If a shape does not fit or a value is not finite.
         """
         edge = Edge.of(obs, "obs", (self.obs_dim,))
-        Edge.of(action, "action", self.action_axes)
+        edge.check_lead("action", Edge.of(action, "action", self.action_axes))
         tensor = self._enter(action, "action", len(self.action_axes))
         _, prediction = self.step(self.start(obs), tensor, halt=halt, max_iters=max_iters)
         return prediction.leave(edge)
@@ -172,7 +172,8 @@ class WorldModel(LatentModel):
             return rollout.with_policy(self, obs, policy, horizon or 0, options)
         edge = self._edge(Edge.of_actions(actions, self.action_axes))
         if obs is not None:
-            edge = Edge.of(obs, "obs", (self.obs_dim,))
+            given, edge = edge, Edge.of(obs, "obs", (self.obs_dim,))
+            edge.check_lead("actions", given)
         first = self.start(obs) if state is None else state
         tensor = self._enter(actions, "actions", 1 + len(self.action_axes))
         check_rows("actions", len(tensor), len(first[0]))

@@ -42,6 +42,11 @@ def check_request(
     if policy is None:
         if actions is None:
             raise ConfigError("imagine needs actions, or policy= and horizon=")
+        if horizon is not None:
+            raise ConfigError(
+                f"horizon={horizon} goes with policy=; as many steps as there are actions are "
+                "imagined: pass actions[..., :horizon, :]"
+            )
         return
     if obs is None or horizon is None or actions is not None:
         raise ConfigError("imagine with policy= needs obs and horizon=, and no actions")

@@ -1,5 +1,6 @@
 import json
 import math
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
+import torch
 from gymnasium.spaces import Box
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -219,6 +221,24 @@ def test_a_dataset_does_not_change_with_the_buffer_that_it_was_made_from() -> No
         column[:] = 9
     for name, column in before.items():
         np.testing.assert_array_equal(getattr(data, name), column)
+
+
+@pytest.mark.usefixtures("without_shape_checks")
+def test_from_arrays_takes_tensors_and_bounds_of_actions_from_the_data() -> None:
+    path = torch.arange(8.0).view(4, 2).requires_grad_()
+    rows = {"obs": path[:3], "next_obs": path[1:]}
+    rows |= {"reward": torch.arange(3), "terminated": torch.zeros(3, dtype=torch.bool)}
+    action = torch.tensor([[0.5, 1.0], [-2.0, 1.0], [0.0, 1.0]])
+    given: Any = {**rows, "action": action}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data = RolloutDataset.from_arrays(**given)
+    assert (data.meta.action_low, data.meta.action_high) == ((-2.0, 1.0), (0.5, 1.0))
+    assert data.next_obs.dtype == np.float32
+    told = DatasetMeta(env_id="mine", action_low=(-3.0, 0.0), action_high=(3.0, 3.0), seed=7)
+    data = RolloutDataset.from_arrays(**given, meta=told)
+    assert (data.meta.action_low, data.meta.action_high) == (told.action_low, told.action_high)
+    assert (data.env_id, data.seed, data.env_kwargs, data.versions) == ("mine", 7, {}, {})
 
 
 def test_from_arrays_without_next_obs_leaves_out_and_counts_last_steps() -> None:

@@ -1,6 +1,7 @@
 """What cannot be trained on is refused before training begins."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,10 +32,47 @@ def test_contradicting_arguments_are_refused(data):
         lw.fit(data, SHORT)  # pyright: ignore[reportArgumentType]
 
 
+@pytest.mark.usefixtures("without_shape_checks")
+def test_what_stands_in_anothers_place_is_named(data: Any):
+    with pytest.raises(ConfigError, match=r"data must be a dataset, got str: read one by"):
+        lw.fit("runs/data", SMALL, SHORT)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match=r"fit_config must be a lw\.FitConfig\(\), got WorldCo"):
+        lw.fit(data, SMALL, SMALL)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match=r"members must be a whole number, got 1\.5"):
+        lw.fit(data, SMALL, SHORT, members=1.5)  # pyright: ignore[reportArgumentType]
+    model = lw.fit(data, SMALL, SHORT)
+    with pytest.raises(ConfigError, match="test must be a dataset, got str"):
+        lw.evaluate(model, "runs/data")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match=r"model must have the verbs .* got str; read a saved"):
+        lw.evaluate("runs/model", data)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match=r"horizons must be several steps, .* got 5"):
+        lw.evaluate(model, data, 5)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match=r"horizons must be a whole number, got 1\.5"):
+        lw.evaluate(model, data, (1.5,))  # pyright: ignore[reportArgumentType]
+    layer = torch.nn.Linear(3, 16)
+    with pytest.raises(ConfigError, match=r"encoder must be a function that returns a module"):
+        lw.WorldConfig(encoder=layer)
+    with pytest.raises(ConfigError, match=r"heads\['reward'\] must be a function that returns"):
+        lw.WorldConfig(heads={"reward": layer})
+
+
 def test_data_without_action_bounds_is_refused(data):
     bare = replace(data, meta=DatasetMeta())
     with pytest.raises(DataError, match="does not say its action bounds: give from_arrays meta="):
         lw.fit(bare, SMALL, SHORT)
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_leading_axes_of_another_shape_are_no_partners(data: Any, members: int):
+    model = lw.fit(data, SMALL, SHORT, members=members)
+    obs, action = data.obs[:8].reshape(2, 4, -1), data.action[:8].reshape(4, 2, -1)
+    with pytest.raises(DataError, match=r"the same leading axes, got \(2, 4\) and \(4, 2\)"):
+        model.predict(obs, action)
+    actions = data.action[:24].reshape(8, 3, -1)
+    with pytest.raises(DataError, match=r"obs and actions must have .* \(2, 4\) and \(8,\)"):
+        model.imagine(obs, actions)
+    with pytest.raises(ConfigError, match="horizon=2 goes with policy="):
+        model.imagine(data.obs[:8], actions, horizon=2)
 
 
 def test_a_model_does_not_go_on_with_other_actions(make, data, discrete_data):

@@ -108,11 +108,11 @@ BAD: dict[str, tuple[Any, str]] = {
     ),
     "too few actions": (
         lambda m, o, a: m.predict(o, a[:3, 0]),
-        "action has 3 rows but the state has 4",
+        "obs and action must have the same leading axes, got (4,) and (3,)",
     ),
     "too few rows of actions": (
         lambda m, o, a: m.imagine(o, a[:3]),
-        "actions has 3 rows but the state has 4",
+        "obs and actions must have the same leading axes, got (4,) and (3,)",
     ),
     "too few rows observed": (
         lambda m, o, a: m.observe(m.start(o), a[:, 0], o[:3]),
