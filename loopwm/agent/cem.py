@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from loopwm.agent.planner import PlannerOptions, SequencePlanner, Warm, best_of, shifted
 from loopwm.agent.problem import Problem
-from loopwm.agent.search import check_search
+from loopwm.agent.search import check_search, elites_of
 from loopwm.world.protocol import WorldModelLike
 
 
@@ -28,7 +28,8 @@ class CEM(SequencePlanner):
         model: A world model, or a function of candidates; see `SequencePlanner`.
         candidates: Sequences N scored in each iteration.
         iterations: Times the distribution is refitted.
-        elites: How many of the best are refitted to, at most `candidates`.
+        elites: How many of the best are refitted to, at most `candidates`; by
+            default an eighth of them and no more than 48.
         std: Initial standard deviation, in half the range of the actions, above 0.
         momentum: Share of the old distribution that is kept at a refit, in [0, 1).
         action_space: The space of one action, where the model does not tell it.
@@ -42,13 +43,14 @@ class CEM(SequencePlanner):
         *,
         candidates: int = 512,
         iterations: int = 3,
-        elites: int = 48,
+        elites: int | None = None,
         std: float = 0.5,
         momentum: float = 0.1,
         action_space: gym.Space[Any] | None = None,
         **options: Unpack[PlannerOptions],
     ) -> None:
         super().__init__(model, action_space=action_space, **options)
+        elites = elites_of(elites, candidates, 48)
         check_search(candidates, iterations, elites, std, momentum)
         self.candidates, self.iterations, self.elites = candidates, iterations, elites
         self.std, self.momentum = std, momentum
@@ -69,7 +71,7 @@ class CEM(SequencePlanner):
             noise = problem.normal(self.candidates, *mean.shape[1:])
             drawn = (mean[:, None] + std[:, None] * noise).clamp(-1, 1)
             drawn = problem.with_proposals(drawn)
-            best, _ = best_of(drawn, problem.score(drawn), self.elites)
+            best, _ = best_of(drawn, problem.rated(drawn), self.elites)
             mean = self._mixed(mean, best.mean(1))
             std = self._mixed(std, best.std(1, correction=0))
         return mean[:, 0], (shifted(mean),)
@@ -84,7 +86,7 @@ class CEM(SequencePlanner):
             drawn = problem.with_proposals(
                 sample(chances, problem.uniform(self.candidates, horizon))
             )
-            best, returns = best_of(drawn, problem.score(drawn), self.elites)
+            best, returns = best_of(drawn, problem.rated(drawn), self.elites)
             better = returns[:, 0] > most
             found = torch.where(better[:, None], best[:, 0], found)
             most = torch.where(better, returns[:, 0], most)

@@ -64,7 +64,8 @@ class AgentReport:
         Resampled are the independent units: agents where there are several, else episodes. Of few
         units it is too narrow (see `loopwm.stats`).
         """
-        units = self.returns if self.returns.ndim == 1 else self.returns.mean(axis=1)
+        several = self.returns.ndim > 1 and len(self.returns) > 1
+        units = self.returns.mean(axis=1) if several else self.returns.reshape(-1)
         ends = bootstrap(units)
         return float(ends.low), float(ends.high)
 

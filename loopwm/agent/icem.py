@@ -18,7 +18,7 @@ from loopwm.agent.planner import (
     shifted,
 )
 from loopwm.agent.problem import Problem
-from loopwm.agent.search import check_search
+from loopwm.agent.search import check_search, elites_of
 from loopwm.errors import ConfigError
 from loopwm.world.protocol import WorldModelLike
 
@@ -36,7 +36,8 @@ class ICEM(SequencePlanner):
         candidates: Sequences N drawn in the first iteration; in each, at least twice `elites` are.
             Elites kept, and what a policy proposes, are scored besides.
         iterations: Times the distribution is refitted.
-        elites: How many of the best are refitted to, at most `candidates`.
+        elites: How many of the best are refitted to, at most `candidates`; by
+            default an eighth of them and no more than 48.
         std: Initial standard deviation, in half the range of the actions, above 0.
         momentum: Share of the old distribution that is kept at a refit, in [0, 1).
         colour: Exponent of the noise: power falls with frequency f as `f ** -colour`; 0 is white.
@@ -54,7 +55,7 @@ class ICEM(SequencePlanner):
         *,
         candidates: int = 512,
         iterations: int = 3,
-        elites: int = 48,
+        elites: int | None = None,
         std: float = 0.5,
         momentum: float = 0.1,
         colour: float = 2.0,
@@ -63,6 +64,7 @@ class ICEM(SequencePlanner):
     ) -> None:
         super().__init__(model, action_space=action_space, **options)
         continuous_only(self)
+        elites = elites_of(elites, candidates, 48)
         check_search(candidates, iterations, elites, std, momentum)
         if not colour >= 0:
             raise ConfigError(f"colour must be at least 0, got {colour}")
@@ -92,7 +94,7 @@ class ICEM(SequencePlanner):
             if turn == self.iterations - 1:
                 drawn.append(mean[:, None])
             candidates = problem.with_proposals(torch.cat(drawn, dim=1))
-            returns = problem.score(candidates)
+            returns = problem.rated(candidates)
             if turn == 0:
                 returns = self._once(returns, count, blank)
             best, _ = best_of(candidates, returns, self.elites)

@@ -215,6 +215,11 @@ class ImaginationVectorEnv(VectorEnv):
         obs = _array(predicted.next_obs).astype(self._obs.dtype)
         reward = _array(predicted.reward).astype(np.float64)
         ending = _array(predicted.terminated).astype(np.float64)
+        if ((ending < -1e-6) | (ending > 1 + 1e-6)).any():
+            raise DataError(
+                f"terminated must be a probability, got {ending.min():.4g} to {ending.max():.4g}: "
+                "of logits, a termination_fn returns the sigmoid"
+            )
         settled = _array(predicted.settled).astype(bool)
         info: dict[str, Any] = {"iterations": _array(predicted.n_iters), "settled": settled}
         truncated = ~settled if self.caution.unsettled else np.zeros(self.num_envs, bool)
@@ -247,9 +252,10 @@ class ImaginationVectorEnv(VectorEnv):
                 f'options["obs"] must have the shape {(count, *self._obs.shape[1:])}, '
                 f"got {obs.shape}"
             )
-        self._obs[mask], self._steps[mask], self._over[mask] = obs, 0, False
         with torch.no_grad():
+            # First: where it refuses the observations, nothing has changed.
             fresh = self.model.start(obs)
+        self._obs[mask], self._steps[mask], self._over[mask] = obs, 0, False
         if self._state is None:
             self._state = fresh
             return

@@ -164,7 +164,6 @@ def make_planner(
         discount=planning.discount,
         value=value,
         candidates=planning.candidates,
-        elites=max(1, planning.candidates // 8),
         iterations=planning.iterations,
         halt=None if planning.depth is None else Fixed(planning.depth),
         action_space=action_space,

@@ -16,7 +16,7 @@ from loopwm.agent.planner import (
     shifted,
 )
 from loopwm.agent.problem import Problem
-from loopwm.agent.search import check_search
+from loopwm.agent.search import check_search, elites_of
 from loopwm.errors import ConfigError
 from loopwm.world.protocol import WorldModelLike
 
@@ -32,7 +32,8 @@ class MPPI(SequencePlanner):
         model: A world model, or a function of candidates; see `SequencePlanner`.
         candidates: Sequences N scored in each iteration.
         iterations: Times the distribution is refitted.
-        elites: How many of the best weigh in, at most `candidates`.
+        elites: How many of the best weigh in, at most `candidates`; by
+            default a quarter of them and no more than 64.
         temperature: Return for which a weight falls by a factor e, in the elites' spread, above 0.
         std: Standard deviation at first, and at least later, in half the range of actions, above 0.
         action_space: The space of one action, a Box, where the model does not tell it.
@@ -46,7 +47,7 @@ class MPPI(SequencePlanner):
         *,
         candidates: int = 512,
         iterations: int = 3,
-        elites: int = 64,
+        elites: int | None = None,
         temperature: float = 0.5,
         std: tuple[float, float] = (0.5, 0.05),
         action_space: gym.Space[Any] | None = None,
@@ -54,6 +55,7 @@ class MPPI(SequencePlanner):
     ) -> None:
         super().__init__(model, action_space=action_space, **options)
         continuous_only(self)
+        elites = elites_of(elites, candidates, 64, share=4)
         check_search(candidates, iterations, elites, min(std))
         if not temperature > 0:
             raise ConfigError(f"temperature must be above 0, got {temperature}")
@@ -70,7 +72,7 @@ class MPPI(SequencePlanner):
         for _ in range(self.iterations):
             noise = problem.normal(self.candidates, *mean.shape[1:])
             drawn = problem.with_proposals((mean[:, None] + std[:, None] * noise).clamp(-1, 1))
-            best, returns = best_of(drawn, problem.score(drawn), self.elites)
+            best, returns = best_of(drawn, problem.rated(drawn), self.elites)
             spread = returns.std(1, correction=0, keepdim=True)
             # Candidates that are all alike weigh alike.
             unit = self.temperature * spread.clamp_min(torch.finfo(spread.dtype).tiny)

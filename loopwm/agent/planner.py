@@ -149,7 +149,7 @@ class SequencePlanner(ABC):
             warm = self._start(math.prod(edge.lead), problem.like)
             unit, self._warm = self.search(problem, warm)
             action = edge.leave(self.units.restore(unit))
-        return action.astype(self.units.space.dtype) if edge.numpy else action
+        return self.units.as_action(action) if edge.numpy else action
 
     def reset(self, mask: Any = None) -> None:
         """Forget where the search stood; call it where episodes begin.

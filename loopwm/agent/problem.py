@@ -21,14 +21,17 @@ from loopwm.errors import ConfigError
 from loopwm.world.arrays import to_tensor
 from loopwm.world.protocol import State, WorldModelLike
 
+# Below every return that counts, and its square over many candidates is still finite in float32.
+_HOPELESS = -1e15
+
 
 @dataclass(frozen=True, eq=False)
 class Problem:
     """Hold what a search maximises, and where its randomness comes from.
 
     Attributes:
-        score: Maps candidates [B, N, H, A] in [-1, 1], or indices [B, N, H], to finite returns
-            [B, N].
+        score: Maps candidates [B, N, H, A] in [-1, 1], or indices [B, N, H], to returns [B, N],
+            some of which may not be finite.
         like: An empty tensor of the floating type and device of all others.
         generator: Source of randomness.
         proposals: Candidates that a policy suggests [B, P, H, ...], or None.
@@ -38,6 +41,10 @@ class Problem:
     like: Float[Tensor, "0"]
     generator: torch.Generator
     proposals: Tensor | None = None
+
+    def rated(self, candidates: Shaped[Tensor, "B N ..."]) -> Float[Tensor, "B N"]:
+        """Return finite returns of candidates: those without one stand with the worst."""
+        return _finite(self.score(candidates))
 
     def normal(self, *shape: int) -> Tensor:
         """Draw standard normal numbers."""
@@ -77,7 +84,7 @@ def function_problem(
                 f"the function must return one number for each candidate, {tuple(unit.shape[:2])}, "
                 f"got the shape {tuple(returns.shape)}"
             )
-        return _finite(returns)
+        return returns
 
     return Problem(score, obs.new_empty(0), generator)
 
@@ -108,7 +115,7 @@ def model_problem(
         look = with_fixed_depth(model, state, probes.expand(len(state[0]), *shape), look)
 
     def score(unit: Tensor) -> Tensor:
-        return _finite(imagined_returns(model, state, units.restore(unit), look))
+        return imagined_returns(model, state, units.restore(unit), look)
 
     proposals = None
     if look.policy is not None:
@@ -169,9 +176,12 @@ def floating(dtype: torch.dtype) -> torch.dtype:
 
 
 def _finite(returns: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
-    """Put candidates without a finite return level with the worst of their row that has one."""
+    """Put candidates without a finite return level with the worst of their row that has one.
+
+    A row without any is worse than what other iterations found.
+    """
     finite = torch.isfinite(returns)
     if bool(finite.all()):
         return returns
     worst = returns.detach().where(finite, torch.inf).amin(1, keepdim=True)
-    return returns.where(finite, worst.where(torch.isfinite(worst), 0.0))
+    return returns.where(finite, worst.where(torch.isfinite(worst), _HOPELESS))

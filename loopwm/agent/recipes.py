@@ -14,12 +14,13 @@ from loopwm.agent.config import (
     TerminalValue,
 )
 from loopwm.core.depth import Poisson
-from loopwm.data.excitation import OrnsteinUhlenbeck
+from loopwm.data.excitation import Excitation, OpenLoop, OrnsteinUhlenbeck, Sines, Uniform
 from loopwm.errors import ConfigError, remedy
 from loopwm.train.config import FitConfig
 from loopwm.world.config import MLP, WorldConfig
 from loopwm.world.terms import Objective
 
+_EXCITATIONS = (Excitation, OrnsteinUhlenbeck, Sines, Uniform)
 Name = Literal["mpc", "dyna"]
 Variant = Literal["looped", "mlp", "real", "sac"]
 
@@ -194,7 +195,9 @@ def with_settings(config: Any, settings: Mapping[str, Any], place: str = "") -> 
 
 def _groups(setting: Field[Any], now: Any) -> dict[str, type[Any]]:
     """Return the configurations that a setting may hold, by name; none where it holds a value."""
-    kinds = [*(get_args(setting.type) or [setting.type]), type(now)]
+    # What is typed by a protocol does not tell which there are.
+    known = _EXCITATIONS if setting.type is OpenLoop else get_args(setting.type)
+    kinds = [*(known or [setting.type]), type(now)]
     return {kind.__name__: kind for kind in kinds if isinstance(kind, type) and is_dataclass(kind)}
 
 
@@ -205,7 +208,7 @@ def _with_group(now: Any, kinds: Mapping[str, type[Any]], value: Any, where: str
         raise ConfigError(f"{where!r} is a group of settings: give it as an object")
     usual = next(iter(kinds)) if now is None else type(now).__name__
     chosen = changes.get("type", usual)
-    if chosen not in kinds:
+    if not isinstance(chosen, str) or chosen not in kinds:
         raise ConfigError(f"{where!r} has no type {chosen!r}; {remedy(str(chosen), kinds)}")
     begun = kinds[chosen]() if now is None or chosen != usual else now
     own = {name: each for name, each in changes.items() if name != "type"}

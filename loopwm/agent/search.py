@@ -28,3 +28,15 @@ def check_search(
         raise ConfigError(f"std must be above 0, got {std}")
     if not 0 <= momentum < 1:
         raise ConfigError(f"momentum must lie in [0, 1), got {momentum}")
+
+
+def elites_of(elites: int | None, candidates: int, most: int, share: int = 8) -> int:
+    """Return how many candidates count as the best: as asked, else one of every `share`.
+
+    Args:
+        elites: What was asked, or None.
+        candidates: How many there are.
+        most: Where none was asked, no more than these.
+        share: Where none was asked, one of so many.
+    """
+    return min(most, max(1, candidates // share)) if elites is None else elites

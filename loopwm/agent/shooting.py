@@ -97,10 +97,13 @@ def _slope(problem: Problem, unit: Tensor) -> tuple[Tensor, Tensor]:
                 "Shooting needs returns that torch can differentiate with respect to the actions; "
                 "lw.CEM needs none"
             )
-        (slope,) = torch.autograd.grad(returns.sum(), leaf)
-    return returns.detach(), torch.nan_to_num(slope, posinf=0.0, neginf=0.0)
+        counted = returns.where(torch.isfinite(returns), 0.0)
+        (slope,) = torch.autograd.grad(counted.sum(), leaf)
+    # Squares of what is larger would overflow.
+    return returns.detach(), torch.nan_to_num(slope, posinf=0.0, neginf=0.0).clamp(-1e15, 1e15)
 
 
 def _better(unit: Tensor, returns: Tensor, best: Tensor, most: Tensor) -> tuple[Tensor, Tensor]:
-    better = returns > most
+    # What is not finite is never better, nor is NaN.
+    better = (returns > most) & torch.isfinite(returns)
     return torch.where(better[..., None, None], unit, best), torch.where(better, returns, most)

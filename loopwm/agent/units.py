@@ -6,6 +6,7 @@ from typing import Any
 import gymnasium as gym
 import torch
 from gymnasium.spaces import Box, Discrete
+from numpy import ndarray
 from torch import Tensor
 
 from loopwm.agent.imagination import action_space_of
@@ -52,6 +53,11 @@ class Units:
         # Rounding alone may cross a bound.
         return torch.clamp(low + (unit + 1) * ((high - low) / 2), low, high)
 
+    def as_action(self, action: ndarray) -> ndarray:
+        """Return an action in the type of the space; float32 may round a float64 bound up."""
+        typed = action.astype(self.space.dtype)
+        return typed if isinstance(self.space, Discrete) else typed.clip(*self._limits)
+
     def scale(self, action: Any, like: Tensor) -> Tensor:
         """Return actions in the units of the search, those out of bounds moved to them.
 
@@ -72,10 +78,13 @@ class Units:
             return (uniform * self.choices).long()
         return 2 * uniform - 1
 
-    def _bounds(self, like: Tensor) -> tuple[Tensor, Tensor]:
+    @property
+    def _limits(self) -> tuple[ndarray, ndarray]:
         assert isinstance(self.space, Box)
+        return self.space.low, self.space.high
+
+    def _bounds(self, like: Tensor) -> tuple[Tensor, Tensor]:
         low, high = (
-            torch.as_tensor(bound, dtype=like.dtype, device=like.device)
-            for bound in (self.space.low, self.space.high)
+            torch.as_tensor(bound, dtype=like.dtype, device=like.device) for bound in self._limits
         )
         return low, high

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -26,12 +27,7 @@ def columns_from_arrays(
         DataError: If a column is missing or has another number of rows than the reward.
     """
     # Copies: a buffer that is filled anew would change the data past every check.
-    # Tensors of torch say so by their `numpy`; this file does without torch.
-    known = {
-        name: np.array(column.detach().cpu().numpy() if hasattr(column, "detach") else column)
-        for name, column in given.items()
-        if column is not None
-    }
+    known = {name: np.array(_plain(column)) for name, column in given.items() if column is not None}
     known["reward"] = known["reward"].astype(np.float64, copy=False)
     if known["action"].dtype.kind in "iu" and known["action"].ndim == 1:
         known["action"] = known["action"].astype(np.int64, copy=False)
@@ -97,6 +93,11 @@ def divided(
     if first.all() or not first.any():
         first[-1] = not first[-1]
     return np.sort(order[first]), np.sort(order[~first])
+
+
+def _plain(column: Any) -> Any:
+    """Return a tensor of torch, known by its verbs since this file does without it, as numpy."""
+    return column.detach().cpu().numpy() if hasattr(column, "detach") else column
 
 
 def _flags(name: str, column: np.ndarray) -> np.ndarray:

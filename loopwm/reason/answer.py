@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -11,6 +12,7 @@ from loopwm.core.program import State
 from loopwm.core.rows import relative_change
 from loopwm.errors import ConfigError
 from loopwm.reason.check import check_asked
+from loopwm.reason.edge import enter
 from loopwm.reason.model import Reasoner
 from loopwm.reason.stop import Stop, Thought
 from loopwm.seed import torch_rng
@@ -79,8 +81,8 @@ class Trace:
 @torch.no_grad()
 def solve(
     model: Reasoner,
-    tokens: Int[Tensor, "B S"],
-    puzzle_ids: Int[Tensor, " B"] | None = None,
+    tokens: Any,
+    puzzle_ids: Any = None,
     *,
     steps: int = 16,
     stop: Stop | None = None,
@@ -91,21 +93,24 @@ def solve(
 
     Args:
         model: Who answers.
-        tokens: The puzzles, each token in [0, V).
-        puzzle_ids: Which puzzle each row is an example of; None takes id 0.
+        tokens: The puzzles [B, S], integers in [0, V): numpy array, torch tensor or nested list.
+        puzzle_ids: Which puzzle each row is an example of, integers [B] in [0, N); None takes
+            id 0.
         steps: Most steps, at least 1; it may be more than training had.
         stop: Rule by which puzzles leave earlier: `Sure`, `Unchanged` or `Settled`.
         noise: Tries with noise; None answers once, without.
         batch_size: Most tries at once, at least 1.
 
+    Returns:
+        Tensors on the device of the model, whatever kind of array was asked.
+
     Raises:
         ConfigError: If a number is below 1.
-        DataError: If the tokens are not `length` many, or tokens or ids are out of range.
+        DataError: If tokens or ids are no integers, have another shape or length or are out of
+            range.
     """
     _check_counts(steps=steps, batch_size=batch_size)
-    if puzzle_ids is None:
-        puzzle_ids = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
-    check_asked(tokens, puzzle_ids, model.config)
+    tokens, puzzle_ids = _entered(model, tokens, puzzle_ids)
     tries = 1 if noise is None else noise.samples
     disturb = None if noise is None else _disturbance(noise, tokens.device)
     parts = []
@@ -120,8 +125,8 @@ def solve(
 @torch.no_grad()
 def trace(
     model: Reasoner,
-    tokens: Int[Tensor, "B S"],
-    puzzle_ids: Int[Tensor, " B"] | None = None,
+    tokens: Any,
+    puzzle_ids: Any = None,
     *,
     steps: int = 16,
     batch_size: int = 256,
@@ -130,19 +135,22 @@ def trace(
 
     Args:
         model: Who answers.
-        tokens: The puzzles, each token in [0, V).
-        puzzle_ids: Which puzzle each row is an example of; None takes id 0.
+        tokens: The puzzles [B, S], integers in [0, V): numpy array, torch tensor or nested list.
+        puzzle_ids: Which puzzle each row is an example of, integers [B] in [0, N); None takes
+            id 0.
         steps: Number T of steps, at least 1.
         batch_size: Puzzles at once, at least 1.
 
+    Returns:
+        Tensors on the device of the model, whatever kind of array was asked.
+
     Raises:
         ConfigError: If a number is below 1.
-        DataError: If the tokens are not `length` many, or tokens or ids are out of range.
+        DataError: If tokens or ids are no integers, have another shape or length or are out of
+            range.
     """
     _check_counts(steps=steps, batch_size=batch_size)
-    if puzzle_ids is None:
-        puzzle_ids = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
-    check_asked(tokens, puzzle_ids, model.config)
+    tokens, puzzle_ids = _entered(model, tokens, puzzle_ids)
     answers = tokens.new_empty(steps, *tokens.shape)
     confidence = torch.empty(steps, len(tokens), device=tokens.device)
     change = torch.empty_like(confidence)
@@ -156,6 +164,13 @@ def trace(
             confidence[t, rows] = q_halt.sigmoid().to(confidence.dtype)
             change[t, rows] = relative_change(state[0], before).to(change.dtype)
     return Trace(answers, confidence, change)
+
+
+def _entered(model: Reasoner, tokens: Any, puzzle_ids: Any) -> tuple[Tensor, Tensor]:
+    tokens, puzzle_ids = enter(tokens, puzzle_ids, model.config, model.adapter.token.device)
+    # Ranges on a GPU, too: one wait for all steps.
+    check_asked(tokens, puzzle_ids, model.config)
+    return tokens, puzzle_ids
 
 
 def _think(

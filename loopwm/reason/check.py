@@ -27,7 +27,7 @@ def check_puzzles(batch: PuzzleBatch, config: ReasonerConfig) -> None:
             ": every token needs a label, a negative one where nothing is asked"
         )
     # A negative label asks for nothing.
-    _check_range("labels", batch.labels, config.vocabulary, low=None)
+    check_range("labels", batch.labels, config.vocabulary, low=None)
 
 
 def check_asked(tokens: Tensor, puzzle_ids: Tensor, config: ReasonerConfig) -> None:
@@ -41,6 +41,22 @@ def check_asked(tokens: Tensor, puzzle_ids: Tensor, config: ReasonerConfig) -> N
     Raises:
         DataError: If shapes, tokens or ids do not fit.
     """
+    check_shapes(tokens, puzzle_ids, config)
+    check_range("tokens", tokens, config.vocabulary)
+    check_range("puzzle_ids", puzzle_ids, config.puzzles)
+
+
+def check_shapes(tokens: Tensor, puzzle_ids: Tensor, config: ReasonerConfig) -> None:
+    """Refuse puzzles of another shape, without a look at their numbers.
+
+    Args:
+        tokens: Must have the shape [B, S].
+        puzzle_ids: Must have the shape [B].
+        config: The sizes.
+
+    Raises:
+        DataError: If a shape does not fit.
+    """
     if tokens.ndim != 2:
         raise DataError(f"tokens must have the shape [B, S], got {tuple(tokens.shape)}")
     if tokens.shape[1] != config.length:
@@ -53,11 +69,20 @@ def check_asked(tokens: Tensor, puzzle_ids: Tensor, config: ReasonerConfig) -> N
             f"puzzle_ids have the shape {tuple(puzzle_ids.shape)} for {len(tokens)} puzzles: give "
             "one id for each"
         )
-    _check_range("tokens", tokens, config.vocabulary, low=0)
-    _check_range("puzzle_ids", puzzle_ids, config.puzzles, low=0)
 
 
-def _check_range(name: str, values: Tensor, end: int, low: int | None) -> None:
+def check_range(name: str, values: Tensor, end: int, low: int | None = 0) -> None:
+    """Refuse numbers that no row of a table belongs to.
+
+    Args:
+        name: Name of the argument, for the error.
+        values: The numbers.
+        end: Number of rows of the table.
+        low: Least number allowed; None allows all below 0.
+
+    Raises:
+        DataError: If they are of another type than tables are looked up by, or out of range.
+    """
     # Tables are looked up by these two alone.
     if values.dtype not in (torch.int32, torch.int64):
         raise DataError(

@@ -92,7 +92,8 @@ def export_trm(model: Reasoner, path: str | Path) -> None:
     An imported model is written as its file was: names, their order, number formats and file
     format. If nothing has changed the tensors are equal byte for byte, and so is the whole file if
     its name is the same (`torch.save` stores the name) and the same versions wrote it. Another
-    model is written as the reference saves one, or as safetensors if `path` ends so.
+    model is written as the reference saves one, or as safetensors if `path` ends so; its starts in
+    float32 where the reference's bfloat16 would round them, so that it answers the same again.
 
     Args:
         model: What to write.
@@ -102,10 +103,11 @@ def export_trm(model: Reasoner, path: str | Path) -> None:
         StoreError: If the file system fails; what was there before is kept.
     """
     path = Path(path)
+    ours, names = model.state_dict(), published_names(model.config)
     layout = model.layout
     if layout is None:
-        layout = replace(reference_layout(model.config), safetensors=path.suffix == ".safetensors")
-    ours, names = model.state_dict(), published_names(model.config)
+        layout = reference_layout(model.config, ours)
+        layout = replace(layout, safetensors=path.suffix == ".safetensors")
     tensors = dictionary(layout)
     for name, dtype in layout.names.items():
         tensors[layout.prefix + name] = ours[names[name]].detach().cpu().to(dtype).contiguous()

@@ -1,6 +1,7 @@
 """How published files name and store the weights of a TRM."""
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,10 +59,23 @@ def published_names(config: ReasonerConfig) -> dict[str, str]:
     return names
 
 
-def reference_layout(config: ReasonerConfig) -> Layout:
-    """Return the layout of the reference's own files: compiled, starts in bfloat16."""
-    names = dict.fromkeys(published_names(config), torch.float32)
-    return Layout(names | {"H_init": torch.bfloat16, "L_init": torch.bfloat16})
+def reference_layout(config: ReasonerConfig, weights: Mapping[str, torch.Tensor]) -> Layout:
+    """Return the layout of the reference's own files: compiled, starts in bfloat16.
+
+    A start that bfloat16 would round, as most that are drawn here, is stored in float32: every
+    answer depends on it.
+
+    Args:
+        config: Sizes of the model.
+        weights: Its weights, by their names here.
+    """
+    names = published_names(config)
+    formats = dict.fromkeys(names, torch.float32)
+    for start in ("H_init", "L_init"):
+        value = weights[names[start]]
+        if torch.equal(value.bfloat16().to(value.dtype), value):
+            formats[start] = torch.bfloat16
+    return Layout(formats)
 
 
 def dictionary(layout: Layout) -> dict[str, torch.Tensor]:

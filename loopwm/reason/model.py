@@ -15,6 +15,7 @@ from loopwm.core.program import LOOPWM, State, trm
 from loopwm.errors import DataError
 from loopwm.reason.adapter import Adapter
 from loopwm.reason.config import ReasonerConfig
+from loopwm.reason.edge import enter, leave
 from loopwm.reason.layout import Layout
 from loopwm.reason.presets import preset
 
@@ -81,54 +82,71 @@ class Reasoner(nn.Module):
         # At first nothing is taken for right, so that puzzles stay for all their steps.
         nn.init.constant_(self.judge.bias, _NEVER_YET)
 
-    def start(self, tokens: Int[Tensor, "B S"]) -> State:
-        """Return the latents, answer and, if there is one, thought, that the first step refines."""
-        shape = (len(tokens), self.config.tokens, self.config.width)
-        buffers = (self.get_buffer("start_answer"), self.get_buffer("start_thought"))
-        return tuple(buffer.expand(shape) for buffer in buffers[: self.core.program.num_states])
+    def start(self, tokens: Any) -> State:
+        """Return the latents, answer and, if there is one, thought, that the first step refines.
+
+        Args:
+            tokens: The puzzles, as in `step`.
+
+        Raises:
+            DataError: If they do not fit; see `step`.
+        """
+        return self.begin(len(self._enter(tokens, None)[0]))
 
     def step(
         self,
         state: State,
-        tokens: Int[Tensor, "B S"],
-        puzzle_ids: Int[Tensor, " B"] | None = None,
+        tokens: Any,
+        puzzle_ids: Any = None,
         *,
         grad: GradientMode = LastK(1),
-    ) -> tuple[State, Float[Tensor, "B S V"], Float[Tensor, " B"]]:
+    ) -> tuple[State, Any, Any]:
         """Think for one step.
 
         Args:
             state: What `start` or the last step returned.
-            tokens: The puzzles, int, each in [0, V).
-            puzzle_ids: Which puzzle each row is an example of, in [0, N); None takes id 0.
+            tokens: The puzzles [B, S], integers in [0, V): numpy array, torch tensor or nested
+                list.
+            puzzle_ids: Which puzzle each row is an example of, integers [B] in [0, N); None takes
+                id 0.
             grad: How gradients flow through the cycles.
 
         Returns:
-            The latents; logits of the answer; and the logit that the answer is right.
+            The latents, tensors on the model's device; logits [B, S, V] of the answer; and the
+            logit [B] that the answer is right. If tokens are a tensor, so are both, on its device;
+            else they are numpy arrays.
 
         Raises:
-            DataError: If the tokens are not `length` many.
+            DataError: If tokens or ids are no integers, have another shape or length or are out of
+                range, or if there are not as many as the state has rows. Ranges of tensors on a
+                GPU are not checked.
         """
-        state = self.advance(state, tokens, puzzle_ids, grad)
-        return state, self.answer(state), self.verdict(state)[:, 0]
+        entered = self._enter(tokens, puzzle_ids, state)
+        state, logits, q_halt = self.think(state, *entered, grad)
+        return state, leave(logits, tokens), leave(q_halt, tokens)
 
     def advance(
+        self, state: State, tokens: Any, puzzle_ids: Any = None, grad: GradientMode = LastK(1)
+    ) -> State:
+        """Refine the latents by one step; see `step`."""
+        return self._refine(state, *self._enter(tokens, puzzle_ids, state), grad)
+
+    def begin(self, rows: int) -> State:
+        """Return what `start` returns for so many puzzles."""
+        shape = (rows, self.config.tokens, self.config.width)
+        buffers = (self.get_buffer("start_answer"), self.get_buffer("start_thought"))
+        return tuple(buffer.expand(shape) for buffer in buffers[: self.core.program.num_states])
+
+    def think(
         self,
         state: State,
         tokens: Int[Tensor, "B S"],
-        puzzle_ids: Int[Tensor, " B"] | None = None,
+        puzzle_ids: Int[Tensor, " B"],
         grad: GradientMode = LastK(1),
-    ) -> State:
-        """Refine the latents by one step; see `step`."""
-        if tokens.shape[1] != self.config.length:
-            raise DataError(
-                f"tokens have length {tokens.shape[1]}, the model is for {self.config.length}; "
-                "pad them, or choose a model of that length"
-            )
-        if puzzle_ids is None:
-            puzzle_ids = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
-        e = self.adapter(tokens, puzzle_ids)
-        return self.core(state, e, self.config.cycles, grad=grad).state
+    ) -> tuple[State, Float[Tensor, "B S V"], Float[Tensor, " B"]]:
+        """Do what `step` does, for puzzles that were checked before, as those in training are."""
+        state = self._refine(state, tokens, puzzle_ids, grad)
+        return state, self.answer(state), self.verdict(state)[:, 0]
 
     def answer(self, state: State) -> Float[Tensor, "B S V"]:
         """Decode the answer's latent."""
@@ -138,6 +156,24 @@ class Reasoner(nn.Module):
         """Return the logits that the answer is right, and of going on, which training ignores."""
         verdict = self.judge(state[0][:, 0])
         return verdict.to(torch.promote_types(verdict.dtype, torch.float32))
+
+    def _refine(
+        self, state: State, tokens: Tensor, puzzle_ids: Tensor, grad: GradientMode
+    ) -> State:
+        e = self.adapter(tokens, puzzle_ids)
+        return self.core(state, e, self.config.cycles, grad=grad).state
+
+    def _enter(
+        self, tokens: Any, puzzle_ids: Any, state: State | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Check puzzles, against the rows of a state if there is one, and bring them here."""
+        entered = enter(tokens, puzzle_ids, self.config, self.adapter.token.device)
+        if state is not None and len(state[0]) != len(entered[0]):
+            raise DataError(
+                f"tokens are of {len(entered[0])} puzzles, the state of {len(state[0])}: give the "
+                "puzzles that it was started with, or start anew"
+            )
+        return entered
 
 
 def truncated_normal(tensor: Tensor, std: float) -> None:

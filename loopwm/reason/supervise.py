@@ -33,7 +33,7 @@ class DeepSupervision(nn.Module):
         self.register_buffer("tokens", whole)
         self.register_buffer("labels", torch.full_like(whole, IGNORED))
         self.register_buffer("puzzle_ids", torch.zeros(slots, dtype=torch.long))
-        for name, latent in zip(_latents(reasoner), reasoner.start(whole), strict=True):
+        for name, latent in zip(_latents(reasoner), reasoner.begin(slots), strict=True):
             self.register_buffer(name, latent.clone())
         self.register_buffer("steps", torch.zeros(slots, dtype=torch.long))
         # Nothing was begun: each slot takes the first puzzle that it is offered.
@@ -80,9 +80,10 @@ class DeepSupervision(nn.Module):
         # Free slots hold the steps of what has left them, 0 before the first puzzle. Filling them
         # waits for the device anyhow; after this step the same number would keep it waiting.
         left = int((self.carry.steps * self.carry.halted).sum())
-        carry = refill(self.carry, offered, self.reasoner.start(offered.tokens))
+        carry = refill(self.carry, offered, self.reasoner.begin(len(offered)))
         puzzle = carry.batch
-        state, logits, q_halt = self.reasoner.step(carry.state, puzzle.tokens, puzzle.puzzle_ids)
+        # Not `step`: what the source draws was looked at before training, and each look costs time.
+        state, logits, q_halt = self.reasoner.think(carry.state, puzzle.tokens, puzzle.puzzle_ids)
         loss = step_loss(logits, q_halt, puzzle.labels)
         rule = self.rule.at(progress)
         self.carry = carry = after_step(carry, state, q_halt, rule, generator)

@@ -227,7 +227,8 @@ def _report(
 def _judged(true: Float[ndarray, " N"], said: Float[ndarray, " N"]) -> tuple[float, float, float]:
     """Return rank correlation, what the choice misses, and what chance would miss.
 
-    Candidates of which the model says nothing finite come last in its ranking.
+    Candidates of which the model says nothing finite come last in its ranking. Of those that it
+    ranks alike it chooses any, with equal chances; one that ranks all alike knows nothing.
     """
     if not len(true):
         return np.nan, 0.0, 0.0
@@ -235,7 +236,10 @@ def _judged(true: Float[ndarray, " N"], said: Float[ndarray, " N"]) -> tuple[flo
     best = true.max()
     # Rounding takes the mean of equal returns beyond the best of them.
     chance = max(0.0, best - true.mean())
-    return spearman(true, said), best - true[said.argmax()], chance
+    rank = spearman(true, said)
+    if np.isnan(rank) and true.min() < best:
+        rank = 0.0
+    return rank, best - true[said == said.max()].mean(), chance
 
 
 def _mean(

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from loopwm.core.settings import whole
+from loopwm.data.ending import can_terminate
 from loopwm.data.normalise import Statistics, check_precision
 from loopwm.data.store import RolloutDataset
 from loopwm.errors import ConfigError, DataError
@@ -178,6 +179,8 @@ def _fresh(
 ) -> WorldModel:
     """Return a model to train, as random as its seed or as good as `init`."""
     model = build(config, data.meta, statistics, fit_config.seed)
+    if init is None and not can_terminate(data).any() and not getattr(config, "heads", {}):
+        model.heads.end_nothing()
     if init is not None:
         model.load_state_dict(init.state_dict())
         model.use(reward_fn=init.reward_fn, termination_fn=init.termination_fn)

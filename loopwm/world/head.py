@@ -11,6 +11,8 @@ from loopwm.core.stack import per_row
 from loopwm.world.config import Gaussian, Head, ModuleFactory
 
 _HIDDEN = 32
+# Logit of a termination that does not happen: a probability of 2e-9.
+_NEVER = -20.0
 
 
 def small_head(width: int, outputs: int) -> nn.Sequential:
@@ -64,6 +66,14 @@ class Heads(nn.Module):
         self.spread = linear_head(width, obs_dim) if self.floor is not None else None
         # Set after training so that standardised errors have unit variance on held-out data.
         self.register_buffer("spread_scale", torch.ones(obs_dim))
+
+    def end_nothing(self) -> None:
+        """Predict that no step ends an episode, for no data will teach when one does."""
+        assert isinstance(self.termination, nn.Sequential)
+        leave = self.termination[-1]
+        assert isinstance(leave, nn.Linear)
+        nn.init.zeros_(leave.weight)
+        nn.init.constant_(leave.bias, _NEVER)
 
     def std(self, feature: Float[Tensor, "*B D"]) -> Float[Tensor, "*B O"] | None:
         """Return the predicted spread of the change, in its standard deviations, or None."""

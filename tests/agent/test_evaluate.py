@@ -73,6 +73,15 @@ def test_mean_interquartile_mean_and_interval_are_those_computed_by_hand():
     assert document["interval"] == list(report.interval)
 
 
+def test_of_one_agent_in_a_list_the_interval_resamples_episodes():
+    returns = np.array([1.0, 2.0, 3.0, 4.0, 10.0])
+    alone, listed = (
+        AgentReport("x", 0, each, np.ones(each.shape, int)) for each in (returns, returns[None])
+    )
+    assert listed.interval == alone.interval
+    assert alone.interval[0] < alone.mean < alone.interval[1]
+
+
 def test_over_several_agents_the_interval_resamples_agents_not_episodes():
     report = evaluate_agent([pay(1.0), pay(3.0)], Pays, episodes=6)
     assert report.returns.shape == report.lengths.shape == (2, 6)

@@ -1,5 +1,6 @@
 """Imagined environments are real Gymnasium environments, and step as their model does."""
 
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -242,6 +243,40 @@ def test_the_users_own_reward_and_termination_are_used(hopper: lw.RolloutDataset
     _, reward, terminated, _, _ = envs.step(action)
     np.testing.assert_allclose(reward, 10 * action[:, 0], rtol=1e-6)
     assert terminated.tolist() == [False, True, False]
+
+
+def test_what_is_no_probability_is_refused_before_it_counts(hopper: lw.RolloutDataset):
+    model = random_model(hopper).use(termination_fn=lambda o, a, n: 3 * n[..., 0].abs() + 2)
+    envs = lw.ImaginationVectorEnv(model, hopper, 3)
+    envs.reset(seed=0)
+    with pytest.raises(DataError, match=r"terminated must be a probability, .* the sigmoid"):
+        envs.step(envs.action_space.sample())
+
+
+def test_a_beginning_that_is_refused_changes_nothing(hopper: lw.RolloutDataset):
+    envs = lw.ImaginationVectorEnv(random_model(hopper), hopper, 2)
+    obs, _ = envs.reset(seed=0)
+    with pytest.raises(DataError, match="NaN or infinite"):
+        envs.reset(options={"obs": obs * np.nan})
+    assert (envs._obs == obs).all()
+
+
+def test_where_no_data_teaches_an_end_nothing_ends(tmp_path: Path):
+    never = {"terminate_when_unhealthy": False}
+    data = lw.collect("Hopper-v5", 400, seed=0, unclipped=True, env_kwargs=never, progress=False)
+    short = lw.FitConfig(updates=3, batch_size=16, progress=False)
+    lw.fit(data, lw.WorldConfig(width=8), short).save(tmp_path / "model")
+    model = lw.load(tmp_path / "model")
+    envs = lw.ImaginationVectorEnv(model, data, 100, 50)
+    envs.reset(seed=0)
+    assert not any(envs.step(envs.action_space.sample())[2].any() for _ in range(5))
+    # What a model has learned of ends, it keeps.
+    ending = lw.collect("Hopper-v5", 400, seed=0, unclipped=True, progress=False)
+    taught = lw.fit(ending, lw.WorldConfig(width=8), short)
+    kept = lw.fit(data, None, short, init=taught)
+    for name, value in taught.heads.termination.state_dict().items():
+        assert value.any() or "bias" in name
+        assert kept.heads.termination.state_dict()[name].any() == value.any()
 
 
 def test_mistakes_are_named():

@@ -162,6 +162,36 @@ def test_the_scale_of_the_reward_does_not_matter(kind: Any):
     np.testing.assert_allclose(*actions, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("kind", [lw.CEM, lw.ICEM, lw.MPPI])
+def test_with_few_candidates_the_best_are_still_few(kind: Any):
+    aim = kind(
+        lambda c: -(c - 4.0).square().sum((2, 3)),
+        **{"action_space": WIDE, "candidates": 48, "iterations": 6, "horizon": 1},
+    )
+    assert aim.elites == (12 if kind is lw.MPPI else 6)
+    assert aim.plan(np.zeros(1)) == pytest.approx([4.0], abs=0.8)
+    usual = kind(lambda c: c.sum((2, 3)), action_space=WIDE)
+    assert usual.elites == (64 if kind is lw.MPPI else 48)
+
+
+def test_a_round_without_a_finite_return_does_not_beat_what_was_found_before():
+    # Returns are lost where the climb leads: what was seen on the way has to do.
+    def lost(c: torch.Tensor) -> torch.Tensor:
+        return (c - 10 + torch.log(0.5 - c) * 0).mean((-2, -1))
+
+    narrow: dict[str, Any] = {"action_space": Box(-1, 1, (1,)), "horizon": 1}
+    climbed = Shooting(lost, std=0.05, candidates=4, iterations=10, **narrow).plan(np.zeros(1))
+    assert 0.4 < climbed <= 0.5
+    steep = Shooting(lambda c: -1e30 * (c - 0.3).square().sum((-2, -1)), **narrow)
+    assert steep.plan(np.zeros(1)) == pytest.approx([0.3], abs=0.1)
+
+
+def test_a_bound_that_float32_rounds_up_is_kept():
+    box = Box(-0.1, 0.1, (1,), np.float64)
+    action = Shooting(lambda c: c.sum((2, 3)), action_space=box, horizon=3).plan(np.zeros(3))
+    assert box.contains(action)
+
+
 def test_icem_asks_for_fewer_candidates_each_time_and_for_its_mean_at_last():
     seen: list[torch.Tensor] = []
 

@@ -10,7 +10,7 @@ from loopwm.agent.config import MPC, Dyna, TerminalValue
 from loopwm.agent.life import Life
 from loopwm.agent.recipes import RECIPES, algorithm_for, recipe_for, variant_of, with_settings
 from loopwm.core.depth import Fixed
-from loopwm.data.excitation import OrnsteinUhlenbeck
+from loopwm.data.excitation import OrnsteinUhlenbeck, Uniform
 from loopwm.data.normalise import Statistics
 from loopwm.errors import ConfigError
 from loopwm.train.config import Muon
@@ -98,6 +98,8 @@ def test_where_there_is_a_choice_a_setting_can_name_another_type():
     assert same.refit.model == replace(usual.refit.model, depth=Fixed())
     wide = with_settings(usual, {"refit": {"excitation": {"sigma": 0.1}}})
     assert wide.refit.excitation == OrnsteinUhlenbeck(sigma=0.1)
+    plain = with_settings(usual, {"refit": {"excitation": "Uniform"}})
+    assert plain.refit.excitation == Uniform()
 
 
 def test_a_group_that_is_missing_is_begun_at_its_defaults_and_one_can_be_left_out():
@@ -121,6 +123,7 @@ def test_a_group_that_is_missing_is_begun_at_its_defaults_and_one_can_be_left_ou
         ({"refit": {"model": "mlp"}}, r"'refit\.model' has no type 'mlp'; did you mean 'MLP'"),
         ({"refit": {"fit": {"optimizer": {"type": 3}}}}, "no type 3; known: AdamW, Muon"),
         ({"refit": "Muon"}, "'refit' has no type 'Muon'; known: Refit"),
+        ({"refit": {"model": {"type": ["MLP"]}}}, "'refit.model' has no type"),
         ({"noise": 3}, r"MPC\.noise must lie"),
         ({"noise": "loud"}, "does not take"),
     ],

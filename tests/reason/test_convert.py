@@ -14,6 +14,8 @@ from loopwm.core.config import MixTokens, PostNorm
 from loopwm.errors import ConfigError, StoreError
 from loopwm.reason.layout import COMPILED
 from loopwm.reason.presets import PUBLISHED, preset
+from loopwm.reason.stored import load
+from loopwm.reason.stored import save as keep
 from tests.reason.tiny import small
 
 
@@ -146,10 +148,7 @@ def test_published_shapes_are_read_without_a_configuration(tmp_path: Path):
     model = lw.import_trm(tmp_path / "x.pt")
     assert model.config == replace(PUBLISHED["sudoku"], puzzles=2)
     for name, tensor in model.state_dict().items():
-        expected = made.state_dict()[name]
-        # The starts are published in bfloat16.
-        tol = 0.01 if name.startswith("start") else 0
-        torch.testing.assert_close(tensor, expected, rtol=tol, atol=0)
+        assert torch.equal(tensor, made.state_dict()[name]), name
 
 
 def test_unknown_missing_and_misshapen_tensors_are_refused_by_name(tmp_path: Path):
@@ -216,8 +215,49 @@ def test_a_file_cut_short_is_damaged(tmp_path: Path, suffix: str):
         lw.import_trm(path, small("attention"))
 
 
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_a_model_made_here_answers_the_same_after_export_and_import(
+    tmp_path: Path, config, make, puzzles, suffix: str
+):
+    made, (tokens, _, ids) = make(config), puzzles
+    lw.export_trm(made, tmp_path / f"x.{suffix}")
+    again = lw.import_trm(tmp_path / f"x.{suffix}", config)
+    for name, tensor in again.state_dict().items():
+        assert torch.equal(tensor, made.state_dict()[name]), name
+    ours, theirs = (each.step(each.start(tokens), tokens, ids)[1] for each in (made, again))
+    # Same numbers, of which those that have a gradient may be summed in another order.
+    torch.testing.assert_close(ours.detach(), theirs, rtol=1e-5, atol=1e-6)
+    # What was imported in float32 is written so, too.
+    lw.export_trm(again, tmp_path / "out" / f"x.{suffix}")
+    written = (tmp_path / "out" / f"x.{suffix}").read_bytes()
+    assert written == (tmp_path / f"x.{suffix}").read_bytes()
+
+
+def test_a_start_that_bfloat16_holds_is_written_in_it_and_another_is_not(tmp_path: Path, make):
+    model = make(small("perceptron"))
+    start = model.get_buffer("start_answer")
+    start.copy_(start.bfloat16())
+    lw.export_trm(model, tmp_path / "x.pt")
+    stored = torch.load(tmp_path / "x.pt", weights_only=True)
+    assert stored[COMPILED + "H_init"].dtype == torch.bfloat16
+    assert stored[COMPILED + "L_init"].dtype == torch.float32
+
+
+def test_a_published_file_that_was_saved_here_in_between_keeps_its_formats(tmp_path: Path):
+    path = save(weights_of("attention"), tmp_path / "x.pt")
+    keep(lw.import_trm(path, small("attention")), tmp_path / "kept")
+    lw.export_trm(load(tmp_path / "kept"), tmp_path / "y.pt")
+    stored = torch.load(tmp_path / "y.pt", weights_only=True)
+    for name, tensor in torch.load(path, weights_only=True).items():
+        assert stored[name].dtype == tensor.dtype
+        assert torch.equal(stored[name], tensor), name
+
+
 def test_a_new_model_is_written_as_the_reference_saves_one(tmp_path: Path, make):
     model = make(small("perceptron"))
+    for name in ("start_answer", "start_thought"):
+        # The reference draws them so.
+        model.get_buffer(name).copy_(model.get_buffer(name).bfloat16())
     lw.export_trm(model, tmp_path / "x.pt")
     lw.export_trm(model, tmp_path / "x.safetensors")
     stored = torch.load(tmp_path / "x.pt", weights_only=True)

@@ -116,7 +116,7 @@ def test_sixteen_bit_steps_stay_near_those_of_single_precision(config, make, puz
 
 def test_another_length_is_refused(config, make, puzzles):
     model, (tokens, _, ids) = make(config), puzzles
-    with pytest.raises(DataError, match="tokens have length 2, the model is for 3"):
+    with pytest.raises(DataError, match="puzzles have 2 tokens, the reasoner is for 3"):
         model.step(model.start(tokens), tokens[:, :2], ids)
 
 

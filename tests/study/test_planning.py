@@ -12,7 +12,7 @@ import loopwm as lw
 from loopwm.data.meta import DatasetMeta
 from loopwm.data.simulator import Played, play
 from loopwm.errors import ConfigError, DataError, EnvironmentUnsupported
-from loopwm.study import candidates
+from loopwm.study import candidates, planning
 from loopwm.study.bench import fresh_model
 from loopwm.study.bench_plan import PlanBench, bench_plan
 from loopwm.study.candidates import Trial, simulated_candidates
@@ -116,6 +116,18 @@ def test_what_is_not_finite_is_ranked_last(unclipped):
     chosen = np.nanmax(given.returns[:, 1::2], axis=1)
     expected = (given.returns.max(1) - chosen).mean()
     assert broken.shortfall[0] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("said", [np.nan, 0.0])
+def test_a_model_that_tells_no_candidate_from_another_chooses_by_chance(unclipped, said: float):
+    given = simulated_candidates(unclipped, TRIAL)
+    returns = np.full_like(given.returns, said)
+    for true, each in zip(given.returns, returns, strict=True):
+        rank, missed, chance = planning._judged(true, each)
+        assert rank == 0
+        assert missed == pytest.approx(chance)
+    # Of two that it calls best, either may be taken.
+    assert planning._judged(np.array([1.0, 3.0, 0.0]), np.array([2.0, 2.0, 1.0]))[1] == 1.0
 
 
 def test_states_where_all_candidates_gain_the_same_tell_nothing_of_regret(unclipped):
