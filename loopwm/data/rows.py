@@ -67,8 +67,8 @@ def described(meta: DatasetMeta, columns: Mapping[str, np.ndarray], lost: int) -
     if action.ndim == 1 and meta.num_actions is None:
         return replace(meta, num_actions=int(action.max()) + 1)
     if action.ndim == 2 and meta.action_low is None and meta.action_high is None:
-        low, high = action.min(axis=0), action.max(axis=0)
-        return replace(meta, action_low=tuple(low), action_high=tuple(high))
+        low, high = (tuple(map(float, each)) for each in (action.min(axis=0), action.max(axis=0)))
+        return replace(meta, action_low=low, action_high=high)
     return meta
 
 

@@ -98,7 +98,7 @@ def test_without_a_graphics_library_the_remedy_is_named(monkeypatch, tmp_path: P
 @pytest.mark.parametrize(
     ("words", "steps", "unclipped"),
     [
-        ("--env Hopper-v5", 20_000, True),
+        ("--env Hopper-v5", 15_000, True),
         ("--env Hopper-v5 --steps 30", 30, True),
         ("--env Hopper-v5 --algo mpc", 2_000, False),
         ("--env Hopper-v5 --algo mpc --unclipped", 2_000, True),

@@ -275,7 +275,7 @@ def test_an_action_of_the_wrong_shape_is_refused() -> None:
 @pytest.mark.parametrize("name", ["steps", "seed", "num_envs", "workers"])
 @pytest.mark.usefixtures("without_shape_checks")
 def test_a_number_that_is_not_whole_is_refused_before_any_step(name: str) -> None:
-    arguments: dict[str, Any] = {"env": Counting, "steps": 20, name: 20.5}
+    arguments: dict[str, Any] = {"env_id": Counting, "steps": 20, name: 20.5}
     with pytest.raises(ConfigError, match=f"{name} must be a whole number, got 20.5"):
         collect(**arguments)
     arguments[name] = np.int64(2)
@@ -329,14 +329,14 @@ def test_the_bar_is_drawn_on_stderr_alone(capfd: pytest.CaptureFixture[str]) -> 
         ({"workers": 0}, "workers must be at least 1"),
         ({"seed": -1}, "seed must not be negative"),
         ({"info_keys": "even"}, "info_keys must be a sequence of names"),
-        ({"env": "Hoper-v5"}, "no environment 'Hoper-v5'; did you mean Hopper-v5"),
+        ({"env_id": "Hoper-v5"}, "no environment 'Hoper-v5'; did you mean Hopper-v5"),
         ({"env_kwargs": {"lenght": 3}}, "does not accept env_kwargs"),
         ({"env_kwargs": {"length": object()}}, "object, which a dataset cannot record"),
     ],
 )
 def test_a_wrong_argument_is_refused_by_name(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        collect(**({"env": Counting, "steps": 20} | arguments))
+        collect(**({"env_id": Counting, "steps": 20} | arguments))
 
 
 def box(*shape: int, dtype: Any = np.float32) -> gym.spaces.Box:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 
 from loopwm.data.meta import DatasetMeta
@@ -82,4 +84,5 @@ def test_bounds_of_actions_are_given_only_where_finite() -> None:
     assert known.action_high.dtype == np.float32
     endless = DatasetMeta(action_low=(-1.0, -np.inf), action_high=(1.0, np.inf))
     assert Statistics.of(dataset(obs, endless)).action_low is None
-    assert Statistics.of(dataset(obs)).action_high is None
+    bare = replace(dataset(obs), meta=DatasetMeta())
+    assert Statistics.of(bare).action_high is None
