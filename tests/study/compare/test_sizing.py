@@ -14,28 +14,18 @@ from loopwm.study.compare.terms import FAMILIES
 from loopwm.study.efficiency import flops_per_step
 from loopwm.world.build import build
 from tests.study.compare.small import TERMS, linear_world
+from tests.study.compare.test_compare import Mine
 
 TRAIN = linear_world(0)
 
 
-class Constrained(nn.Module):
+class Constrained(Mine):
     """Predict the change by one layer whose spectral norm is held to one."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(TRAIN, 1)
         layer = nn.Linear(TRAIN.obs_dim + TRAIN.action_dim, TRAIN.obs_dim)
-        self.layer = nn.utils.parametrizations.spectral_norm(layer)
-
-    def start(self, obs: Any) -> tuple[torch.Tensor, ...]:
-        return (torch.as_tensor(obs, dtype=torch.float32),)
-
-    def observe(self, state: Any, action: Any, obs: Any) -> tuple[torch.Tensor, ...]:
-        return self.start(obs)
-
-    def step(self, state: Any, action: Any) -> tuple[Any, lw.Prediction]:
-        moved = state[0] + self.layer(torch.cat([state[0], torch.as_tensor(action)], dim=1))
-        zero = torch.zeros(len(moved))
-        return (moved,), lw.Prediction(moved, zero, zero, zero.long(), zero, zero.bool())
+        self.layers = nn.utils.parametrizations.spectral_norm(layer)
 
 
 def test_training_flops_of_an_mlp_are_those_of_its_matrices():
