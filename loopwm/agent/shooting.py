@@ -104,6 +104,6 @@ def _slope(problem: Problem, unit: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _better(unit: Tensor, returns: Tensor, best: Tensor, most: Tensor) -> tuple[Tensor, Tensor]:
-    # What is not finite is never better, nor is NaN.
+    # NaN is never greater by itself; an infinite return is no better than none.
     better = (returns > most) & torch.isfinite(returns)
     return torch.where(better[..., None, None], unit, best), torch.where(better, returns, most)

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 from typing import Any
 
 import numpy as np
@@ -174,10 +175,11 @@ def test_with_few_candidates_the_best_are_still_few(kind: Any):
     assert usual.elites == (64 if kind is lw.MPPI else 48)
 
 
-def test_a_round_without_a_finite_return_does_not_beat_what_was_found_before():
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_round_without_a_finite_return_does_not_beat_what_was_found_before(value: float):
     # Returns are lost where the climb leads: what was seen on the way has to do.
     def lost(c: torch.Tensor) -> torch.Tensor:
-        return (c - 10 + torch.log(0.5 - c) * 0).mean((-2, -1))
+        return torch.where(c < 0.5, c - 10, value).mean((-2, -1))
 
     narrow: dict[str, Any] = {"action_space": Box(-1, 1, (1,)), "horizon": 1}
     climbed = Shooting(lost, std=0.05, candidates=4, iterations=10, **narrow).plan(np.zeros(1))
