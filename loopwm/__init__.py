@@ -158,21 +158,7 @@ def __getattr__(name: str) -> object:
 @functools.cache
 def _register() -> None:
     """Register our environments with Gymnasium, once something of this package is used."""
-    import gymnasium
-
-    gymnasium.register(
-        id="loopwm/Imagination-v0",
-        entry_point="loopwm.agent.single:ImaginationEnv",
-        vector_entry_point="loopwm.agent.imagination:ImaginationVectorEnv",
-    )
-    # Gymnasium reads no plugins: without this, `lw.collect("loopwm/BallChain-v0", ...)` would need
-    # an import of the package that has it, which registers it too.
-    if "loopwm/BallChain-v0" not in gymnasium.registry:
-        gymnasium.register(
-            id="loopwm/BallChain-v0",
-            entry_point="loopwm_envs.ball_chain:BallChainEnv",
-            max_episode_steps=200,
-        )
+    importlib.import_module("loopwm.data.registration").register()
 
 
 # So that `gym.make("loopwm:loopwm/Imagination-v0", ...)`, which imports this package, finds it.

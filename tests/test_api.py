@@ -97,6 +97,11 @@ def test_ball_chains_need_no_import_of_their_package():
         assert "20 steps" in python(f"import warnings; warnings.simplefilter('error'); {code}")
 
 
+def test_the_command_line_knows_ball_chains(tmp_path: Path):
+    words = ["collect", "loopwm/BallChain-v0", "--steps", "20", "--out", str(tmp_path / "chains")]
+    assert "20 steps" in python(f"from loopwm.cli import main; main({words})")
+
+
 def test_gymnasium_finds_our_environments_by_the_name_of_the_package():
     # To make one would load torch.
     code = """

@@ -4,8 +4,7 @@ Importing this package or using loopwm registers them. Gymnasium 1.x reads no pl
 so without either name the package in the id: `gymnasium.make("loopwm_envs:loopwm/BallChain-v0")`.
 """
 
-import gymnasium as gym
-
+from loopwm.data.registration import register
 from loopwm_envs.ball_chain import BallChainEnv
 from loopwm_envs.chain import Chain, Flight
 from loopwm_envs.counterfactual import Counterfactual, without_collision
@@ -32,9 +31,4 @@ __all__ = [
     "without_collision",
 ]
 
-if "loopwm/BallChain-v0" not in gym.registry:  # loopwm may have been used before
-    gym.register(
-        id="loopwm/BallChain-v0",
-        entry_point="loopwm_envs.ball_chain:BallChainEnv",
-        max_episode_steps=200,
-    )
+register()

@@ -85,6 +85,8 @@ class Planning:
         candidates: Action sequences that it imagines at a time, at least 2.
         iterations: How often it improves them, at least 1.
         depth: Iterations of the model's loop while planning; None takes the model's typical ones.
+        memory: Whether the model is led through all of an episode, for one that was trained to warm
+            up on observations or sees several frames, or begun at each observation.
     """
 
     method: Method | None = None
@@ -93,6 +95,7 @@ class Planning:
     candidates: int = 64
     iterations: int = 3
     depth: int | None = None
+    memory: bool = False
 
     def __post_init__(self) -> None:
         """Check the ranges."""

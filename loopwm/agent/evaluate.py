@@ -14,6 +14,7 @@ from numpy import ndarray
 
 from loopwm.agent.action import fitted
 from loopwm.agent.agent import Agent
+from loopwm.agent.memory import Remembering
 from loopwm.agent.planner import SequencePlanner
 from loopwm.data.engine import quiet_mujoco
 from loopwm.data.environment import Source, make, source_name, time_limit
@@ -226,7 +227,7 @@ class _Row:
 def _chooser(agent: Any, env: gym.Env[Any, Any], seed: int, episodes: int) -> Chooser:
     """Return what gives an action to each of the episodes that go on."""
     planner = agent.policy if isinstance(agent, Agent) else agent
-    if isinstance(planner, SequencePlanner):
+    if isinstance(planner, SequencePlanner | Remembering):
         return _searching(planner.anew(), episodes)
     if callable(getattr(agent, "plan", None)) and not isinstance(agent, type):
         if callable(getattr(agent, "reset", None)):
@@ -242,7 +243,7 @@ def _chooser(agent: Any, env: gym.Env[Any, Any], seed: int, episodes: int) -> Ch
     return lambda obs, live: [controllers[row](obs[row]) for row in np.flatnonzero(live)]
 
 
-def _searching(planner: SequencePlanner, episodes: int) -> Chooser:
+def _searching(planner: SequencePlanner | Remembering, episodes: int) -> Chooser:
     """Plan what goes on and nothing else, each row from where its own search stood."""
     planned = np.ones(episodes, bool)
 

@@ -13,6 +13,7 @@ from loopwm.agent.config import MPC, Planning
 from loopwm.agent.icem import ICEM
 from loopwm.agent.imagination import action_space_of
 from loopwm.agent.life import Step
+from loopwm.agent.memory import Remembering
 from loopwm.agent.mppi import MPPI
 from loopwm.agent.planner import Planner, SequencePlanner
 from loopwm.agent.refits import Refits
@@ -56,6 +57,7 @@ class MPCLearner:
             )
         self.value: ValueFunction | None = None
         self._planner: SequencePlanner | None = None
+        self._memory: Remembering | None = None
         self._noise = numpy_rng(seed, "mpc", "noise")
 
     @property
@@ -78,18 +80,23 @@ class MPCLearner:
         if self.config.value is not None:
             seed = _word(self.seed, "value", self.refits.count)
             self.value = fit_value(self.config.value, data, self.config.planning.discount, seed)
-        self._renew()
+        self._renew(data)
         return record
 
     def begin(self) -> None:
-        """Forget the last episode's plan."""
+        """Forget the last episode, and its plan."""
         if self._planner is not None:
-            self._planner.reset()
+            (self._memory or self._planner).reset()
 
     def act(self, obs: np.ndarray) -> Any:
         """Plan an action and add noise to it."""
         assert self._planner is not None
-        action = np.asarray(self._planner.plan(obs))
+        action = self._disturbed(np.asarray((self._memory or self._planner).plan(obs)))
+        if self._memory is not None:
+            self._memory.took(action)
+        return action
+
+    def _disturbed(self, action: np.ndarray) -> Any:
         if not self.config.noise:
             return action
         if isinstance(self.space, Discrete):
@@ -104,7 +111,8 @@ class MPCLearner:
 
     def policy(self) -> Planner:
         """Return a planner without noise, for episodes outside of learning."""
-        return self._make(_word(self.seed, "policy"))
+        planner = self._make(_word(self.seed, "policy"))
+        return Remembering(planner) if self.config.planning.memory else planner
 
     def save(self, folder: Path) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any]]:
         """Return tensors and JSON values of everything that changes; write the model."""
@@ -125,15 +133,20 @@ class MPCLearner:
         self.refits.restore(folder / "model", document["refits"])
         if self.config.value is not None:
             self.value = restore_value(self.config.value, data, tensors["value"])
-        self._renew()
+        self._renew(data)
         # A run may have ended between two refits: what it drew since is not drawn again. What
         # earlier versions wrote does not tell.
         if self._planner is not None and "noise" in document:
             self._planner.restore(tensors["planner"])
             self._noise.bit_generator.state = document["noise"]
 
-    def _renew(self) -> None:
+    def _renew(self, data: RolloutDataset) -> None:
         self._planner = self._make(_word(self.seed, "plan", self.refits.count))
+        if self.config.planning.memory:
+            # If the newest episode is over, the next one begins by forgetting it.
+            self._memory = Remembering(self._planner)
+            first = int(data.bounds[-2])
+            self._memory.recall(data.obs[first:], data.action[first:])
         self._noise = numpy_rng(self.seed, "mpc", "noise", self.refits.count)
 
     def _make(self, seed: int) -> SequencePlanner:

@@ -11,11 +11,15 @@ from gymnasium.wrappers import FlattenObservation, TimeLimit, TransformObservati
 
 from loopwm.data.engine import quiet_mujoco
 from loopwm.data.meta import DatasetMeta, package_versions
+from loopwm.data.registration import register
 from loopwm.data.spaces import action_bounds, angle_dims, check_spaces, obs_names
 from loopwm.data.unclipped import UnclippedState
 from loopwm.errors import ConfigError, EnvironmentUnsupported, LoopwmError
 
 Source: TypeAlias = str | Callable[..., gym.Env[Any, Any]]
+
+# `loopwm collect` uses no name of the package, and that is what registers otherwise.
+register()
 
 # Episodes of an environment that sets no limit end here, so that every episode ends.
 DEFAULT_TIME_LIMIT = 1000

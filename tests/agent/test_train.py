@@ -41,13 +41,22 @@ TINY = Refit(
 )
 PLANS = MPC(refit=TINY, planning=Planning(horizon=2, candidates=8, iterations=2))
 VALUES = replace(PLANS, value=TerminalValue(updates=8, sweeps=2, width=(8,)))
+REMEMBERS = replace(
+    PLANS,
+    refit=replace(TINY, model=WorldConfig(width=8, depth=Fixed(1), frames=2)),
+    planning=replace(PLANS.planning, memory=True),
+)
 PRACTISES = Dyna(
     refit=replace(TINY, members=2),
     learner=SoftActorCritic(updates=2, batch_size=16, actor=(8,), critic=(8,)),
     horizon=2,
     rollouts=3,
 )
-ALL = pytest.mark.parametrize("algorithm", [PLANS, VALUES, PRACTISES], ids=["mpc", "value", "dyna"])
+ALL = pytest.mark.parametrize(
+    "algorithm",
+    [PLANS, VALUES, REMEMBERS, PRACTISES],
+    ids=["mpc", "value", "memory", "dyna"],
+)
 QUIET: Any = {"progress": False, "scoring": Scoring(every=30, episodes=2)}
 
 # Whole runs call small functions many thousand times; the checks would take most of the time.
