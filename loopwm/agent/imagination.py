@@ -65,7 +65,8 @@ class ImaginationVectorEnv(VectorEnv):
     truncated after `horizon` steps. A prediction that is not finite truncates its episode too, at
     the observation before it and with reward 0; it is `broken`, and nothing to learn from. `info`
     holds arrays [num_envs] under `iterations`, `settled`, `broken` and, for an ensemble,
-    `disagreement`, each with its mask `_name`; rows that were just begun anew hold zeros.
+    `disagreement`, each with its mask `_name`; rows that were just begun anew hold zeros. Autoreset
+    in the same step adds `final_obs` and `final_info`.
 
     Args:
         model: Anything with the verbs start, observe and step; functions given by `model.use`
@@ -205,7 +206,10 @@ class ImaginationVectorEnv(VectorEnv):
         self._obs, self._over = obs, terminated | truncated
         if mode == AutoresetMode.SAME_STEP and self._over.any():
             again = self._over
-            info |= {"final_obs": obs.copy(), "_final_obs": again.copy()}
+            ended = again.copy()
+            final = {name: ended if name[0] == "_" else each for name, each in info.items()}
+            info |= {"final_obs": obs.copy(), "final_info": final}
+            info |= {"_final_obs": ended, "_final_info": ended}
         if again.any():
             self._begin(again.copy(), None)
         return self._obs.copy(), reward, terminated, truncated, info

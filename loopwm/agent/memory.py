@@ -57,7 +57,7 @@ class Remembering:
             state = self._follow(seen)
             action = self.planner.plan(obs, state=state)
         self._state, self._fresh = state, None
-        self._action = to_tensor(action).reshape(len(seen), *self.planner.units.space.shape or ())
+        self._action = to_tensor(action).reshape(len(seen), *self.planner.units.axes)
         return action
 
     def took(self, action: Any) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from loopwm.agent.config import Refit
 from loopwm.data.ending import can_terminate
 from loopwm.data.store import RolloutDataset
+from loopwm.seed import key
 from loopwm.world.build import load
 from loopwm.world.ensemble import Ensemble
 from loopwm.world.fit import fit
@@ -65,7 +66,8 @@ class Refits:
             error = one_step_error(self.model, data, self._rows)
         anew = self.model is None or len(data) >= self.config.fresh * self._trained_anew
         # The run has a display of its own.
-        how = replace(self.config.fit, seed=self.seed + self.count, progress=False)
+        word = key(self.seed, "refit", self.count).generate_state(1, np.uint32)[0]
+        how = replace(self.config.fit, seed=int(word), progress=False)
         if anew:
             how = replace(how, validate_every=how.updates)
             self._trained_anew = len(data)

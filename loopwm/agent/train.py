@@ -131,10 +131,11 @@ def load_agent(
     functions = {"reward_fn": reward_fn, "termination_fn": termination_fn}
     for name, written in found.identity["functions"].items():
         if (written is None) != (functions[name] is None):
-            raise ConfigError(
-                f"the agent in {run_dir} was trained with {name}={written and written['custom']}: "
-                f"pass the same as load_agent(run_dir, {name}=...)"
-            )
+            was, remedy = "with", f"pass the same as load_agent(run_dir, {name}=...)"
+            if written is None:
+                was, remedy = "without", f"leave {name}= out; agent.model.use({name}=...) gives one"
+            code = f"={written['custom']}" if written else ""
+            raise ConfigError(f"the agent in {run_dir} was trained {was} {name}{code}: {remedy}")
     algorithm = algorithm or decode(found.identity["algorithm"], str(run_dir))
     data, seed = found.data, found.seed
     with torch.random.fork_rng(devices=[]):

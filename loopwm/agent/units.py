@@ -11,6 +11,8 @@ from torch import Tensor
 
 from loopwm.agent.imagination import action_space_of
 from loopwm.data.excitation import bounded_box
+from loopwm.data.meta import DatasetMeta
+from loopwm.errors import ConfigError, EnvironmentUnsupported
 from loopwm.world.arrays import to_tensor
 
 
@@ -29,11 +31,18 @@ class Units:
         """Take the space that is given, or the one of the model's training data.
 
         Raises:
-            ConfigError: If neither is known.
-            EnvironmentUnsupported: If the space has no bounds.
+            ConfigError: If neither is known, or the model was trained on actions of another kind.
+            EnvironmentUnsupported: If the space has no bounds, or its indices do not begin at 0.
         """
-        space = space or action_space_of(getattr(model, "meta", None))
-        return cls(space if isinstance(space, Discrete) else bounded_box(space))
+        meta = getattr(model, "meta", None)
+        if space is None:
+            space = action_space_of(meta)
+        if not isinstance(space, Discrete):
+            space = bounded_box(space)
+        elif space.start != 0:
+            raise EnvironmentUnsupported(f"discrete actions must begin at 0, got {space}")
+        _check_trained(space, meta)
+        return cls(space)
 
     @property
     def choices(self) -> int | None:
@@ -88,3 +97,13 @@ class Units:
             torch.as_tensor(bound, dtype=like.dtype, device=like.device) for bound in self._limits
         )
         return low, high
+
+
+def _check_trained(space: Box | Discrete, meta: Any) -> None:
+    """Refuse actions that a model does not take; other bounds than those of its data are fine."""
+    if not isinstance(meta, DatasetMeta) or (meta.num_actions is None and meta.action_low is None):
+        return
+    trained = action_space_of(meta)
+    same = trained == space if isinstance(trained, Discrete) else trained.shape == space.shape
+    if not same:
+        raise ConfigError(f"action_space is {space}, but the model was trained on {trained}")

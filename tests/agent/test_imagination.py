@@ -169,6 +169,9 @@ def test_ended_episodes_begin_in_the_same_step():
     assert truncated.all()
     assert info["_final_obs"].all()
     np.testing.assert_allclose(info["final_obs"], first + 0.5, rtol=1e-6)
+    assert info["_final_info"].all()
+    np.testing.assert_array_equal(info["final_info"]["iterations"], info["iterations"])
+    assert info["final_info"]["_iterations"].all()
     assert all(any((row == start).all() for start in STARTS) for row in obs)
     np.testing.assert_allclose(envs.step(push)[0], obs + 0.25, rtol=1e-6)
 

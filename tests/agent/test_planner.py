@@ -231,6 +231,15 @@ def test_the_model_may_be_replaced(hopper: lw.RolloutDataset):
     assert not np.array_equal(before, after)
 
 
+def test_actions_that_the_model_was_not_trained_on_are_refused(hopper: lw.RolloutDataset):
+    model = random_model(hopper)
+    for space in (Box(-1, 1, (2,)), Discrete(3), Box(-1, 1, (1, 3))):
+        with pytest.raises(ConfigError, match=r"the model was trained on Box\(-1\.0, 1\.0, \(3,\)"):
+            lw.CEM(model, action_space=space)
+    wider = lw.CEM(model, action_space=Box(-2, 2, (3,)), candidates=4, elites=2, horizon=1)
+    assert wider.plan(hopper.obs[0]).shape == (3,)
+
+
 @KINDS
 def test_a_policy_that_knows_better_is_followed(kind: Any):
     """A needle: nothing is gained but by one action in each step, which only the policy knows."""
@@ -360,6 +369,8 @@ def test_mistakes_are_named():
     unbounded = Box(-np.inf, np.inf, (1,), np.float32)
     with pytest.raises(EnvironmentUnsupported, match="bounds are needed"):
         small(lw.CEM, model, action_space=unbounded)
+    with pytest.raises(EnvironmentUnsupported, match="must begin at 0"):
+        small(lw.CEM, model, action_space=Discrete(3, start=1))
     with pytest.raises(ConfigError, match=r"Quantile\.share"):
         Quantile(share=0.0)
     with pytest.raises(ConfigError, match=r"Quantile\.probes"):

@@ -289,6 +289,12 @@ def test_known_reward_and_termination_take_the_place_of_learned_ones(tmp_path: P
         train_agent(PointEnv, PLANS, 20, run_dir=tmp_path, **QUIET)
 
 
+def test_a_function_that_the_agent_was_trained_without_is_refused(tmp_path: Path):
+    train_agent(PointEnv, PLANS, 20, run_dir=tmp_path, **QUIET)
+    with pytest.raises(ConfigError, match="trained without reward_fn: leave reward_fn= out"):
+        load_agent(tmp_path, reward_fn=lambda obs, action, next_obs: next_obs[..., 0])
+
+
 def test_where_no_episode_is_ended_none_is_imagined_to_end(tmp_path: Path):
     how: Any = {"env_kwargs": {"terminate_when_unhealthy": False}, "run_dir": tmp_path}
     how |= {"scoring": Scoring(episodes=0), "progress": False}
