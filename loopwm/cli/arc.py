@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from loopwm.cli.screen import console, say
+from loopwm.cli.stored import refuse_existing
 from loopwm.errors import ConfigError
-from loopwm.files import refuse_other_kind
+from loopwm.files import kind_at, refuse_other_kind
 
 if TYPE_CHECKING:
     from loopwm.reason.config import ReasonerConfig
@@ -73,6 +74,7 @@ class TrainArc:
 
         device_of(taught.training)
         refuse_other_kind(self.out, ["reasoner"])
+        self._refuse_loss()
         init = None if self.init is None else load(self.init)
         model = teach(taught, taught.make(), self.out, init)
         model.lesson = self.lesson
@@ -82,6 +84,18 @@ class TrainArc:
             "" if not wrong or wrong[-1] is None else f": {1 - wrong[-1]:.1%} of held-out puzzles"
         )
         say(f"{self.lesson}, {taught.training.updates:,} updates{right}\nsaved in {self.out}")
+
+    def _refuse_loss(self) -> None:
+        """Keep a run from taking the place of a reasoner that is not its own."""
+        if self.init is not None and self.init.resolve() == self.out.resolve():
+            raise ConfigError(
+                f"--init and --out are both {self.out}: the reasoner would be lost, and the run "
+                "could not go on after a stop; choose another --out"
+            )
+        if kind_at(self.out) is not None and not (self.out / "checkpoints").exists():
+            raise ConfigError(
+                f"{self.out} holds a reasoner that no run there made: choose another --out"
+            )
 
     def changed(self, taught: "Lesson") -> "Lesson":
         """Return the lesson with what was asked for otherwise."""
@@ -134,7 +148,8 @@ class ImportArc:
         out: Directory of the reasoner.
         puzzles: Keep what was learned of each puzzle, drop it, or give new ones the mean of it.
         num_puzzles: Number of new puzzles, with drop and mean.
-        preset: Sizes, a lesson of `loopwm arc list`, where a file fits several.
+        preset: Name of the sizes, where a file fits several.
+        overwrite: Replace a reasoner that is already there.
     """
 
     file: Annotated[Positional[Path], arg(metavar="FILE")]
@@ -142,6 +157,7 @@ class ImportArc:
     puzzles: Literal["keep", "drop", "mean"] = "keep"
     num_puzzles: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: 1)")] = None
     preset: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
+    overwrite: bool = False
 
     def run(self) -> None:
         """Convert and save."""
@@ -149,15 +165,17 @@ class ImportArc:
             raise ConfigError("--num-puzzles needs --puzzles drop or --puzzles mean")
         if not self.file.exists():
             raise ConfigError(f"there is no file {self.file}")
+        refuse_existing(self.out, self.overwrite)
         refuse_other_kind(self.out, ["reasoner"])
+        if (self.out / "checkpoints").exists():
+            raise ConfigError(f"{self.out} holds a run: choose another --out")
         from loopwm.core.count import parameters
         from loopwm.reason.convert import import_trm
         from loopwm.reason.presets import preset
         from loopwm.reason.stored import save
 
         config = None if self.preset is None else preset(self.preset)
-        count = 1 if self.num_puzzles is None else self.num_puzzles
-        model = import_trm(self.file, config, puzzles=self.puzzles, num_puzzles=count)
+        model = import_trm(self.file, config, puzzles=self.puzzles, num_puzzles=self.num_puzzles)
         model.lesson = _lesson_of(model.config)
         save(model, self.out)
         table = model.config.puzzles * model.config.puzzle_width
@@ -188,6 +206,8 @@ class ExportArc:
         from loopwm.reason.convert import export_trm
         from loopwm.reason.stored import load
 
+        if self.file.resolve().parent == self.model.resolve():
+            raise ConfigError(f"{self.file} lies in the reasoner's own folder: choose another")
         export_trm(load(self.model), self.file)
         say(f"wrote {self.file}")
 

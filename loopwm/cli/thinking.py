@@ -33,12 +33,14 @@ class Thinking:
             when its latent state has settled.
         noise: Standard deviation of noise on the latents; the surest of --tries answers.
         tries: Tries of each puzzle with noise.
+        device: "auto" takes a GPU if there is one; else a torch device name.
     """
 
     steps: int = 16
     stop: Literal["never", "sure", "unchanged", "settled"] = "never"
     noise: float = 0.0
     tries: int = 8
+    device: str = "auto"
 
     def rule(self) -> "Stop | None":
         """Return the stop rule."""
@@ -112,7 +114,7 @@ class EvaluateArc:
             raise ConfigError(f"--tasks must not be negative, got {self.tasks}; 0 asks all")
         thinking = self.thinking
         rule, noise = thinking.rule(), thinking.disturbance()
-        models, taught = _alike(self.models)
+        models, taught = _alike(self.models, thinking.device)
         self._refuse_unused(taught.is_arc)
         from loopwm.study.reasoner.tables import arc_sheet, puzzle_sheets
 
@@ -120,7 +122,10 @@ class EvaluateArc:
             numbers = (thinking.steps, self.augmentations, self.tasks)
             sheet = arc_sheet(models, arc_of(taught, *models), *numbers)
             return {f"ARC, {sheet.title}": sheet}
-        tests = taught.make().tests
+        from loopwm.reason.fit import on_device
+
+        device = models[0].decode.weight.device
+        tests = {name: on_device(each, device) for name, each in taught.make().tests.items()}
         return {
             f"{name}, {sheet.title}": sheet
             for name, model in zip(_names(self.models), models, strict=True)
@@ -128,7 +133,8 @@ class EvaluateArc:
         }
 
     def _refuse_unused(self, is_arc: bool) -> None:
-        if is_arc and replace(self.thinking, steps=Thinking.steps) != Thinking():
+        usual_way = Thinking(steps=self.thinking.steps, device=self.thinking.device)
+        if is_arc and self.thinking != usual_way:
             raise ConfigError(
                 "--stop, --noise and --tries do not apply to ARC, whose answers are put to the "
                 "vote after --steps steps"
@@ -168,11 +174,11 @@ class SolveArc:
 
         from loopwm.reason.answer import solve
 
-        model, taught = known(self.model)
+        model, taught = known(self.model, self.thinking.device)
         asked = _asked(model, taught, self.puzzle)
         tokens, ids = torch.tensor([asked.tokens]), torch.tensor([asked.puzzle_id])
         answer = solve(model, tokens, ids, steps=self.thinking.steps, stop=rule, noise=noise)
-        say(_answered(taught, asked.tokens, answer.tokens[0]))
+        say(_answered(taught, asked.tokens, answer.tokens[0].cpu()))
         say(f"after {int(answer.steps[0])} steps; right with {float(answer.confidence[0]):.0%}")
 
 
@@ -188,25 +194,29 @@ class ShowArc:
 
     Args:
         model: Directory of the reasoner.
-        index: Which held-out puzzle; of ARC, which evaluation task.
+        index: Which held-out puzzle, the first one by default; of ARC, which evaluation task.
         puzzle: A puzzle as `loopwm arc solve` takes it, in place of a held-out one.
         steps: Steps of thought.
         png: File to draw into.
+        device: "auto" takes a GPU if there is one; else a torch device name.
     """
 
     model: Model
-    index: int = 0
+    index: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: 0)")] = None
     puzzle: Annotated[str | None, arg(metavar="PUZZLE", help_behavior_hint="")] = None
     steps: int = 16
     png: Annotated[Path | None, arg(metavar="FILE")] = None
+    device: str = "auto"
 
     def run(self) -> None:
         """Print, and draw if asked to."""
+        if self.index is not None and self.puzzle is not None:
+            raise ConfigError("--index and --puzzle each name a puzzle: give one of them")
         from loopwm.files import write_file
         from loopwm.study.canvas import png
         from loopwm.study.reasoner.story import draw, panels
 
-        model, taught = known(self.model)
+        model, taught = known(self.model, self.device)
         story = self.story(model, taught)
         console().print(panels(story))
         if self.png is not None:
@@ -220,7 +230,7 @@ class ShowArc:
         if self.puzzle is not None:
             asked = _asked(model, taught, self.puzzle)
         else:
-            asked = held_out(model, taught, self.index)
+            asked = held_out(model, taught, self.index or 0)
         story = tell(
             model,
             taught.look,
@@ -232,16 +242,18 @@ class ShowArc:
         return replace(story, examples=asked.examples)
 
 
-def known(place: Path) -> "tuple[Reasoner, Lesson]":
-    """Load a reasoner and what it was taught.
+def known(place: Path, device: str) -> "tuple[Reasoner, Lesson]":
+    """Load a reasoner, to where it is to think, and what it was taught.
 
     Raises:
-        ConfigError: If it was taught nothing that has a name here.
+        ConfigError: If it was taught nothing that has a name here, or there is no such device.
     """
     from loopwm.reason.lessons import lesson
     from loopwm.reason.stored import load
+    from loopwm.train.config import FitConfig
+    from loopwm.train.fit import device_of
 
-    model = load(place)
+    model = load(place).to(device_of(FitConfig(device=device)))
     if not model.lesson:
         raise ConfigError(
             f"{place} does not say what its reasoner was taught: it was saved without a lesson, or "
@@ -280,8 +292,8 @@ def _names(places: tuple[Path, ...]) -> list[str]:
     return names if len(set(names)) == len(names) else [str(place) for place in places]
 
 
-def _alike(places: tuple[Path, ...]) -> "tuple[list[Reasoner], Lesson]":
-    found = [known(place) for place in places]
+def _alike(places: tuple[Path, ...], device: str) -> "tuple[list[Reasoner], Lesson]":
+    found = [known(place, device) for place in places]
     lessons = {model.lesson for model, _ in found}
     if len(lessons) > 1:
         raise ConfigError(f"the reasoners were taught different lessons: {sorted(lessons)}")

@@ -1,5 +1,6 @@
 """Ask a trained reasoner: for how many steps, when to stop, and the best of several tries."""
 
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from loopwm.core.program import State
 from loopwm.core.rows import relative_change
+from loopwm.core.settings import settle, whole
 from loopwm.errors import ConfigError
 from loopwm.reason.check import check_asked
 from loopwm.reason.edge import enter
@@ -23,6 +25,8 @@ _Disturb = Callable[[State, Int[Tensor, " B"]], State]
 @dataclass(frozen=True)
 class Noise:
     """Try several times with noise on the latents; the try that is surest of itself answers.
+
+    The noise of a puzzle depends on the seed and the puzzle, not on what else is asked with it.
 
     It needs no training of its own (PTRM, a finding about TRM: more right answers are reached than
     are chosen). Before each step normal numbers are added to the latents, whose mean square is 1.
@@ -38,6 +42,7 @@ class Noise:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        settle(self)
         if self.samples < 1:
             raise ConfigError(f"Noise.samples must be at least 1, got {self.samples}")
         if not 0 <= self.scale < float("inf"):
@@ -99,23 +104,28 @@ def solve(
         steps: Most steps, at least 1; it may be more than training had.
         stop: Rule by which puzzles leave earlier: `Sure`, `Unchanged` or `Settled`.
         noise: Tries with noise; None answers once, without.
-        batch_size: Most tries at once, at least 1.
+        batch_size: Most rows at once, at least 1; all tries of a puzzle go together, however many.
 
     Returns:
         Tensors on the device of the model, whatever kind of array was asked.
 
     Raises:
-        ConfigError: If a number is below 1.
+        ConfigError: If a number is below 1 or not whole, or `stop` is no rule.
         DataError: If tokens or ids are no integers, have another shape or length or are out of
             range.
     """
     _check_counts(steps=steps, batch_size=batch_size)
+    for name, value, kind, such in (
+        ("stop", stop, Stop, "Sure()"),
+        ("noise", noise, Noise, "Noise(8)"),
+    ):
+        if not isinstance(value, kind | None):
+            raise ConfigError(f"{name} must be None or an object such as {such}, got {value!r}")
     tokens, puzzle_ids = _entered(model, tokens, puzzle_ids)
     tries = 1 if noise is None else noise.samples
-    disturb = None if noise is None else _disturbance(noise, tokens.device)
     parts = []
-    # All tries of a puzzle share a part, however many they are.
     for rows in torch.arange(len(tokens), device=tokens.device).split(max(1, batch_size // tries)):
+        disturb = None if noise is None else _disturbance(noise, tokens[rows], puzzle_ids[rows])
         rows = rows.repeat_interleave(tries)
         part = _think(model, tokens[rows], puzzle_ids[rows], steps, stop, disturb)
         parts.append(_surest(part, tries))
@@ -145,7 +155,7 @@ def trace(
         Tensors on the device of the model, whatever kind of array was asked.
 
     Raises:
-        ConfigError: If a number is below 1.
+        ConfigError: If a number is below 1 or not whole.
         DataError: If tokens or ids are no integers, have another shape or length or are out of
             range.
     """
@@ -218,15 +228,29 @@ def _kept(thought: Thought, stay: Tensor) -> Thought:
     )
 
 
-def _disturbance(noise: Noise, device: torch.device) -> _Disturb:
-    generator = torch_rng(noise.seed, "reason", "noise", device=str(device))
+def _disturbance(noise: Noise, tokens: Int[Tensor, "P S"], ids: Int[Tensor, " P"]) -> _Disturb:
+    """Return what adds noise to the tries of these puzzles, each from a generator of its own."""
+    device, count = tokens.device, noise.samples
+    generators = [
+        torch_rng(noise.seed, "reason", "noise", zlib.crc32(puzzle.tobytes()), int(number),
+                  device=str(device))
+        for puzzle, number in zip(tokens.long().cpu().numpy(), ids.tolist(), strict=True)
+    ]  # fmt: skip
 
     def disturb(state: State, rows: Tensor) -> State:
-        noisy = (rows % noise.samples != 0)[:, None, None] * noise.scale
-        return tuple(
-            s + noisy * torch.randn(s.shape, generator=generator, device=s.device, dtype=s.dtype)
-            for s in state
-        )
+        live, place = torch.unique(rows // count, return_inverse=True)
+        tries = place * count + rows % count
+        noisy = (rows % count != 0)[:, None, None] * noise.scale
+
+        def drawn(like: Tensor) -> Tensor:
+            shape = (count, *like.shape[1:])
+            parts = [
+                torch.randn(shape, generator=generators[p], device=device, dtype=like.dtype)
+                for p in live.tolist()
+            ]
+            return torch.cat(parts)[tries]
+
+        return tuple(s + noisy * drawn(s) for s in state)
 
     return disturb
 
@@ -254,5 +278,5 @@ def _joined(parts: Sequence[Answer], tokens: Tensor) -> Answer:
 
 def _check_counts(**counts: int) -> None:
     for name, value in counts.items():
-        if value < 1:
+        if whole(name, value) < 1:
             raise ConfigError(f"{name} must be at least 1, got {value}")

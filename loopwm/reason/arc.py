@@ -11,6 +11,7 @@ from numpy import ndarray
 from torch import Tensor
 from torch.nn import functional as F
 
+from loopwm.core.settings import settle
 from loopwm.errors import ConfigError, DataError
 from loopwm.reason.augment import TURNS, Augmentation, codes, unpack
 from loopwm.reason.carry import PuzzleBatch
@@ -44,6 +45,7 @@ class ArcConfig:
     told: bool = False
 
     def __post_init__(self) -> None:
+        settle(self)
         if not 1 <= self.side <= 30:
             raise ConfigError(f"side must be in [1, 30], got {self.side}")
         if self.augmentations < 1:

@@ -97,6 +97,9 @@ def after_step(
 ) -> Carry:
     """Count a step and decide which slots have halted.
 
+    A slot whose latents are not finite has: they would be thought on, and spoil each update to come
+    and the checkpoints.
+
     Args:
         carry: The slots before the step.
         state: The latents after it; their gradient ends here.
@@ -105,11 +108,12 @@ def after_step(
         generator: Source of the exploration, on the device of the slots.
     """
     steps = carry.steps + 1
+    sound = torch.stack([s.detach().isfinite().flatten(1).all(1) for s in state]).all(0)
     return Carry(
-        state=tuple(s.detach() for s in state),
+        state=tuple(s.detach().where(sound[:, None, None], 0) for s in state),
         batch=carry.batch,
         steps=steps,
-        halted=halting(q_halt.detach(), steps, rule, generator),
+        halted=halting(q_halt.detach(), steps, rule, generator) | ~sound,
     )
 
 

@@ -16,7 +16,8 @@ def check_puzzles(batch: PuzzleBatch, config: ReasonerConfig) -> None:
         config: The sizes.
 
     Raises:
-        DataError: If there are none, or if shapes, tokens, labels or ids do not fit.
+        DataError: If there are none, if shapes, tokens, labels or ids do not fit, or a puzzle asks
+            for nothing.
     """
     if not len(batch):
         raise DataError("there are no puzzles: the batch has no rows")
@@ -28,6 +29,12 @@ def check_puzzles(batch: PuzzleBatch, config: ReasonerConfig) -> None:
         )
     # A negative label asks for nothing.
     check_range("labels", batch.labels, config.vocabulary, low=None)
+    unasked = int((batch.labels < 0).all(1).sum())
+    if unasked:
+        raise DataError(
+            f"{unasked} of {len(batch)} puzzles have no label that is not negative: nothing is "
+            "asked of them, so any answer would count as right; leave them out"
+        )
 
 
 def check_asked(tokens: Tensor, puzzle_ids: Tensor, config: ReasonerConfig) -> None:

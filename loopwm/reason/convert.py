@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from loopwm.core.settings import whole
 from loopwm.errors import ConfigError, StoreError
 from loopwm.files.single import damaged, make_directory, reported, sync_directory
 from loopwm.reason.config import ReasonerConfig
@@ -25,8 +26,10 @@ from loopwm.reason.layout import (
 )
 from loopwm.reason.model import Reasoner
 from loopwm.reason.presets import PRESETS
+from loopwm.reason.stored import note, noted
 
 _ZIP = b"PK\x03\x04"
+_PICKLE = b"\x80"
 _CHUNK = 2**16
 
 
@@ -35,13 +38,13 @@ def import_trm(
     config: ReasonerConfig | None = None,
     *,
     puzzles: Literal["keep", "drop", "mean"] = "keep",
-    num_puzzles: int = 1,
+    num_puzzles: int | None = None,
 ) -> Reasoner:
     """Read a published TRM (arXiv 2510.04871): ARC, Sudoku and Maze, attention and perceptron.
 
-    Files of `torch.save` and safetensors are read; neither may run code. What a file does not say
-    (heads, cycles, length) comes from the preset whose weights have its names and shapes, or from
-    `config`.
+    Files of `torch.save` and safetensors are read; neither may run code. What a published file does
+    not say (heads, cycles, length) comes from the preset whose weights have its names and shapes,
+    or from `config`; what `export_trm` wrote says it.
 
     Args:
         path: The file.
@@ -49,7 +52,7 @@ def import_trm(
             not used.
         puzzles: "keep" leaves what was learned of each puzzle in the file and maps it into
             memory; "drop" forgets it, "mean" gives every new puzzle the mean of the old.
-        num_puzzles: Number of new puzzles, with "drop" and "mean", at least 1.
+        num_puzzles: Number of new puzzles, with "drop" and "mean" alone, at least 1; None makes 1.
 
     Returns:
         The model in evaluation mode, without gradients; `export_trm` writes it back.
@@ -57,16 +60,21 @@ def import_trm(
     Raises:
         ConfigError: If `puzzles` or `num_puzzles` is out of range, or several presets describe the
             file.
-        StoreError: If the file is damaged or no such model; unknown and missing names and wrong
-            shapes are named.
+        StoreError: If the file is damaged or no such model; unknown and missing names, wrong shapes
+            and weights that are not finite are named. A table that is kept is not looked through.
     """
     if puzzles not in ("keep", "drop", "mean"):
         raise ConfigError(f'puzzles must be "keep", "drop" or "mean", got {puzzles!r}')
-    if num_puzzles < 1:
+    if puzzles == "keep" and num_puzzles is not None:
+        raise ConfigError(
+            'num_puzzles needs puzzles="drop" or "mean": "keep" keeps those of the file'
+        )
+    count = 1 if num_puzzles is None else whole("num_puzzles", num_puzzles)
+    if count < 1:
         raise ConfigError(f"num_puzzles must be at least 1, got {num_puzzles}")
     path = Path(path)
     stored, layout = _read(path)
-    config = config or _preset_for(path, stored)
+    config = config or noted(layout.extra, str(path)) or _preset_for(path, stored)
     names = published_names(config)
     _check_names(path, stored, names)
     config = _sized(config, stored)
@@ -75,9 +83,12 @@ def import_trm(
     for name, tensor in stored.items():
         _check_shape(path, name, tensor, ours[names[name]])
     table = stored.pop(TABLE)
+    for name, tensor in stored.items():
+        _check_finite(path, name, tensor)
     if puzzles != "keep":
-        table = _new_rows(table, num_puzzles, mean=puzzles == "mean")
-        model.config = replace(config, puzzles=num_puzzles)
+        table = _new_rows(table, count, mean=puzzles == "mean")
+        _check_finite(path, TABLE, table)
+        model.config = replace(config, puzzles=count)
     # Copied, because a mapped file may change; the table is too large for that.
     weights = {names[name]: tensor.float().clone() for name, tensor in stored.items()}
     model.load_state_dict(weights, assign=True, strict=False)
@@ -93,21 +104,30 @@ def export_trm(model: Reasoner, path: str | Path) -> None:
     format. If nothing has changed the tensors are equal byte for byte, and so is the whole file if
     its name is the same (`torch.save` stores the name) and the same versions wrote it. Another
     model is written as the reference saves one, or as safetensors if `path` ends so; its starts in
-    float32 where the reference's bfloat16 would round them, so that it answers the same again.
+    float32 where the reference's bfloat16 would round them, and its sizes with it, so that it
+    answers the same when it is imported again.
 
     Args:
         model: What to write.
         path: The file.
 
     Raises:
+        ConfigError: If it is no TRM: without a mixer, or without a thinking latent (`inner=0`).
         StoreError: If the file system fails; what was there before is kept.
     """
     path = Path(path)
+    if model.config.cell.mixer is None or not model.config.inner:
+        raise ConfigError(
+            "a TRM mixes its tokens and refines a thinking latent, and this reasoner has "
+            f"mixer={model.config.cell.mixer}, inner={model.config.inner}: keep it by "
+            "loopwm.reason.stored.save"
+        )
     ours, names = model.state_dict(), published_names(model.config)
     layout = model.layout
     if layout is None:
         layout = reference_layout(model.config, ours)
-        layout = replace(layout, safetensors=path.suffix == ".safetensors")
+        safe = path.suffix == ".safetensors"
+        layout = replace(layout, safetensors=safe, extra=note(model.config))
     tensors = dictionary(layout)
     for name, dtype in layout.names.items():
         tensors[layout.prefix + name] = ours[names[name]].detach().cpu().to(dtype).contiguous()
@@ -138,6 +158,11 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Layout]:
             with safe_open(path, framework="pt") as file:
                 loaded = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
                 extra = file.metadata() or {}
+        elif head[:1] == _PICKLE:
+            raise StoreError(
+                f"{path} is a pickle, such as torch.save wrote before torch 1.6: torch.load it, if "
+                "you trust it, and torch.save it again"
+            )
         else:
             raise StoreError(f"{path} is neither a file of torch.save nor of safetensors")
     except StoreError:
@@ -147,7 +172,12 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Layout]:
         reason = str(error).strip().split("\n")[0]
         raise damaged(path, f"{reason} (files that hold more than tensors are refused)") from error
     if not _are_tensors(loaded):
-        raise StoreError(f"{path} does not hold tensors by name, but {type(loaded).__name__}")
+        entries = loaded.items() if isinstance(loaded, dict) else ()
+        inside = next((name for name, each in entries if _are_tensors(each)), None)
+        remedy = f"; under {inside!r} it does: torch.save that alone" if inside else ""
+        raise StoreError(
+            f"{path} does not hold tensors by name, but {type(loaded).__name__}{remedy}"
+        )
     prefix = next(p for p in PREFIXES if all(name.startswith(p) for name in loaded))
     stored = {name.removeprefix(prefix): tensor for name, tensor in loaded.items()}
     layout = Layout(
@@ -233,6 +263,12 @@ def _check_shape(path: Path, name: str, tensor: Tensor, ours: Tensor) -> None:
             f"{path}: {name} has shape {tuple(tensor.shape)} of {tensor.dtype}, and must have "
             f"{tuple(ours.shape)} of floating-point numbers; pass config= for other sizes"
         )
+
+
+def _check_finite(path: Path, name: str, tensor: Tensor) -> None:
+    wrong = int((~tensor.isfinite()).sum())
+    if wrong:
+        raise StoreError(f"{path}: {wrong} numbers of {name} are NaN or infinite: no answer is")
 
 
 def _skeleton(config: ReasonerConfig) -> Reasoner:

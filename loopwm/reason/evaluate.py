@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from loopwm.errors import DataError
 from loopwm.reason.answer import Noise, solve, trace
 from loopwm.reason.carry import PuzzleBatch
+from loopwm.reason.check import check_puzzles
 from loopwm.reason.model import Reasoner
 from loopwm.reason.stop import Stop
 
@@ -80,9 +80,9 @@ def accuracy(
         batch_size: Most tries at once.
 
     Raises:
-        DataError: If there are no puzzles.
+        DataError: If there are no puzzles, or they do not fit (see `check_puzzles`).
     """
-    _check(puzzles)
+    check_puzzles(puzzles, model.config)
     answer = solve(
         model,
         puzzles.tokens,
@@ -108,7 +108,7 @@ def followed(
         batch_size: Puzzles at once.
 
     Raises:
-        DataError: If there are no puzzles.
+        DataError: If there are no puzzles, or they do not fit (see `check_puzzles`).
     """
     right, confidence = _traced(model, puzzles, steps, batch_size)
     return _score(right[-1], confidence[-1], float(steps)), shares(right)
@@ -126,7 +126,7 @@ def exact(
         batch_size: Puzzles at once.
 
     Raises:
-        DataError: If there are no puzzles.
+        DataError: If there are no puzzles, or they do not fit (see `check_puzzles`).
     """
     return _traced(model, puzzles, steps, batch_size)[0]
 
@@ -140,7 +140,7 @@ def _traced(
     model: Reasoner, puzzles: PuzzleBatch, steps: int, batch_size: int
 ) -> tuple[Tensor, Tensor]:
     """Return which puzzles are answered rightly, and how surely, after each step."""
-    _check(puzzles)
+    check_puzzles(puzzles, model.config)
     seen = trace(model, puzzles.tokens, puzzles.puzzle_ids, steps=steps, batch_size=batch_size)
     return torch.stack([_right(answers, puzzles) for answers in seen.tokens]), seen.confidence
 
@@ -157,8 +157,3 @@ def _score(right: Tensor, confidence: Tensor, steps: float) -> Score:
 
 def _right(answers: Tensor, puzzles: PuzzleBatch) -> Tensor:
     return ((answers == puzzles.labels) | (puzzles.labels < 0)).all(1)
-
-
-def _check(puzzles: PuzzleBatch) -> None:
-    if not len(puzzles):
-        raise DataError("there are no puzzles to evaluate on: the batch has no rows")

@@ -89,9 +89,12 @@ def course(
         init: Reasoner whose weights training starts from.
 
     Raises:
-        ConfigError: If `init` has other sizes.
-        DataError: If the source or the held-out puzzles do not fit the sizes.
+        ConfigError: If `init` has other sizes, or `halting` is none.
+        DataError: If the source or the held-out puzzles do not fit the sizes; of the source, what
+            it draws while training is looked at too.
     """
+    if not isinstance(halting, Halting):
+        raise ConfigError(f"halting must be a Halting, such as Halting(16), got {halting!r}")
     _check_source(source, config)
     first = source.sample(torch.Generator().manual_seed(0), _LOOKED_AT)
     for puzzles in (first, valid):
@@ -103,8 +106,11 @@ def course(
 
     def draw(generator: torch.Generator, count: int) -> PuzzleBatch:
         free = module.free
-        # None asks a source for nothing: a batch without rows has the shape of the slots.
-        batch = source.sample(generator, free) if free else module.carry.batch.rows(slice(0))
+        if not free:
+            # Asked for none, a source may fail: a batch without rows has the shape of the slots.
+            return module.carry.batch.rows(slice(0))
+        batch = source.sample(generator, free)
+        check_puzzles(batch, config)
         return on_device(batch, device)
 
     def loss(
@@ -168,7 +174,16 @@ def _start(config: ReasonerConfig, seed: int, init: Reasoner | None) -> Reasoner
     if init is None:
         return model
     if init.config != config:
-        raise ConfigError(f"init has other sizes: {init.config}, and config asks for {config}")
+        asked = {each.name: getattr(config, each.name) for each in fields(config)}
+        other = {
+            name: f"{name}={getattr(init.config, name)} instead of {value}"
+            for name, value in asked.items()
+            if getattr(init.config, name) != value
+        }
+        raise ConfigError(
+            f"init{init.lesson and f', which was taught {init.lesson},'} has other sizes: "
+            f"{', '.join(other.values())}; start from a reasoner of these sizes, or from none"
+        )
     model.load_state_dict(init.state_dict())
     return model
 

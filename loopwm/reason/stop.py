@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from loopwm.core.settings import settle
 from loopwm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Sure:
     patience: int = 1
 
     def __post_init__(self) -> None:
+        settle(self)
         if not 0 < self.probability < 1:
             raise ConfigError(f"Sure.probability must be in (0, 1), got {self.probability}")
         _check_patience("Sure", self.patience)
@@ -76,6 +78,7 @@ class Unchanged:
     patience: int = 2
 
     def __post_init__(self) -> None:
+        settle(self)
         _check_patience("Unchanged", self.patience)
 
     def met(self, now: Thought, before: Thought | None) -> "Tensor":
@@ -99,6 +102,7 @@ class Settled:
     patience: int = 1
 
     def __post_init__(self) -> None:
+        settle(self)
         if not self.tol > 0:
             raise ConfigError(f"Settled.tol must be above 0, got {self.tol}")
         _check_patience("Settled", self.patience)

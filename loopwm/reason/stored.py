@@ -1,5 +1,7 @@
 """A reasoner on disk: safetensors and JSON, checksummed; nothing in the files is executed."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,13 @@ from loopwm.core.config import Attend, MixTokens, PostNorm
 from loopwm.core.shared import stored_weights
 from loopwm.errors import ConfigError, StoreError
 from loopwm.files import read_tree, write_tree
+from loopwm.files.single import damaged
 from loopwm.reason.config import ReasonerConfig
 from loopwm.reason.model import Reasoner
 
 SCHEMA = 1
+# Under this name the sizes stand in a published file.
+_NOTE = "loopwm"
 _MIXERS = {"attend": Attend, "mix_tokens": MixTokens}
 
 
@@ -104,3 +109,22 @@ def decode(value: dict[str, Any], path: str = "the file") -> ReasonerConfig:
         raise StoreError(
             f"{path} holds settings that this version does not take: {error}"
         ) from error
+
+
+def note(config: ReasonerConfig) -> dict[str, str]:
+    """Return what a published file is told of the sizes that its weights do not say."""
+    return {_NOTE: json.dumps(encode(config))}
+
+
+def noted(extra: Mapping[str, Any], path: str) -> ReasonerConfig | None:
+    """Return the sizes that `note` told a file; None where it was told none.
+
+    Raises:
+        StoreError: If they are damaged.
+    """
+    if _NOTE not in extra:
+        return None
+    try:
+        return decode(json.loads(extra[_NOTE]), path)
+    except (TypeError, ValueError) as error:
+        raise damaged(Path(path), f"what it says of its sizes is no JSON ({error})") from error

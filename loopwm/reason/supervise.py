@@ -82,7 +82,7 @@ class DeepSupervision(nn.Module):
         left = int((self.carry.steps * self.carry.halted).sum())
         carry = refill(self.carry, offered, self.reasoner.begin(len(offered)))
         puzzle = carry.batch
-        # Not `step`: what the source draws was looked at before training, and each look costs time.
+        # Not `step`: what is offered was looked at when it was drawn.
         state, logits, q_halt = self.reasoner.think(carry.state, puzzle.tokens, puzzle.puzzle_ids)
         loss = step_loss(logits, q_halt, puzzle.labels)
         rule = self.rule.at(progress)

@@ -113,6 +113,14 @@ def read_tasks(path: Path | str, solutions: Path | str | None = None) -> list[Ta
             if name in named:
                 raise DataError(f"task {name!r} of {file} was already read from another file")
             named[name] = task
+    if not named:
+        raise DataError(f"{path} holds no tasks")
+    unsolved = sorted(named.keys() - outputs.keys()) if solutions is not None else []
+    if unsolved:
+        raise DataError(
+            f"{solutions} has no solutions of {len(unsolved)} tasks of {path}, such as "
+            f"{unsolved[0]!r}: is it the file of other tasks?"
+        )
     return [parse_task(name, task, outputs.get(name)) for name, task in sorted(named.items())]
 
 

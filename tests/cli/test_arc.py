@@ -131,11 +131,19 @@ def test_a_puzzle_is_shown_in_the_terminal_and_drawn(run_dir: Path, tmp_path: Pa
         (["train", "chess", "--out", "x"], "there is no lesson 'chess'"),
         (["train", "sudoku-4x4", "--out", "x", "--device", "abacus"], "cannot be used here"),
         (["import", "none.pt", "--out", "x"], "there is no file none.pt"),
+        (["train", "sudoku-4x4", "--init", "RUN", "--out", "RUN"], "--init and --out are both"),
+        (["import", "RUN/metrics.jsonl", "--out", "RUN"], "is already there: add --overwrite"),
+        (["import", "RUN/metrics.jsonl", "--out", "RUN", "--overwrite"], "holds a run"),
+        (["export", "RUN", "RUN/manifest.json"], "lies in the reasoner's own folder"),
+        (["show", "RUN", "--index", "3", "--puzzle", PUZZLE], "give one of them"),
+        (["evaluate", "RUN", "--device", "abacus"], "cannot be used here"),
+        (["solve", "RUN", PUZZLE, "--device", "abacus"], "cannot be used here"),
+        (["show", "RUN", "--device", "abacus"], "cannot be used here"),
         (["solve", "RUN", "@BINARY"], "weights is no text in UTF-8"),
         (["evaluate"], "MODEL"),
         (["evaluate", "RUN", "--tasks", "-1"], "--tasks must not be negative, got -1"),
         (["evaluate", "RUN", "--tries", "4"], "--tries 4 needs --noise above 0"),
-        (["evaluate", "RUN", "--noise", "nan"], "must be finite and not negative, got nan"),
+        (["evaluate", "RUN", "--noise", "nan"], "must be a finite number"),
         (["evaluate", "RUN", "--augmentations", "5"], "--augmentations and --tasks are of ARC"),
         (["import", "none.pt", "--out", "x", "--num-puzzles", "5"], "needs --puzzles drop or"),
         (
@@ -155,6 +163,16 @@ def test_mistakes_are_one_line(words: list[str], message: str, run_dir: Path, ca
     said = capsys.readouterr().err
     assert message in said
     assert len(said.splitlines()) == 1
+
+
+def test_a_run_does_not_take_the_place_of_a_reasoner_it_did_not_make(tmp_path: Path, capsys):
+    save(Reasoner(preset("sudoku-6x6"), 0), tmp_path / "other")
+    before = (tmp_path / "other" / "manifest.json").read_bytes()
+    with pytest.raises(SystemExit) as stop:
+        main(["arc", "train", "sudoku-4x4", "--out", str(tmp_path / "other"), "--updates", "2"])
+    assert stop.value.code == 2
+    assert "holds a reasoner that no run there made" in capsys.readouterr().err
+    assert (tmp_path / "other" / "manifest.json").read_bytes() == before
 
 
 def test_what_is_exported_comes_back(tmp_path: Path, capsys):
@@ -181,7 +199,11 @@ def test_a_small_lesson_is_exported_and_comes_back(run_dir: Path, tmp_path: Path
     assert again.config == load(run_dir).config
 
 
-def test_where_a_file_fits_several_presets_one_is_asked_for(tmp_path: Path, capsys):
+def test_where_a_file_fits_several_presets_one_is_asked_for(
+    tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+):
+    # Published files say nothing of their sizes.
+    monkeypatch.setattr("loopwm.reason.convert.note", lambda config: {})
     file, words = tmp_path / "file.pt", ["--out", str(tmp_path / "again")]
     export_trm(Reasoner(preset("arc-16")), file)
     with pytest.raises(SystemExit):

@@ -1,5 +1,6 @@
 """Asking a reasoner: steps, stop rules, noise; each row as if it were alone."""
 
+import zlib
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from loopwm.errors import ConfigError, DataError
 from loopwm.reason.answer import Noise, solve, trace
 from loopwm.reason.model import Reasoner
 from loopwm.reason.stop import Settled, Stop, Sure, Thought, Unchanged
+from loopwm.seed import torch_rng
 from tests.reason.tiny import small
 
 
@@ -111,23 +113,25 @@ def test_of_noisy_tries_the_surest_is_the_answer(model: Reasoner, tokens: Tensor
 
 def test_the_surest_try_is_the_one_of_all_tries_written_out(model: Reasoner, tokens: Tensor):
     noise, steps = Noise(samples=3, scale=0.4), 2
-    from loopwm.seed import torch_rng
-
-    source = torch_rng(noise.seed, "reason", "noise", device="cpu")
-    rows = tokens.repeat_interleave(3, 0)
-    state = model.start(rows)
-    keep = torch.tensor([0.0, 1.0, 1.0]).repeat(len(tokens))[:, None, None]
-    logits = q_halt = torch.empty(0)
-    with torch.no_grad():
-        for _ in range(steps):
-            drawn = [torch.randn(s.shape, generator=source) for s in state]
-            state = tuple(s + 0.4 * keep * n for s, n in zip(state, drawn, strict=True))
-            state, logits, q_halt = model.step(state, rows)
-    best = q_halt.view(-1, 3).argmax(1)
-    expected = logits.argmax(-1).view(-1, 3, 3)[torch.arange(len(tokens)), best]
+    chosen = set()
     out = solve(model, tokens, steps=steps, noise=noise)
-    assert torch.equal(out.tokens, expected)
-    assert len(best.unique()) > 1
+    for index, puzzle in enumerate(tokens):
+        word = zlib.crc32(puzzle.numpy().tobytes())
+        source = torch_rng(noise.seed, "reason", "noise", word, 0)
+        rows = puzzle.repeat(3, 1)
+        state = model.start(rows)
+        keep = torch.tensor([0.0, 1.0, 1.0])[:, None, None]
+        logits = q_halt = torch.empty(0)
+        with torch.no_grad():
+            for _ in range(steps):
+                drawn = [torch.randn(s.shape, generator=source) for s in state]
+                state = tuple(s + 0.4 * keep * n for s, n in zip(state, drawn, strict=True))
+                state, logits, q_halt = model.step(state, rows)
+        best = int(q_halt.argmax())
+        chosen.add(best)
+        assert torch.equal(out.tokens[index], logits[best].argmax(-1))
+        torch.testing.assert_close(out.confidence[index], q_halt[best].sigmoid())
+    assert len(chosen) > 1
 
 
 def test_noise_of_no_scale_changes_nothing(model: Reasoner, tokens: Tensor):
@@ -137,12 +141,29 @@ def test_noise_of_no_scale_changes_nothing(model: Reasoner, tokens: Tensor):
     assert torch.equal(plain.tokens, still.tokens)
 
 
+@pytest.mark.parametrize("stop", [None, Unchanged()])
+def test_noise_belongs_to_the_puzzle_and_not_to_its_neighbours(
+    model: Reasoner, tokens: Tensor, stop: Stop | None
+):
+    asked = tokens.repeat(3, 1) if len(tokens) < 8 else tokens
+    noise = Noise(4, 2.0)
+    together = solve(model, asked, steps=4, noise=noise, stop=stop)
+    in_parts = solve(model, asked, steps=4, noise=noise, stop=stop, batch_size=5)
+    alone = solve(model, asked[-2:], steps=4, noise=noise, stop=stop)
+    assert torch.equal(together.tokens, in_parts.tokens)
+    assert torch.equal(together.tokens[-2:], alone.tokens)
+    torch.testing.assert_close(together.confidence[-2:], alone.confidence)
+    other = solve(model, asked, steps=4, noise=Noise(4, 2.0, seed=1), stop=stop)
+    assert not torch.equal(together.confidence, other.confidence)
+
+
 def test_no_puzzles_have_no_answers(model: Reasoner, tokens: Tensor):
     out = solve(model, tokens[:0])
     assert out.tokens.shape == (0, 3)
     assert len(out.confidence) == len(out.steps) == 0
 
 
+@pytest.mark.usefixtures("without_shape_checks")
 def test_what_cannot_be_asked_is_refused(model: Reasoner, tokens: Tensor):
     with pytest.raises(ConfigError, match="steps must be at least 1, got 0"):
         solve(model, tokens, steps=0)
@@ -153,7 +174,10 @@ def test_what_cannot_be_asked_is_refused(model: Reasoner, tokens: Tensor):
     for make, message in (
         (lambda: Noise(samples=0), "Noise.samples must be at least 1"),
         (lambda: Noise(scale=-1.0), "Noise.scale must be finite and not negative"),
-        (lambda: Noise(scale=float("nan")), "Noise.scale must be finite"),
+        (lambda: Noise(scale=float("nan")), "must be a finite number"),
+        (lambda: Noise(samples=2.5), "Noise.samples must be a whole number"),  # pyright: ignore[reportArgumentType]
+        (lambda: Sure(patience=1.5), "Sure.patience must be a whole number"),  # pyright: ignore[reportArgumentType]
+        (lambda: Settled(tol=float("inf")), "must be a finite number"),
         (lambda: Noise(seed=-1), "Noise.seed must not be negative, got -1"),
         (lambda: Sure(1.0), r"Sure.probability must be in \(0, 1\)"),
         (lambda: Sure(patience=0), "Sure.patience must be at least 1"),

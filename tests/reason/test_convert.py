@@ -12,7 +12,9 @@ from torch import Tensor
 import loopwm as lw
 from loopwm.core.config import MixTokens, PostNorm
 from loopwm.errors import ConfigError, StoreError
+from loopwm.reason.answer import trace
 from loopwm.reason.layout import COMPILED
+from loopwm.reason.model import Reasoner
 from loopwm.reason.presets import PUBLISHED, preset
 from loopwm.reason.stored import load
 from loopwm.reason.stored import save as keep
@@ -265,3 +267,57 @@ def test_a_new_model_is_written_as_the_reference_saves_one(tmp_path: Path, make)
     assert stored[COMPILED + "H_init"].dtype == torch.bfloat16
     for name, tensor in load_file(tmp_path / "x.safetensors").items():
         assert torch.equal(tensor, stored[name])
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
+@pytest.mark.parametrize(
+    "changes", [{"cycles": 5}, {"inner": 1}, {"cell": small("perceptron").cell}]
+)
+def test_a_reasoner_made_here_comes_back_with_its_sizes(tmp_path: Path, name: str, changes: dict):
+    model = Reasoner(small("attention", **changes), 0)
+    lw.export_trm(model, tmp_path / name)
+    again = lw.import_trm(tmp_path / name)
+    assert again.config == model.config
+    asked = torch.randint(0, 5, (4, 3))
+    one, two = (trace(each, asked, steps=2) for each in (model, again))
+    assert torch.equal(one.confidence, two.confidence)
+    # What is imported once more is written as it was.
+    (tmp_path / "again").mkdir()
+    lw.export_trm(again, tmp_path / "again" / name)
+    assert lw.import_trm(tmp_path / "again" / name).config == model.config
+
+
+def test_what_is_no_trm_is_not_exported_as_one(tmp_path: Path):
+    for changes in ({"inner": 0}, {"cell": replace(small("attention").cell, mixer=None)}):
+        with pytest.raises(ConfigError, match="a TRM mixes its tokens"):
+            lw.export_trm(Reasoner(small("attention", **changes), 0), tmp_path / "file.pt")
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path):
+    weights = weights_of("attention")
+    weights[COMPILED + "lm_head.weight"][0, 0] = float("nan")
+    path = save(weights, tmp_path / "file.pt")
+    with pytest.raises(StoreError, match=r"1 numbers of lm_head\.weight"):
+        lw.import_trm(path, small("attention"))
+    weights = weights_of("attention")
+    weights[COMPILED + "puzzle_emb.weights"][0, 0] = float("inf")
+    path = save(weights, tmp_path / "table.pt")
+    with pytest.raises(StoreError, match=r"numbers of puzzle_emb\.weights"):
+        lw.import_trm(path, small("attention"), puzzles="mean")
+
+
+def test_a_number_of_puzzles_that_would_be_ignored_is_refused(tmp_path: Path):
+    path = save(weights_of("attention"), tmp_path / "file.pt")
+    with pytest.raises(ConfigError, match='num_puzzles needs puzzles="drop"'):
+        lw.import_trm(path, small("attention"), num_puzzles=7)
+
+
+def test_old_and_wrapped_files_are_told_what_to_do(tmp_path: Path):
+    path = tmp_path / "file.pt"
+    torch.save(weights_of("attention"), path, _use_new_zipfile_serialization=False)
+    with pytest.raises(StoreError, match=r"before torch 1\.6"):
+        lw.import_trm(path)
+    torch.save({"model": weights_of("attention"), "step": 3}, path)
+    with pytest.raises(StoreError, match="under 'model' it does"):
+        lw.import_trm(path)

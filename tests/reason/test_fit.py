@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
+from torch import nn
 
 from loopwm.core.loop import LoopedCore
 from loopwm.errors import CheckpointError, ConfigError, DataError
@@ -264,3 +265,72 @@ def test_a_compiled_run_is_the_eager_one_but_for_rounding_and_leaves_a_plain_cel
         assert "forward" in vars(shared.cell)
     assert "forward" not in vars(shared.cell)
     assert set(compiled.state_dict()) == set(eager.state_dict())
+
+
+class Spoiling(nn.Module):
+    """Stand before a cell, and return NaN at one of its calls."""
+
+    def __init__(self, cell: nn.Module, at: int) -> None:
+        super().__init__()
+        self.forward_of, self.left = cell.forward, at
+
+    def forward(self, *args: Any, **more: Any) -> Any:
+        self.left -= 1
+        found = self.forward_of(*args, **more)
+        return found * float("nan") if self.left == 0 else found
+
+
+def test_an_update_that_is_not_finite_costs_its_puzzles_and_nothing_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    begun = Reasoner.__init__
+
+    def spoiled(self: Reasoner, *args: Any) -> None:
+        begun(self, *args)
+        cell = self.core.cell
+        monkeypatch.setattr(cell, "forward", Spoiling(cast(nn.Module, cell), 30).forward)
+
+    monkeypatch.setattr(Reasoner, "__init__", spoiled)
+    model = fit(
+        Reversed(),
+        small("attention"),
+        replace(SETTINGS, updates=30, checkpoint_every=10),
+        halting=Halting(16),
+        run_dir=tmp_path,
+    )
+    assert model.history[-1]["skipped"] == 1
+
+
+class Straying(Reversed):
+    """Draw what fits at first, and a number out of range later."""
+
+    def __init__(self, column: str) -> None:
+        self.draws, self.column = 0, column
+
+    def sample(self, generator: torch.Generator, count: int) -> PuzzleBatch:
+        self.draws += 1
+        batch = super().sample(generator, count)
+        if self.draws > 2:
+            getattr(batch, self.column)[0] = 11
+        return batch
+
+
+@pytest.mark.parametrize("column", ["tokens", "labels", "puzzle_ids"])
+def test_what_is_drawn_late_is_looked_at_too(column: str):
+    with pytest.raises(DataError, match=column):
+        fit(Straying(column), small("attention"), SETTINGS, halting=Halting(1))
+
+
+def test_puzzles_of_which_nothing_is_asked_are_no_puzzles():
+    batch = held_out()
+    batch.labels[1::2] = -100
+    with pytest.raises(DataError, match="32 of 64 puzzles have no label"):
+        check_puzzles(batch, small("attention"))
+    with pytest.raises(DataError, match="32 of 64 puzzles have no label"):
+        accuracy(Reasoner(small("attention"), 0), batch)
+
+
+@pytest.mark.usefixtures("without_shape_checks")
+def test_halting_must_be_a_rule():
+    with pytest.raises(ConfigError, match="halting must be a Halting"):
+        fit(Reversed(), small("attention"), SETTINGS, halting=4)  # pyright: ignore[reportArgumentType]

@@ -82,6 +82,16 @@ def test_answers_may_lie_in_a_file_of_their_own(tmp_path: Path):
         read_tasks(tmp_path / "tasks.json", tmp_path / "solutions.json")
 
 
+def test_solutions_of_other_tasks_are_refused(tmp_path: Path):
+    (tmp_path / "tasks.json").write_text(json.dumps({"a": GOOD, "b": GOOD}))
+    (tmp_path / "solutions.json").write_text(json.dumps({"a": [[[7]]], "c": [[[7]]]}))
+    with pytest.raises(DataError, match=r"no solutions of 1 tasks .* such as 'b'"):
+        read_tasks(tmp_path / "tasks.json", tmp_path / "solutions.json")
+    (tmp_path / "tasks.json").write_text("{}")
+    with pytest.raises(DataError, match="holds no tasks"):
+        read_tasks(tmp_path / "tasks.json")
+
+
 def test_a_folder_without_tasks_is_said_to_hold_none(tmp_path: Path):
     with pytest.raises(StoreError, match="holds no"):
         read_tasks(tmp_path)

@@ -110,7 +110,7 @@ def votes_sheet(asked: Sequence[Task], tallies: Sequence[Tally], augmentations: 
     columns = (
         Column("what"),
         Column("strict", "whole tasks, % [95% interval]"),
-        Column("partial", "test inputs, % [95% interval]"),
+        Column("partial", "mean share of a task's test inputs, % [95% interval]"),
     )
     return Sheet(f"{len(asked)} tasks, {augmentations} views each", columns, tuple(rows))
 
