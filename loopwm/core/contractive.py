@@ -152,7 +152,9 @@ class ContractiveCell(nn.Module):
     def proven_rate(self) -> float:
         """Return the rate that the weights as they are guarantee, in exact arithmetic."""
         if self.gated:
-            return self.rate * max(1.0, self.lipschitz())
+            # The shares depend on the input, and their sum is rounded.
+            eps = torch.finfo(self.shares.dtype).eps
+            return self.rate * (1 + 4 * eps) * max(1.0, self.lipschitz())
         retained, root = (part.detach().double() for part in self.constrain()[:2])
         return float((retained + root.square() * self.lipschitz()).max())
 

@@ -82,7 +82,9 @@ class Checkpointed:
 class LastK:
     """Backpropagate through the last k iterations of each row; the earlier ones are constants.
 
-    Truncated backpropagation as in arXiv 2606.18208 and 2604.12946; it is biased.
+    Truncated backpropagation as in arXiv 2606.18208 and 2604.12946; it is biased. Under a stop
+    rule, where each iteration may be the last one of a row, all carry gradient. A state that is
+    tapped before the last k is refined once more, and its gradient is that of this one iteration.
 
     Args:
         k: Number of iterations that carry gradient, at least 1.

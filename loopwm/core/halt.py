@@ -166,8 +166,9 @@ class Certified:
 
     Of a contraction at rate r, `||h_t - h*|| <= r / (1 - r) * ||h_t - h_{t-1}||` (Banach), and the
     head stretches no difference by more than its spectral norm. The proof assumes exact
-    arithmetic. It is conservative: `OutputDelta` stops earlier at the same error. It is refused
-    together with `core.solver`, whose states are no iterates of the loop.
+    arithmetic; in float32 rounding added some 1e-6 to the error of a trained model. It is
+    conservative: `OutputDelta` stops earlier at the same error. It is refused together with
+    `core.solver`, whose states are no iterates of the loop.
 
     Args:
         tol: Largest root mean square error, in standard deviations of the change that is predicted,

@@ -5,7 +5,7 @@ from functools import partial
 from typing import cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from loopwm.core.anderson import Anderson
@@ -73,7 +73,7 @@ class LoopedCore(nn.Module):
             readout: Decodes the readout latent for the stop rule.
             grad: How gradients flow through the iterations.
             tap: Per-row iteration, between 1 and the row's depth, whose state is returned too;
-                not together with `stop`. Under a mode that runs the loop without gradient it is
+                not together with `stop`. Where the iterations before it have no gradient it is
                 refined once more, with gradient; this needs a program of one latent.
 
         Returns:
@@ -113,6 +113,8 @@ class LoopedCore(nn.Module):
             out = run_depths(iterate, z, fixed, depth, tap, grad, chosen, unroll)
         if at_rest is not None and self._learns_from(*fixed):
             return self._finished(out, at_rest, iterate, fixed)
+        if isinstance(grad, LastK) and tap is not None and self._learns_from(*fixed):
+            out = self._followed(out, out.n_iters - tap >= grad.k, iterate, fixed)
         return replace(out, state=out.state[: self.program.num_states])
 
     def check_solver(self, stop: StopRule | None) -> None:
@@ -165,6 +167,17 @@ class LoopedCore(nn.Module):
                 )
             tapped = iterate(fixed, tapped)[0]
         return replace(out, state=grad.finish(iterate, fixed, out.state), tapped=tapped)
+
+    def _followed(
+        self, out: LoopOutput, early: Bool[Tensor, " B"], iterate: Iterate, fixed: Conditioning
+    ) -> LoopOutput:
+        """Refine tapped states once more, with gradient, where the iterations before had none."""
+        rows, tapped = early.nonzero().squeeze(1), out.tapped
+        if tapped is None or not len(rows) or self.program.num_states > 1:
+            return out
+        chosen = tuple(each.index_select(0, rows) for each in fixed)
+        refined = iterate(chosen, tapped.index_select(0, rows))[0]
+        return replace(out, tapped=tapped.index_copy(0, rows, refined))
 
 
 def _evaluate(grad: GradientMode, iterate: Iterate, fixed: Conditioning, *states: Tensor) -> State:

@@ -33,7 +33,7 @@ def run_until(
         depth: Most iterations, of all rows or of each, at least 1.
         stop: Decides after each iteration which rows are settled.
         readout: Decodes the chosen state for stop rules that look at the prediction.
-        grad: How gradients flow through the iterations.
+        grad: How gradients flow through the iterations, each of which may be a row's last.
         chosen: Index of the state that the stop rule and the residual look at.
     """
     if not len(z[0]):
@@ -43,7 +43,7 @@ def run_until(
     left, judge = _Left(chosen), _Judge(stop, readout, torch.zeros_like(rows))
     for t in range(1, limit + 1):
         before = z[chosen]
-        z = grad.step(partial(iterate, fixed), z, depth - t + 1)
+        z = grad.step(partial(iterate, fixed), z, 1)
         settled = judge.settled(t, depth, z[chosen], before)
         if settled is None:
             continue
@@ -100,7 +100,7 @@ def run_together(  # noqa: PLR0913 - as `run_until`, and of how many members the
     waiting = torch.ones_like(rows, dtype=torch.bool)
     for t in range(1, depth + 1):
         before = z[chosen]
-        z = grad.step(partial(iterate, fixed), z, depth - t + 1)
+        z = grad.step(partial(iterate, fixed), z, 1)
         settled = judge.settled(t, depth, z[chosen], before)
         if settled is None:
             continue

@@ -1,5 +1,6 @@
 """From configuration to model and back: the only registry, and the files of a trained model."""
 
+import re
 from dataclasses import fields, is_dataclass
 from functools import partial
 from pathlib import Path
@@ -87,6 +88,8 @@ def build(config: ModelConfig, meta: DatasetMeta, statistics: Statistics, seed: 
 def save(model: WorldModel | Ensemble, path: Path) -> None:
     """Write a model, or an ensemble's members, to a directory, atomically and checksummed.
 
+    Code is not written: what `use` was given, and `core.solver`, are to be given again.
+
     Raises:
         StoreError: If the file system fails; what was there before is kept.
     """
@@ -117,6 +120,7 @@ def contents(model: WorldModel | Ensemble) -> tuple[dict[str, Any], dict[str, An
         "members": len(members),
         "dtype": dtype,
         "config": encode(first.config),
+        "margin": getattr(first, "margin", None),
         "meta": first.meta.to_json(),
     }
     return tensors, documents
@@ -151,6 +155,8 @@ def load(path: str | Path, *, config: ModelConfig | None = None) -> WorldModel |
     return Ensemble(members) if document["kind"] == "ensemble" else members[0]
 
 
+# Where in memory an object lies, which its `repr` tells.
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "float16", "bfloat16")}
 
 
@@ -170,6 +176,8 @@ def _load_member(
     if dtype not in _DTYPES:
         raise StoreError(f"the model in {path} is in {dtype!r}, not one of {', '.join(_DTYPES)}")
     model.to(_DTYPES[dtype])
+    # Earlier versions kept that of the configuration alone.
+    model.margin = tree.documents["model"].get("margin", model.margin)
     try:
         model.load_state_dict(stored_weights(tree, f"weights-{index}", "dynamics.core.cell"))
     except RuntimeError as error:
@@ -199,10 +207,25 @@ def encode(value: Any) -> Any:
 def _called(code: Any) -> str:
     """Return the name of a callable, with what is bound to it."""
     if isinstance(code, partial):
-        return f"{_called(code.func)} with {code.args} {code.keywords}"
+        bound = [_bound(each) for each in code.args]
+        bound += [f"{name}={_bound(each)}" for name, each in code.keywords.items()]
+        return f"{_called(code.func)}({', '.join(bound)})"
     if is_dataclass(code) and not isinstance(code, type):
-        return repr(code)  # With its settings, which tell it from others of its kind.
+        # With its settings, which tell it from others of its kind.
+        settings = [f"{f.name}={_bound(getattr(code, f.name))}" for f in fields(code)]
+        return f"{type(code).__qualname__}({', '.join(settings)})"
     return getattr(code, "__qualname__", type(code).__name__)
+
+
+def _bound(value: Any) -> str:
+    """Return what is bound to a callable, in words that are the same in every process."""
+    if callable(value) or is_dataclass(value):
+        return _called(value)
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key!r}: {_bound(each)}' for key, each in value.items())}}}"
+    if isinstance(value, tuple | list):
+        return f"({', '.join(map(_bound, value))})"
+    return _ADDRESS.sub("", repr(value))
 
 
 def decode(value: Any, path: str = "the file") -> Any:

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from loopwm.core import depth as depths
-from loopwm.core.config import Bounded, CellConfig, MixTokens, PostNorm
-from loopwm.core.grad import Full, GradientMode
+from loopwm.core.config import Bounded, CellConfig, Contractive, MixTokens, PostNorm
+from loopwm.core.grad import FixedPointMode, Full, GradientMode, LastK
 from loopwm.core.settings import settle
 from loopwm.errors import ConfigError
 from loopwm.world.terms import Objective
@@ -102,11 +102,16 @@ class WorldConfig:
         _check_cell("WorldConfig", self.cell, self.width)
         _check_margin("WorldConfig", self.margin)
         _check_feedback(self.feedback)
-        unknown = set(self.heads) - {"change", "reward", "termination"}
+        unknown = sorted(set(self.heads) - {"change", "reward", "termination"})
         if unknown:
+            known = "the heads are change, reward, termination"
+            raise ConfigError(f"WorldConfig.heads has no head named {unknown}; {known}")
+        cut = isinstance(self.grad, FixedPointMode | LastK)
+        if not self.reinject and (cut or isinstance(self.cell, Contractive)):
             raise ConfigError(
-                f"WorldConfig.heads has no head named {sorted(unknown)}; "
-                "the heads are change, reward, termination"
+                "WorldConfig.reinject=False lets the input in by the start alone, which Phantom, "
+                "Implicit and LastK give no gradient and lw.Contractive() forgets: use "
+                "lw.grad.Full() or lw.grad.Checkpointed(), and lw.Bounded()"
             )
         if self.feedback == "latent" and not self.carry:
             raise ConfigError('WorldConfig.feedback="latent" needs carry=True, got carry=False')
@@ -122,8 +127,7 @@ class MLP:
         frames: Number of latest observations that the model is shown, at least 1.
         head: What is predicted of the observation's change.
         clip: Inputs are clipped at this many standard deviations.
-        margin: How far beyond the range of the training data imagination may go, or None for
-            anywhere; see `WorldConfig`.
+        margin: How far imagination may go beyond the training data; see `WorldConfig`.
         objective: Weights of the training loss.
     """
 
@@ -152,8 +156,7 @@ class Untied:
         carry: Whether the latent state is carried from one environment step to the next.
         head: What is predicted of the observation's change.
         clip: Inputs are clipped at this many standard deviations.
-        margin: How far beyond the range of the training data imagination may go, or None for
-            anywhere; see `WorldConfig`.
+        margin: How far imagination may go beyond the training data; see `WorldConfig`.
         objective: Weights of the training loss.
     """
 
@@ -182,8 +185,7 @@ class GRU:
         feedback: What `imagine` feeds back by default.
         head: What is predicted of the observation's change.
         clip: Inputs are clipped at this many standard deviations.
-        margin: How far beyond the range of the training data imagination may go, or None for
-            anywhere; see `WorldConfig`.
+        margin: How far imagination may go beyond the training data; see `WorldConfig`.
         objective: Weights of the training loss.
     """
 
@@ -221,8 +223,7 @@ class RSSM:
         feedback: What `imagine` feeds back by default.
         head: What is predicted of the observation's change.
         clip: Inputs are clipped at this many standard deviations.
-        margin: How far beyond the range of the training data imagination may go, or None for
-            anywhere; see `WorldConfig`.
+        margin: How far imagination may go beyond the training data; see `WorldConfig`.
         objective: Weights of the training loss.
     """
 

@@ -1,5 +1,7 @@
 """Train a world model on a dataset: `lw.fit`."""
 
+import copy
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -179,13 +181,30 @@ def _fresh(
 ) -> WorldModel:
     """Return a model to train, as random as its seed or as good as `init`."""
     model = build(config, data.meta, statistics, fit_config.seed)
-    if init is None and not can_terminate(data).any() and not getattr(config, "heads", {}):
-        model.heads.end_nothing()
+    ends = can_terminate(data).any()
+    if not ends and init is None:
+        _end_nothing(model)
     if init is not None:
+        random = copy.deepcopy(model.heads.termination.state_dict())
         model.load_state_dict(init.state_dict())
+        if ends and model.heads.ends_nothing:
+            # Of a logit that low it would take thousands of updates to learn otherwise.
+            model.heads.termination.load_state_dict(random)
         model.use(reward_fn=init.reward_fn, termination_fn=init.termination_fn)
         model.margin = init.margin
     return model
+
+
+def _end_nothing(model: WorldModel) -> None:
+    """Let the model say that no step ends an episode, which its data will not teach it."""
+    if "termination" not in getattr(model.config, "heads", {}):
+        model.heads.end_nothing()
+        return
+    warnings.warn(
+        "no step of the data could end an episode, so heads['termination'] is not trained: leave "
+        "it out, or say when episodes end by model.use(termination_fn=...)",
+        stacklevel=2,
+    )
 
 
 def _starts(

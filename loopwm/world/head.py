@@ -75,6 +75,16 @@ class Heads(nn.Module):
         nn.init.zeros_(leave.weight)
         nn.init.constant_(leave.bias, _NEVER)
 
+    @property
+    def ends_nothing(self) -> bool:
+        """Say whether `end_nothing` was called, and no training since."""
+        leave = self.termination[-1] if isinstance(self.termination, nn.Sequential) else None
+        return (
+            isinstance(leave, nn.Linear)
+            and not leave.weight.any()
+            and bool((leave.bias == _NEVER).all())
+        )
+
     def std(self, feature: Float[Tensor, "*B D"]) -> Float[Tensor, "*B O"] | None:
         """Return the predicted spread of the change, in its standard deviations, or None."""
         if self.spread is None or self.floor is None:

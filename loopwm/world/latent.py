@@ -148,6 +148,13 @@ class LatentModel(nn.Module):
                 "halt=Certified needs a proven rate: train with cell=lw.Contractive() and the "
                 "model's own head for the change, or stop by lw.OutputDelta()"
             )
+        dtype = head.weight.dtype
+        if torch.finfo(dtype).bits < 32:
+            raise ConfigError(
+                f"halt=Certified proves nothing in {str(dtype).removeprefix('torch.')}, whose "
+                "rounding is larger than most tolerances: compute in float32, or stop by "
+                "lw.OutputDelta()"
+            )
         self.core.check_solver(rule)
         gain = float(torch.linalg.matrix_norm(head.weight.detach().double(), 2))
         return rule.proven(cell.proven_rate(), gain, self.obs_dim)

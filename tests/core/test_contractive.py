@@ -308,6 +308,11 @@ def test_rounded_weights_that_prove_no_rate_below_one_prove_nothing():
     assert cell.double().proven_rate() == pytest.approx(0.995)
 
 
+def test_shares_that_round_to_more_than_the_rate_are_counted():
+    cell = contractive(gated=True, rate=1 - 1e-8).float()
+    assert cell.proven_rate() >= 1
+
+
 def test_no_point_of_a_box_leaves_its_bound():
     weight, bias, limits = randn(4, 3), randn(4, seed=1), torch.tensor([1.0, 10.0, 0.5])
     bound = box_bound(weight, bias, limits)

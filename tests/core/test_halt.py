@@ -237,7 +237,7 @@ def test_a_row_of_nan_never_settles_and_leaves_the_others_alone(bounded):
     torch.testing.assert_close(out.state[0][others], clean.state[0][others])
 
 
-@pytest.mark.parametrize("grad", [Full(), LastK(30)], ids=["full", "last"])
+@pytest.mark.parametrize("grad", [Full(), LastK(30), LastK(1)], ids=["full", "last", "one"])
 def test_gradients_flow_through_stopped_rows_as_if_alone(bounded, plain_loop, grad):
     core = LoopedCore(bounded())
     z, e = starts(1, 1)

@@ -53,7 +53,10 @@ def run_row(
     tap: int | None = None,
     last: int | None = None,
 ) -> Row:
-    """Run one row (leading axis 1); with `last`, detach all but the last iterations."""
+    """Run one row (leading axis 1); with `last`, detach all but the last iterations.
+
+    A latent that is tapped before those is refined once more.
+    """
     tapped, before = None, z
     for t in range(1, depth + 1):
         before = z
@@ -61,7 +64,8 @@ def run_row(
         if last is not None and depth - t >= last:
             z = tuple(s.detach() for s in z)
         if t == tap:
-            tapped = z[0]
+            cut = last is not None and depth - t >= last and len(z) == 1
+            tapped = cycle(cell, z, e)[0] if cut else z[0]
     return Row(z, depth, change(z[0], before[0]), tapped=tapped)
 
 

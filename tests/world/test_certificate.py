@@ -229,6 +229,9 @@ def test_a_certified_stop_needs_a_proof(make, kinds, data):
         width=8, cell=lw.Contractive(), heads={"change": lambda d, out: torch.nn.Linear(d, out)}
     )
     assert make(own, data).predict(data.obs[:4], data.action[:4], halt=lw.Certified()) is not None
+    half = make(lw.WorldConfig(width=8, cell=lw.Contractive()), data).bfloat16()
+    with pytest.raises(ConfigError, match="proves nothing in bfloat16"):
+        half.predict(data.obs[:4], data.action[:4], halt=lw.Certified())
     with pytest.raises(ConfigError, match="tol must be above 0"):
         lw.Certified(tol=0)
     with pytest.raises(ConfigError, match="patience must be at least 1"):

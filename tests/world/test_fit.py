@@ -269,3 +269,35 @@ def test_a_run_is_taken_up_only_with_all_that_it_was_trained_on(data, unseen, tm
     for named, changed in cases.items():
         with pytest.raises(CheckpointError, match=rf"run with other settings: .*{named}"):
             again(**changed)
+
+
+def endless(data: lw.RolloutDataset, ends: bool) -> lw.RolloutDataset:
+    """Return data that could end, or could not."""
+    can = np.full(len(data), ends)
+    return replace(data, info={**data.info, "can_terminate": can})
+
+
+def own_head(d_in: int, d_out: int) -> torch.nn.Module:
+    return torch.nn.Linear(d_in, d_out)
+
+
+@pytest.mark.parametrize("heads", [{}, {"change": own_head}, {"reward": own_head}])
+def test_where_no_data_teaches_an_end_nothing_ends_whatever_other_heads_there_are(data, heads):
+    model = lw.fit(endless(data, False), replace(SMALL, heads=heads), SHORT)
+    assert model.predict(data.obs[:50], data.action[:50]).terminated.max() < 1e-6
+
+
+def test_a_head_of_the_users_own_that_no_data_teaches_is_said_to_be_untrained(data):
+    with pytest.warns(UserWarning, match=r"heads\['termination'\] is not trained"):
+        lw.fit(endless(data, False), replace(SMALL, heads={"termination": own_head}), SHORT)
+
+
+def test_ends_are_learned_once_data_teaches_them(data):
+    model = lw.fit(endless(data, False), SMALL, SHORT)
+    still = lw.fit(endless(data, False), None, SHORT, init=model)
+    assert still.predict(data.obs[:50], data.action[:50]).terminated.max() < 1e-6
+    taught = endless(data, True)
+    taught.terminated[:] = False
+    taught.terminated[taught.bounds[1:] - 1] = True
+    again = lw.fit(taught, None, SHORT, init=model)
+    assert again.predict(data.obs[:50], data.action[:50]).terminated.min() > 1e-4

@@ -213,6 +213,11 @@ def test_an_index_that_is_no_action_is_refused(make, kinds, discrete_data, wrong
         (lambda: lw.WorldConfig(clip=0.0), "WorldConfig.clip must be above 0, got 0.0"),
         (lambda: lw.WorldConfig(feedback="obs"), "got 'obs'"),  # pyright: ignore[reportArgumentType]
         (lambda: lw.WorldConfig(feedback="latent", carry=False), "needs carry=True"),
+        *(
+            (lambda grad=grad: lw.WorldConfig(reinject=False, grad=grad), "lets the input in by")
+            for grad in (lw.grad.LastK(2), lw.grad.Phantom(), lw.grad.Implicit())
+        ),
+        (lambda: lw.WorldConfig(reinject=False, cell=lw.Contractive()), "lets the input in by"),
         (lambda: lw.WorldConfig(heads={"rewards": nn.Linear}), "no head named ['rewards']"),
         (
             lambda: lw.WorldConfig(width=6, cell=PostNorm(Attend(4))),

@@ -1,6 +1,7 @@
 """A saved model is the model, bit for bit; anything else on disk is refused by name."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 import loopwm as lw
 from loopwm.errors import StoreError
 from loopwm.files import read_tree, write_tree
+from loopwm.world.build import encode
 
 OWN = "looped, own modules"
 
@@ -201,3 +203,31 @@ def test_weights_that_do_not_fit_the_configuration_are_refused(saved):
     rewrite(saved, lambda model: model["config"].update(width=9))
     with pytest.raises(StoreError, match="do not fit its configuration"):
         lw.load(saved)
+
+
+def test_what_is_bound_to_code_has_the_same_name_in_every_process(make, data, tmp_path):
+    @dataclass
+    class Made:
+        act: Any
+
+        def __call__(self, d_in: int, d_out: int) -> torch.nn.Module:
+            return torch.nn.Linear(d_in, d_out)
+
+    def make_encoder(d_in: int, d_out: int, act: Any = None, more: Any = ()) -> torch.nn.Module:
+        return torch.nn.Linear(d_in, d_out)
+
+    bound = partial(make_encoder, act=torch.tanh, more=[object(), {"of": torch.relu}])
+    for encoder in (bound, Made(torch.tanh)):
+        encoded = str(encode(lw.WorldConfig(width=8, encoder=encoder)))
+        assert "0x" not in encoded
+        assert "tanh" in encoded
+    other = partial(make_encoder, act=torch.relu)
+    assert encode(lw.WorldConfig(encoder=other)) != encode(lw.WorldConfig(encoder=bound))
+
+
+@pytest.mark.parametrize("margin", [None, 0.7])
+def test_the_margin_that_was_set_comes_back(make, kinds, data, tmp_path, margin):
+    model = make(kinds["looped"], data).float()
+    model.margin = margin
+    model.save(tmp_path / "model")
+    assert lw.load(tmp_path / "model").margin == margin
