@@ -70,11 +70,17 @@ class Evaluate:
             screen.print(str(*reports.values()), markup=False, highlight=False)
         else:
             from loopwm.study.brief import brief_table
+            from loopwm.study.notes import one_unit
             from loopwm.study.table import compare_table
 
             table = compare_table if screen.width >= WIDE else brief_table
             for unit in ("obs", "change"):
                 screen.print(table(reports, unit))
+            if not one_unit(reports.values()):
+                say(
+                    "Each model's errors are in units of its own training set; --train DATA puts "
+                    "them into one."
+                )
             if table is brief_table:
                 say(f"A terminal of {WIDE} columns, or --json, shows intervals and notes too.")
         if self.json is not None:

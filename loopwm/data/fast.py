@@ -46,12 +46,17 @@ def can_play_fast(task: Task, env: gym.Env[Any, Any]) -> bool:
         env: The environment that `task.make` returns.
     """
     open_loop = isinstance(task.policy, OpenLoop) and not isinstance(task.policy, Policy)
+    return open_loop and not task.info_keys and is_plain(env) and type(env.unwrapped) in FORMULAS
+
+
+def is_plain(env: gym.Env[Any, Any]) -> bool:
+    """Tell whether no wrapper changes what the environment itself does with an action."""
     layer = env
     while isinstance(layer, gym.Wrapper):
         if type(layer) not in _LAYERS:
             return False
         layer = layer.env
-    return open_loop and not task.info_keys and type(layer) in FORMULAS
+    return True
 
 
 def play_fast(task: Task, first: int, count: int | None, steps: int) -> Iterator[Episode]:

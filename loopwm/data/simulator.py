@@ -9,7 +9,7 @@ import numpy as np
 
 from loopwm.data.engine import quiet_mujoco
 from loopwm.data.environment import make_env
-from loopwm.data.fast import Simulation, full_state
+from loopwm.data.fast import Simulation, full_state, is_plain
 from loopwm.data.formulas import FORMULAS
 from loopwm.data.meta import DatasetMeta
 from loopwm.data.unclipped import CLIPPED_IDS
@@ -66,7 +66,8 @@ def can_simulate(meta: DatasetMeta) -> bool:
         env = make_env(meta)
     except (ConfigError, EnvironmentUnsupported):
         return False
-    formula = FORMULAS.get(type(env.unwrapped))
+    # A wrapper between, such as one that repeats actions, makes another environment of it.
+    formula = FORMULAS.get(type(env.unwrapped)) if is_plain(env) else None
     env.close()
     clipped = formula is not None and formula.clips and not meta.unclipped
     return formula is not None and not clipped and meta.obs_kept is None
@@ -81,7 +82,7 @@ def task_ends(meta: DatasetMeta) -> Callable[[np.ndarray], np.ndarray]:
     Raises:
         EnvironmentUnsupported: If the observation does not determine the state.
     """
-    _check_simulable(meta)
+    check_simulable(meta)
     env = make_env(meta)
     task: Any = env.unwrapped
     formula = FORMULAS[type(task)]
@@ -132,7 +133,7 @@ def play(meta: DatasetMeta, obs: np.ndarray, actions: np.ndarray) -> Played:
     Raises:
         EnvironmentUnsupported: If the observation does not determine the state.
     """
-    _check_simulable(meta)
+    check_simulable(meta)
     env = make_env(meta)
     env.reset(seed=0)
     task: Any = env.unwrapped
@@ -157,10 +158,16 @@ def play(meta: DatasetMeta, obs: np.ndarray, actions: np.ndarray) -> Played:
     return Played(future, reward, ended)
 
 
-def _check_simulable(meta: DatasetMeta) -> None:
+def check_simulable(meta: DatasetMeta) -> None:
+    """Refuse an environment that cannot be restarted from its observations.
+
+    Raises:
+        EnvironmentUnsupported: If `can_simulate` does not hold.
+    """
     if not can_simulate(meta):
         remedy = "; collect it with unclipped=True" if meta.env_id in CLIPPED_IDS else ""
         raise EnvironmentUnsupported(
             f"the observations of {meta.env_id} (unclipped={meta.unclipped}, "
-            f"obs_kept={meta.obs_kept}) do not determine the state of a simulator{remedy}"
+            f"obs_kept={meta.obs_kept}) do not determine the state of a simulator, or a wrapper "
+            f"changes the task{remedy}"
         )

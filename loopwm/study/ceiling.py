@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Int
 from numpy import ndarray
 
-from loopwm.data.simulator import simulate
+from loopwm.data.simulator import check_simulable, simulate
 from loopwm.data.store import RolloutDataset
 from loopwm.seed import numpy_rng
 from loopwm.study.openloop import Imagination, imagine_windows
@@ -43,6 +43,7 @@ def ceiling_windows(
     Raises:
         LoopwmError: If the simulator cannot be set to an observation.
     """
+    check_simulable(test.meta)
     chosen = {k: draw_rows(each, most, numpy_rng(0, "ceiling", k)) for k, each in rows.items()}
     return [_measure(model, test, each, k, how) for k, each in chosen.items()]
 

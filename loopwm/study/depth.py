@@ -162,9 +162,11 @@ def _quantities(
 ) -> tuple[dict[str, Float[ndarray, " W"]], Float[ndarray, " W"]]:
     """Return what iterations are compared with, and the speed that is held still."""
     std = model.stats.obs_std
-    obs = (data.obs[rows] - model.stats.obs_mean) / std
-    change = (data.next_obs[rows] - data.obs[rows]) / model.stats.change_std
-    guess = (predicted - data.obs[rows]) / model.stats.change_std
+    # Differences of small or unsigned integers would wrap around.
+    first, last = (each[rows].astype(np.float64) for each in (data.obs, data.next_obs))
+    obs = (first - model.stats.obs_mean) / std
+    change = (last - first) / model.stats.change_std
+    guess = (predicted - first) / model.stats.change_std
     # Where no dimension is named a velocity, all of them stand for the speed.
     speed = _size(obs[:, velocity_dims(data) or range(data.obs_dim)])
     inverse = np.linalg.pinv(np.atleast_2d(np.cov(obs.T)), hermitian=True)

@@ -6,6 +6,7 @@ import numpy as np
 
 from loopwm.study.accuracy import PredictionReport
 from loopwm.study.compare.gap import Curve, draw
+from loopwm.study.notes import one_unit
 
 
 def error_ratio(
@@ -22,9 +23,11 @@ def error_ratio(
         horizon: Open-loop steps.
 
     Returns:
-        Ratio of RMSEs and the ends of its 95% interval; None where they share no windows, where
-        an episode has more of them in one report than in another, or an error is not finite.
+        Ratio of RMSEs and the ends of its 95% interval; None where they share no windows or units,
+        where an episode has more of them in one report than in another, or an error is not finite.
     """
+    if not one_unit((*first, *second)):
+        return None
     found = [_by_episode(report, horizon) for report in (*first, *second)]
     shared = sorted(set(found[0]).intersection(*found))
     if not shared:

@@ -15,10 +15,11 @@ from loopwm.data.store import RolloutDataset
 from loopwm.errors import ConfigError, DataError, LoopwmError
 from loopwm.study.accuracy import PredictionReport
 from loopwm.study.ceiling import ceiling_windows
+from loopwm.study.notes import notes_of
 from loopwm.study.openloop import Imagination, imagine_windows
 from loopwm.study.reference import CopyLast, fit_linear
 from loopwm.study.score import TerminationScore, score_termination
-from loopwm.study.summary import DIVERGED, Scale, WindowErrors, summarise
+from loopwm.study.summary import Scale, WindowErrors, summarise
 from loopwm.study.windows import Sampling, change_std, window_rows
 
 if TYPE_CHECKING:
@@ -52,8 +53,9 @@ def evaluate(  # noqa: PLR0913 - which model, on what, from how much, and how it
         test: Experience held out from training, at least two episodes for intervals.
         horizons: Open-loop steps, each at least 1.
         context: Real observations taken in before imagining, at least 1.
-        train: The training set, for the units of change and the linear reference; without it, the
-            test set gives the units and the linear model is fitted on other test episodes.
+        train: A training set, for the units and the linear reference; give the same to models that
+            are to be compared. Without it, the unit is that of the model's own training, the test
+            set gives that of change, and the linear model is fitted on other test episodes.
         feedback: "observation" or "latent"; None for the model's default.
         halt: Stop rule of the loop; None for the model's default.
         max_iters: Most iterations; None for the model's default.
@@ -64,7 +66,8 @@ def evaluate(  # noqa: PLR0913 - which model, on what, from how much, and how it
 
     Raises:
         ConfigError: If a horizon or the context is below 1, or the context exceeds the history.
-        DataError: If no window of any horizon fits into an episode.
+        DataError: If no window of any horizon fits into an episode, or the training set has other
+            observations or actions.
     """
     if not isinstance(test, RolloutDataset):
         raise ConfigError(
@@ -76,6 +79,8 @@ def evaluate(  # noqa: PLR0913 - which model, on what, from how much, and how it
             "model must have the verbs start, observe and step, got "
             f"{type(model).__name__}; read a saved one by lw.load(path)"
         )
+    if train is not None:
+        _check_train(train, test)
     how = Imagination(context, feedback, halt, max_iters, sampling.batch_size)
     horizons = _check_horizons(horizons)
     history = _check_history(sampling, context)
@@ -96,8 +101,8 @@ def evaluate(  # noqa: PLR0913 - which model, on what, from how much, and how it
         references={
             name: replace(each, by_episode={}) for name, each in (references | ceiling).items()
         },
-        notes=_notes(how, scale, train, history, sampling)
-        | {"margin": _margin_of(model, how), "ceiling": remark},
+        notes=notes_of(model, how, scale, history, sampling, train is not None)
+        | {"ceiling": remark},
     )
 
 
@@ -138,7 +143,7 @@ def _scale(
     model: object, test: RolloutDataset, train: RolloutDataset | None, horizons: tuple[int, ...]
 ) -> Scale:
     stats = getattr(model, "stats", None)
-    if not isinstance(stats, Statistics):
+    if train is not None or not isinstance(stats, Statistics):
         stats = Statistics.of(test if train is None else train)
     return Scale(
         obs_std=stats.obs_std.astype(np.float64),
@@ -198,7 +203,8 @@ def _ceiling(
     except LoopwmError as error:
         return {}, f"left out: {error}"
     report = summarise("ceiling", measured, scale, _part_names(test))
-    return {"ceiling": report}, "the simulator, from the model's own one-step prediction on"
+    remark = "the simulator, from the model's own one-step prediction on"
+    return {"ceiling": report}, f"{remark}, in at most {sampling.ceiling_windows} of the windows"
 
 
 def _linear(
@@ -232,6 +238,25 @@ def _part_names(test: RolloutDataset) -> tuple[str, ...]:
     return test.meta.parts if "part" in test.info else ()
 
 
+def _check_train(train: RolloutDataset, test: RolloutDataset) -> None:
+    if not isinstance(train, RolloutDataset):
+        raise ConfigError(f"train must be a dataset, got {type(train).__name__}")
+    sizes = [("observation dimensions", train.obs_dim, test.obs_dim)]
+    if train.discrete and test.discrete:
+        # Of actions that it has not seen the linear model knows nothing.
+        known, used = train.action_dim, int(test.action.max()) + 1
+        sizes.append(("discrete actions", known, max(known, used)))
+    else:
+        ours, theirs = (0 if each.discrete else each.action_dim for each in (train, test))
+        sizes.append(("continuous action dimensions", ours, theirs))
+    for name, ours, theirs in sizes:
+        if ours != theirs:
+            raise DataError(
+                f"train has {ours} {name}, the test set {theirs}: give a training set of the same "
+                "environment, or leave train out"
+            )
+
+
 def _check_horizons(horizons: Sequence[int]) -> tuple[int, ...]:
     if isinstance(horizons, int | str):
         raise ConfigError(f"horizons must be several steps, such as (1, 15), got {horizons!r}")
@@ -249,37 +274,3 @@ def _check_history(sampling: Sampling, context: int) -> int:
             f"Sampling.history={history}; raise history or leave it None"
         )
     return history
-
-
-def _margin_of(model: object, how: Imagination) -> str:
-    from loopwm.world.ensemble import Ensemble
-
-    one = model.members[0] if isinstance(model, Ensemble) else model
-    margin = getattr(one, "margin", None)
-    feedback = how.feedback or getattr(getattr(one, "config", None), "feedback", None)
-    if margin is None or feedback == "latent":
-        return "what the model feeds back is held to no range"
-    return f"what the model feeds back is held to the training range and {margin:g} of it beyond"
-
-
-def _notes(
-    how: Imagination,
-    scale: Scale,
-    train: RolloutDataset | None,
-    history: int,
-    sampling: Sampling,
-) -> dict[str, str]:
-    source = "training set" if train is not None else "test set"
-    return {
-        "context": f"{how.context} real observations, {history} steps before each window",
-        "feedback": how.feedback or "the model's default",
-        "halt": "the model's default" if how.halt is None else repr(how.halt),
-        "max_iters": "the model's default" if how.max_iters is None else str(how.max_iters),
-        "change": f"standard deviations of the k-step change come from the {source}",
-        "linear": f"fitted on the {source if train is not None else 'other half of the test set'}",
-        "diverged": f"not finite, or off by more than {DIVERGED:g} standard deviations; "
-        "counted in RMSE, which one window that is not finite makes infinite",
-        "windows": f"at most {sampling.max_windows} for each horizon, seed {sampling.seed}",
-        "interval": "95%, bootstrap over episodes",
-        "dt": "unknown" if scale.dt is None else f"{scale.dt:g} s per step",
-    }

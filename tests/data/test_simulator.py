@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -63,6 +64,24 @@ def test_observations_that_do_not_hold_the_state_are_refused() -> None:
             simulate(data.meta, data.obs[:1], data.action[None, :3])
     with pytest.raises(EnvironmentUnsupported, match="does not begin with positions"):
         state_from_obs(cart.make_env(), cart.obs)
+
+
+class Backwards(gym.ActionWrapper):
+    """Do the opposite of what is asked."""
+
+    def action(self, action: Any) -> Any:
+        return -action
+
+
+def test_a_wrapper_in_a_registered_name_is_no_simulator(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrapper = Backwards.wrapper_spec()
+    plain = gym.spec("HalfCheetah-v5")
+    spec = replace(plain, id="Backwards-v0", additional_wrappers=(wrapper,))
+    monkeypatch.setitem(gym.registry, "Backwards-v0", spec)
+    data = collect("Backwards-v0", 20)
+    assert not can_simulate(data.meta)
+    with pytest.raises(EnvironmentUnsupported, match="a wrapper changes the task"):
+        simulate(data.meta, data.obs[:1], data.action[None, :3])
 
 
 @pytest.mark.parametrize("env_id", ["HalfCheetah-v5", "Hopper-v5", "InvertedPendulum-v5"])

@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 import torch
 
+import loopwm as lw
 from loopwm.data.normalise import Statistics
 from loopwm.data.store import RolloutDataset
 from loopwm.errors import ConfigError, DataError
 from loopwm.study.accuracy import PredictionReport
+from loopwm.study.notes import one_unit
+from loopwm.study.paired import error_ratio
 from loopwm.study.prediction import evaluate
-from loopwm.study.reference import Linear
+from loopwm.study.reference import CopyLast, Linear
 from loopwm.study.windows import Sampling
 from loopwm.world.config import WorldConfig
 from loopwm.world.ensemble import Ensemble
@@ -295,3 +298,50 @@ def test_mistakes_name_argument_value_and_remedy(world: Any) -> None:
         evaluate(model, world.test, context=16, sampling=Sampling(history=3))
     with pytest.raises(ConfigError, match="max_windows"):
         Sampling(max_windows=0)
+
+
+def test_reports_with_one_training_set_are_in_one_unit_whatever_the_models_were_trained_on(
+    world: Any,
+) -> None:
+    stats = world.model().stats
+    wide = replace(stats, obs_std=4 * stats.obs_std)
+    models = [CopyLast(stats) for stats in (stats, wide)]
+    one, two = (
+        evaluate(each, world.test, (1, 5), train=world.test, sampling=FEW) for each in models
+    )
+    assert one.rmse == two.rmse
+    assert one_unit([one, two])
+    apart = [evaluate(each, world.test, (1, 5), sampling=FEW) for each in models]
+    assert apart[1].rmse[5] == pytest.approx(apart[0].rmse[5] / 4, rel=1e-5)
+    assert not one_unit(apart)
+    assert error_ratio([apart[0]], [apart[1]], 5) is None
+    assert error_ratio([one], [two], 5) is not None
+
+
+def test_without_a_simulator_there_is_no_ceiling_at_one_step_either() -> None:
+    cart = lw.collect("CartPole-v1", 200, progress=False)
+    report = evaluate(CopyLast(Statistics.of(cart)), cart, (1,), sampling=Sampling(max_windows=20))
+    assert "ceiling" not in report.references
+    assert report.notes["ceiling"].startswith("left out")
+
+
+def test_a_training_set_of_another_environment_is_refused(world: Any) -> None:
+    fewer = world.test.keep_obs([0])
+    with pytest.raises(DataError, match="train has 1 observation dimensions"):
+        evaluate(world.model(), world.test, (1,), train=fewer, sampling=FEW)
+    cart = lw.collect("CartPole-v1", 60, progress=False)
+    known = replace(cart, action=np.zeros_like(cart.action), meta=replace(cart.meta, num_actions=1))
+    with pytest.raises(DataError, match="train has 1 discrete actions, the test set 2"):
+        evaluate(CopyLast(Statistics.of(cart)), cart, (1,), train=known, sampling=FEW)
+
+
+def test_a_stop_rule_is_not_said_to_have_stopped_what_has_no_loop(world: Any) -> None:
+    data = lw.collect("Hopper-v5", 200, progress=False)
+    short = lw.FitConfig(updates=1, batch_size=8, progress=False)
+    models = (
+        lw.fit(data, lw.MLP(width=8, depth=1), short),
+        lw.fit(data, lw.WorldConfig(width=8), short),
+    )
+    rule = lw.OutputDelta(tol=0.5)
+    for model, said in zip(models, ("not applied: the model has no loop", str(rule)), strict=True):
+        assert evaluate(model, data, (1,), halt=rule, sampling=FEW).notes["halt"] == said
