@@ -50,16 +50,30 @@ def check_meta(
         _check_index("action", action, choices, "meta.num_actions")
     else:
         _check_bounds(action.shape[1], meta)
-    angles = meta.angles
-    if len(set(angles)) < len(angles) or any(not 0 <= each < obs.shape[1] for each in angles):
-        raise DataError(
-            f"meta.angles must be different dimensions in 0..{obs.shape[1] - 1}, got {angles}"
-        )
+    _check_observed(obs.shape[1], meta)
     if "part" in info and meta.parts:
         _check_index("part", info["part"], len(meta.parts), "the length of meta.parts")
     if "variant" in info:
         count = max(1, len(meta.variants))
         _check_index("variant", info["variant"], count, "the length of meta.variants")
+
+
+def _check_observed(dims: int, meta: DatasetMeta) -> None:
+    angles, names, dt = meta.angles, meta.obs_names, meta.dt
+    if len(set(angles)) < len(angles) or any(not 0 <= each < dims for each in angles):
+        raise DataError(f"meta.angles must be different dimensions in 0..{dims - 1}, got {angles}")
+    if names is not None and len(names) != dims:
+        raise DataError(
+            f"meta.obs_names has {len(names)} names and observations have {dims} dimensions: give "
+            "one for each, or None"
+        )
+    # Descriptions are also read from files, which know no annotations.
+    number = isinstance(dt, float | int) and not isinstance(dt, bool)
+    if dt is not None and not (number and 0 < dt < np.inf):
+        raise DataError(
+            f"meta.dt must be seconds per step, positive and finite, got {dt!r}: give None where "
+            "there is no clock"
+        )
 
 
 def _check_index(name: str, column: np.ndarray, count: int | None, source: str) -> None:

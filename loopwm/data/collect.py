@@ -45,6 +45,10 @@ def collect(  # noqa: PLR0913 - the front door; all but the first two have defau
     dataset is episodes 0, 1, 2, ... in order. Open-loop excitation of the tasks in
     `loopwm.data.fast.FAST_TASKS` runs without stepping Gymnasium, with equal results.
 
+    Episodes of an environment that sets no time limit of its own are cut, as truncated, after
+    `loopwm.data.environment.DEFAULT_TIME_LIMIT` steps; a function that makes it inside Gymnasium's
+    `TimeLimit` sets another limit.
+
     Args:
         env_id: A Gymnasium id, or a function that makes an environment with a flat observation.
         steps: Number of rows wanted, at least 1; the last episode is cut there.

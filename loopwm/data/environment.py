@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium.spaces import Box, Dict
 from gymnasium.wrappers import FlattenObservation, TimeLimit, TransformObservation
 
+from loopwm.data.clock import seconds_per_step
 from loopwm.data.engine import quiet_mujoco
 from loopwm.data.meta import DatasetMeta, package_versions
 from loopwm.data.registration import register
@@ -100,7 +101,6 @@ def describe(
         env_kwargs: The arguments that it was made with.
         unclipped: Whether velocities are observed as simulated.
     """
-    dt = getattr(env.unwrapped, "dt", None)
     return DatasetMeta(
         env_id=_full_id(source, env),
         env_kwargs=dict(env_kwargs),
@@ -109,12 +109,12 @@ def describe(
         **action_bounds(env.action_space),
         obs_names=obs_names(env),
         angles=angle_dims(env),
-        dt=float(dt) if isinstance(dt, float | int) else None,
+        dt=seconds_per_step(env, lambda: make(source, env_kwargs, unclipped)),
     )
 
 
 def time_limit(env: gym.Env[Any, Any]) -> int:
-    """Return the most steps that an episode can have."""
+    """Return the most steps that an episode can have, by default `DEFAULT_TIME_LIMIT`."""
     layer = env
     while isinstance(layer, gym.Wrapper):
         if isinstance(layer, TimeLimit):

@@ -1,6 +1,7 @@
 """Open-loop excitations: whole sequences of actions, drawn before the episode begins."""
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Protocol, runtime_checkable
 
 import gymnasium as gym
@@ -80,8 +81,9 @@ class OrnsteinUhlenbeck:
         box = bounded_box(action_space)
         path = rng.standard_normal((horizon, *box.shape))
         path[0] *= self.sigma / np.sqrt(self.theta * (2 - self.theta))
-        for step in range(1, horizon):
-            path[step] = (1 - self.theta) * path[step - 1] + self.sigma * path[step]
+        path[1:] *= self.sigma
+        for before, now in pairwise(path):
+            now += (1 - self.theta) * before
         return into_box(box, path)
 
 

@@ -1,11 +1,17 @@
 """Episodes played by several processes, in the same order as by one."""
 
 import multiprocessing
+import os
 import pickle
+import signal
+import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+from typing import Any
 
 from loopwm.data.engine import quiet_mujoco
 from loopwm.data.episode import Episode, Task
@@ -18,6 +24,9 @@ CHUNK_STEPS = 32_768
 
 # A worker that was killed is replaced; more deaths than this mean that episodes kill workers.
 MAX_DEATHS = 3
+
+# Seconds that a worker has to close its environments in, when it is told to end.
+GRACE = 2.0
 
 
 def play_in_processes(
@@ -69,7 +78,7 @@ class _Plan:
     def play(self, workers: int) -> Iterator[Episode]:
         # A forked copy of a process whose threads hold locks can hang, so each starts afresh.
         context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(workers, mp_context=context)
+        pool = ProcessPoolExecutor(workers, context, _begin)
         chunks: deque[Future[list[Episode]]] = deque()
         following = self.first
         try:
@@ -85,6 +94,9 @@ class _Plan:
                     self.played += len(episode)
                     self.steps -= len(episode)
         finally:
+            # Nobody waits for what is still being played, be it after an error or at the end.
+            if not all(chunk.done() for chunk in chunks):
+                _end(pool)
             pool.shutdown(cancel_futures=True)
 
     def _length(self) -> float:
@@ -98,10 +110,62 @@ class _Plan:
         return max(1, round(wanted / self._length()))
 
 
+class _Ended(BaseException):
+    """A worker was told to end."""
+
+
+def _end(pool: Any) -> None:
+    """Have the workers close their environments and end, whatever they are doing."""
+    workers = [*pool._processes.values()]
+    for worker in workers:
+        worker.terminate()
+    until = time.monotonic() + GRACE
+    for worker in workers:
+        if not wait([worker.sentinel], max(0.0, until - time.monotonic())):
+            worker.kill()
+    # A worker that ends while it sends its episodes leaves a half of them; the pool would wait for
+    # the other for ever, as long as anyone could still write it.
+    pool._result_queue._writer.close()
+
+
+def _begin() -> None:
+    # Ctrl-C reaches the whole group of processes; the parent answers it for all.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Wait for the parent's end, however it comes, and then ask this process to end."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def _work(
     task: Task, first: int, count: int, steps: int, num_envs: int, fast: bool
 ) -> list[Episode]:
-    with quiet_mujoco():
-        if fast:
-            return list(play_fast(task, first, count, steps))
-        return list(play_stepping(task, first, count, steps, num_envs))
+    before = signal.signal(signal.SIGTERM, _raise_ended)
+    episodes: list[Episode] = []
+    try:
+        with quiet_mujoco():
+            played = (
+                play_fast(task, first, count, steps)
+                if fast
+                else play_stepping(task, first, count, steps, num_envs)
+            )
+            episodes = list(played)
+    except _Ended:
+        # The environments are closed, and freed with the exception.
+        pass
+    finally:
+        # Whatever became of the exception: the pool would have a worker that returns go on.
+        if signal.signal(signal.SIGTERM, before) == signal.SIG_IGN:
+            os._exit(128 + signal.SIGTERM)
+    return episodes
+
+
+def _raise_ended(*_: object) -> None:
+    # Told once more while it closes its environments, a worker goes on closing them.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise _Ended

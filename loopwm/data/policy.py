@@ -4,8 +4,10 @@ An episode's actions are drawn from the episode's own generator alone, so that t
 bit for bit, whatever else is collected beside it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import gymnasium as gym
@@ -37,6 +39,9 @@ __all__ = [
 ]
 
 Controller: TypeAlias = Callable[[np.ndarray], Any]
+
+# Steps of an open-loop episode that are drawn before it is known how long the episode will be.
+BEGINNING = 32
 
 
 @runtime_checkable
@@ -177,8 +182,26 @@ class _Playback:
     def begin(
         self, rng: np.random.Generator, action_space: gym.Space[Any], horizon: int
     ) -> Controller:
-        steps = iter(drawn(self.excitation, rng, action_space, horizon))
+        # Many episodes end long before their limit; to draw a step can cost as much as to make it.
+        fresh = deepcopy(rng)
+        first = drawn(self.excitation, rng, action_space, min(horizon, BEGINNING))
+        steps = chain(first.copy(), self._rest(fresh, action_space, horizon, first))
         return lambda _: next(steps)
+
+    def _rest(
+        self, fresh: np.random.Generator, space: gym.Space[Any], horizon: int, earlier: np.ndarray
+    ) -> Iterator[np.ndarray]:
+        """Draw anew from the start, each time twice as long, for as long as steps are taken."""
+        while len(earlier) < horizon:
+            longer = drawn(self.excitation, deepcopy(fresh), space, min(horizon, 2 * len(earlier)))
+            if not np.array_equal(longer[: len(earlier)], earlier, equal_nan=True):
+                raise ConfigError(
+                    f"{self.excitation!r} draws other actions for {len(longer)} steps than for "
+                    f"{len(earlier)}; a shorter horizon must give the beginning of a longer one"
+                )
+            # A copy, in case whoever gets an action changes it.
+            yield from longer[len(earlier) :].copy()
+            earlier = longer
 
 
 @dataclass(frozen=True)

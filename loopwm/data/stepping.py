@@ -1,21 +1,19 @@
 """Episodes played step by step in Gymnasium, several environments side by side."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import count as counter
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Discrete
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from loopwm.data.episode import Episode, Task
 from loopwm.data.guard import ACTION, OBSERVATION, Watch, step_fault
+from loopwm.data.lanes import Lanes
 from loopwm.data.policy import as_policy
 from loopwm.errors import DataError
-
-DIFFICULTY = "difficulty/"
 
 
 def play_stepping(
@@ -33,8 +31,10 @@ def play_stepping(
     Yields:
         Episodes `first`, `first + 1`, ...; the last one may be cut short at `steps`.
     """
-    lanes = _even_lanes(math.ceil(steps / task.limit), num_envs)
-    vector = SyncVectorEnv([task.make] * lanes, copy=False, autoreset_mode=AutoresetMode.DISABLED)
+    episodes = math.ceil(steps / task.limit)
+    # Lanes beyond the number of episodes would be stepped all the while, and for nothing.
+    most = num_envs if count is None else min(num_envs, count)
+    vector = Lanes(task.make, _even_lanes(episodes, most), task.info_keys)
     try:
         yield from _in_order(_Field(task, vector, first, count), steps)
     finally:
@@ -86,11 +86,8 @@ class _Run:
         """Return the next action."""
         # A copy, in case the policy works in place.
         action = np.asarray(self.control(self.obs[-1].copy()))
-        if isinstance(self.space, Discrete) and (np.isfinite(action) & (action % 1 != 0)).any():
-            raise DataError(
-                f"the policy returned {action}, and actions of {self.space} are whole numbers: "
-                "return the index of an action, such as that of the largest logit"
-            )
+        if isinstance(self.space, Discrete):
+            _check_choice(action, self.space)
         if action.shape == self.space.shape:
             return action
         if action.size == 1 and not self.space.shape:
@@ -106,10 +103,9 @@ class _Run:
         self.reward.append(reward)
         self.terminated = bool(terminated)
 
-    def note(self, name: str, column: Any, reported: np.ndarray, lane: int) -> None:
-        """Keep a number of the step that `take` is about to take."""
-        if reported[lane]:
-            value = column[lane] if isinstance(column, np.ndarray) else column
+    def note(self, reported: Mapping[str, Any]) -> None:
+        """Keep the numbers of the step that `take` is about to take."""
+        for name, value in reported.items():
             self.info.setdefault(name, {})[len(self.reward)] = _number(name, value)
 
     def episode(self, truncated: bool, fault: str | None = None) -> Episode:
@@ -132,9 +128,8 @@ class _Run:
 class _Field:
     """Environments side by side, each with the episode that is played in it."""
 
-    def __init__(self, task: Task, vector: SyncVectorEnv, first: int, count: int | None) -> None:
+    def __init__(self, task: Task, vector: Lanes, first: int, count: int | None) -> None:
         self.task, self.vector, self.first = task, vector, first
-        self.wanted = frozenset(task.info_keys)
         self.idle = _idle_action(vector.single_action_space)
         self.numbers = iter(counter(first) if count is None else range(first, first + count))
         self.runs: list[_Run | None] = [None] * vector.num_envs
@@ -146,17 +141,15 @@ class _Field:
         """Make one step in every environment, moving episodes that end into `done`."""
         self._reset(done)
         actions = self._actions(done)
-        self.obs, rewards, terminated, truncated, infos = self.vector.step(actions)
+        self.obs, rewards, terminated, truncated, _ = self.vector.step(actions)
         self.over = terminated | truncated
         seen, rewarded = np.isfinite(self.obs).all(axis=1), np.isfinite(rewards)
-        kept = [name for name in infos if name in self.wanted or name.startswith(DIFFICULTY)]
         for lane, run in enumerate(self.runs):
             if run is None:
                 continue
             fault = step_fault(run.watch, bool(seen[lane]), bool(rewarded[lane]))
             if fault is None:
-                for name in kept:
-                    run.note(name, infos[name], infos[f"_{name}"], lane)
+                run.note(self.vector.reported[lane])
                 run.take(actions[lane], self.obs[lane], rewards[lane], terminated[lane])
             full = len(run.reward) == self.task.limit
             if fault or self.over[lane] or full:
@@ -203,6 +196,20 @@ def _idle_action(space: Any) -> np.ndarray:
     if isinstance(space, Discrete):
         return np.zeros((), np.int64)
     return np.clip(np.zeros(space.shape, space.dtype), space.low, space.high)
+
+
+def _check_choice(action: np.ndarray, space: Discrete) -> None:
+    # What is not finite ends the episode instead, as it does where actions are continuous.
+    finite = np.isfinite(action)
+    if (finite & (action % 1 != 0)).any():
+        raise DataError(
+            f"the policy returned {action}, and actions of {space} are whole numbers: "
+            "return the index of an action, such as that of the largest logit"
+        )
+    if (finite & ((action < 0) | (action >= space.n))).any():
+        raise DataError(
+            f"the policy returned {action}, and actions of {space} lie in 0..{space.n - 1}"
+        )
 
 
 def _number(name: str, value: Any) -> float:

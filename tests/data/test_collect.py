@@ -192,6 +192,12 @@ def test_an_environment_without_a_limit_is_cut_after_a_thousand_steps() -> None:
     assert data.truncated.nonzero()[0].tolist() == [999, 1499]
 
 
+@pytest.mark.parametrize("limit", [400, 1200])
+def test_a_time_limit_in_the_factory_replaces_the_one_of_environments_without(limit: int) -> None:
+    data = collect(lambda: gym.wrappers.TimeLimit(Counting(ends=False), limit), 1500)
+    assert np.diff(data.bounds)[0] == limit
+
+
 def test_a_dict_of_observations_is_flattened_and_named() -> None:
     def factory() -> gym.Env[Any, Any]:
         return gym.wrappers.TransformObservation(
@@ -289,6 +295,22 @@ def test_an_action_between_two_discrete_ones_is_refused(chosen: float) -> None:
     assert set(collect("CartPole-v1", 14, policy=lambda obs: 1.0).action) == {1}
 
 
+@pytest.mark.parametrize("chosen", [-1, 2])
+def test_a_discrete_action_out_of_range_is_refused_before_it_is_played(chosen: int) -> None:
+    played: list[Any] = []
+
+    class Careless(Counting):
+        action_space: Any = gym.spaces.Discrete(2)
+
+        def step(self, action: np.ndarray) -> Any:
+            played.append(int(action))
+            return super().step(action)
+
+    with pytest.raises(DataError, match=rf"returned {chosen}, and .* lie in 0..1"):
+        collect(Careless, 5000, policy=lambda obs: chosen if obs[1] == 3 else 1)
+    assert set(played) == {1}
+
+
 class TooFew:
     """Draw three actions, however many are asked for."""
 
@@ -312,6 +334,36 @@ def test_difficulties_and_chosen_numbers_of_info_become_columns() -> None:
     np.testing.assert_array_equal(data.info["difficulty/odd"], odd)
     with pytest.raises(ConfigError, match="never appeared"):
         collect(Counting, 20, info_keys=("typo",))
+
+
+class Priced(Counting):
+    """Report a cost that is a whole number or a fraction, and what fits into no common array."""
+
+    def step(self, action: np.ndarray) -> Any:
+        obs, reward, *rest, _ = super().step(action)
+        draw = float(self.np_random.random())
+        seen = [0] * int(9 * draw) if draw < 0.8 else np.zeros(int(9 * draw))
+        info = {"cost": 0 if draw < 0.5 else draw, "seen": seen}
+        info["mood"] = "glad" if draw < 0.5 else draw
+        info["trace"] = np.zeros(int(9 * draw))
+        info["_cost"] = "kept apart"
+        return np.array([draw, obs[1]]), reward, *rest, info
+
+
+@pytest.mark.parametrize("num_envs", [1, 2, 8])
+def test_numbers_of_info_are_those_that_each_environment_reported(num_envs: int) -> None:
+    def factory() -> gym.Env[Any, Any]:
+        return gym.wrappers.TimeLimit(Priced(), 5)
+
+    data = collect(factory, 400, info_keys=("cost",), num_envs=num_envs)
+    draw = data.next_obs[:, 0]
+    assert data.info["cost"].tolist() == np.where(draw < 0.5, 0, draw).tolist()
+    assert list(data.info) == ["cost"]
+
+
+def test_a_chosen_name_that_is_no_number_is_refused() -> None:
+    with pytest.raises(DataError, match=r"info\['mood'\] must be a number"):
+        collect(Priced, 400, info_keys=("mood",))
 
 
 def test_the_bar_is_drawn_on_stderr_alone(capfd: pytest.CaptureFixture[str]) -> None:
@@ -391,4 +443,5 @@ def test_a_dataset_tells_where_it_comes_from() -> None:
     assert meta.obs_names[:3] == ("rootz", "rooty", "thigh_joint")
     assert meta.obs_names[5] == "d rootx/dt"
     assert {"python", "gymnasium", "mujoco", "numpy"} <= meta.versions.keys()
+    assert collect(Counting, 10, policy=lambda obs: obs[:1]).meta.dt is None
     assert collect(Counting, 10, policy=lambda obs: obs[:1]).meta.env_id.endswith("Counting")

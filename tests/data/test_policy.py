@@ -203,3 +203,58 @@ def test_the_noise_leaves_the_actions_of_the_policy_a_function_of_the_episode_al
 def test_noise_on_discrete_actions_is_refused():
     with pytest.raises(EnvironmentUnsupported, match="continuous"):
         WithNoise(Uniform(), 0.1).begin(numpy_rng(0), DISCRETE, 10)
+
+
+class Asked:
+    """Draw as Sines does, and note the horizons that are asked for."""
+
+    def __init__(self):
+        self.horizons = []
+
+    def actions(self, rng, action_space, horizon):
+        self.horizons.append(horizon)
+        return Sines().actions(rng, action_space, horizon)
+
+
+def test_of_a_short_episode_no_more_than_a_short_beginning_is_drawn():
+    asked = Asked()
+    control = as_policy(asked).begin(numpy_rng(5), UNIT, 10_000)
+    for _ in range(10):
+        control(np.zeros(2))
+
+    assert sum(asked.horizons) < 100
+
+
+@pytest.mark.parametrize("horizon", [1, 31, 32, 33, 64, 700])
+def test_what_is_drawn_bit_by_bit_is_what_the_whole_limit_would_be(horizon):
+    asked = Asked()
+    control = as_policy(asked).begin(numpy_rng(5), UNIT, horizon)
+    played = []
+    for _ in range(horizon):
+        action = control(np.zeros(2))
+        played.append(action.copy())
+        action[:] = np.nan
+
+    assert np.stack(played).tobytes() == Sines().actions(numpy_rng(5), UNIT, horizon).tobytes()
+    assert sum(asked.horizons) < 3 * max(horizon, 32)
+
+
+def test_a_draw_that_changes_with_the_horizon_is_refused_when_it_is_continued():
+    class Stretched:
+        def actions(self, rng, action_space, horizon):
+            return np.full((horizon, 3), 1e-3 * horizon, np.float32)
+
+    control = as_policy(Stretched()).begin(numpy_rng(0), UNIT, 200)
+    with pytest.raises(ConfigError, match="must give the beginning"):
+        [control(np.zeros(2)) for _ in range(200)]
+
+
+def test_an_ornstein_uhlenbeck_path_equals_its_recursion_step_by_step():
+    process = OrnsteinUhlenbeck(0.2, 0.1)
+    noise = numpy_rng(0).standard_normal((50, 1))
+    path = [noise[0] * (0.1 / np.sqrt(0.2 * 1.8))]
+    for step in range(1, 50):
+        path.append((1 - 0.2) * path[-1] + 0.1 * noise[step])
+    played = process.actions(numpy_rng(0), gym.spaces.Box(-1, 1, (1,), np.float64), 50)
+
+    assert played.tobytes() == np.clip(np.stack(path), -1, 1).tobytes()
