@@ -17,6 +17,7 @@ import pytest
 from loopwm.cli import main
 from loopwm.cli.choice import ModelChoice, Refinement
 from loopwm.cli.collect import Collect
+from loopwm.cli.stored import refuse_unwritable
 from loopwm.cli.train import Train
 from loopwm.cli.usage import COMMANDS, parse
 from loopwm.core.config import Bounded, Contractive, PostNorm
@@ -25,6 +26,7 @@ from loopwm.core.halt import Fixed as FixedHalt
 from loopwm.core.halt import OutputDelta
 from loopwm.data.collect import collect
 from loopwm.data.store import RolloutDataset
+from loopwm.errors import StoreError
 from loopwm.study.results import Column, Sheet, Study, save_study
 from loopwm.train.config import AdamW, Muon
 from loopwm.world.config import GRU, MLP, RSSM, Gaussian, Untied, WorldConfig
@@ -159,6 +161,8 @@ def test_every_example_of_the_help_is_a_command(name: str):
         ('collect Hopper-v5 --out d --env-kwargs {"heigth":1}', "does not accept.*heigth"),
         ("collect Hopper-v5 --out . --steps 10", "already there: add --overwrite"),
         ("collect Hopper-v5 --out d --policy standard --unclipped", "leave out --env-kwargs"),
+        ("collect Hopper-v5 --out d --split test", "--policy mixture has none.*another --seed"),
+        ("collect Hopper-v5 --out d --policy ou --split valid", "--policy ou has none"),
         ("results --folder none", "none holds no studies.*--rerun"),
         ("results --rerun nothing", "there is no study 'nothing'; known: .*bench.*"),
         ("results --rerun prediction-hoper", "did you mean 'prediction-hopper'"),
@@ -207,7 +211,7 @@ def test_a_model_is_no_dataset(folder: Path, tmp_path: Path, capsys):
         ("train DATA --out DATA --with sudoku-4x4", "holds a dataset, which a world model and a"),
         ("collect Hopper-v5 --overwrite --out RUN", "a world model, which a dataset would replace"),
         ("arc train sudoku-4x4 --out DATA", "holds a dataset, which a reasoner would replace"),
-        ("arc import DATA/manifest.json --out RUN", "a world model, which a reasoner would"),
+        ("arc import DATA/manifest.json --overwrite --out RUN", "a world model, which a reasoner"),
         ("agent train --env Pendulum-v1 --out DATA", "holds a dataset; an agent needs a folder"),
     ],
 )
@@ -216,6 +220,45 @@ def test_nothing_of_another_kind_is_replaced(folder: Path, capsys, words: str, e
     places = words.replace("DATA", str(folder / "data")).replace("RUN", str(folder / "run"))
     assert re.search(expected, mistake(capsys, *places.split()))
     assert before == {each: each.read_bytes() for each in folder.rglob("*") if each.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("words", "work"),
+    [
+        ("collect Pendulum-v1 --steps 20 --out OUT", "loopwm.data.collect.collect"),
+        ("collect Hopper-v5 --policy standard --out OUT", "loopwm.data.standard.collect_standard"),
+        ("train DATA --updates 1 --out OUT", "loopwm.world.fit.fit"),
+        ("train DATA --with sudoku-4x4 --out OUT", "loopwm.cli.train.puzzles_of"),
+        ("arc train sudoku-4x4 --out OUT", "loopwm.reason.teach.teach"),
+        ("policies train Hopper-v5 --out OUT", "loopwm.agent.policies.train_policies"),
+        ("compare --quick --folder OUT", "loopwm.study.compare.conduct.conduct"),
+        ("compare --quick --results OUT", "loopwm.study.compare.conduct.conduct"),
+        ("agent train --env Pendulum-v1 --out OUT", "loopwm.agent.train._Run.run"),
+        ("demo --smoke --out OUT", "loopwm.study.demo.run_lanes"),
+    ],
+)
+def test_that_nothing_can_be_written_is_said_before_the_work(
+    folder: Path, tmp_path: Path, monkeypatch, capsys, words: str, work: str
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(work, lambda *_, **__: pytest.fail("the work began"))
+    (tmp_path / "file").touch()
+    places = words.replace("DATA", str(folder / "data")).replace("OUT", "file/below")
+    assert re.search("cannot write file|file.* cannot be written", mistake(capsys, *places.split()))
+
+
+def test_the_probe_leaves_nothing_and_looks_where_it_will_be_written(tmp_path: Path):
+    refuse_unwritable(tmp_path / "new" / "data")
+    assert [each.name for each in tmp_path.rglob("*")] == ["new"]
+    refuse_unwritable(tmp_path / "new")
+    assert not any((tmp_path / "new").iterdir())
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("file", "link"):
+        with pytest.raises(StoreError, match=f"cannot write .*{name}"):
+            refuse_unwritable(tmp_path / name)
+    with pytest.raises(StoreError, match="cannot write /proc/nothing/data"):
+        refuse_unwritable(Path("/proc/nothing/data"))
 
 
 def test_other_settings_in_a_used_run_directory_are_named(folder: Path, capsys):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from loopwm.cli.screen import console, say
-from loopwm.cli.stored import refuse_existing
+from loopwm.cli.stored import refuse_existing, refuse_unwritable
 from loopwm.errors import ConfigError
 from loopwm.files import kind_at, refuse_other_kind
 
@@ -75,6 +75,7 @@ class TrainArc:
         device_of(taught.training)
         refuse_other_kind(self.out, ["reasoner"])
         self._refuse_loss()
+        refuse_unwritable(self.out)
         init = None if self.init is None else load(self.init)
         model = teach(taught, taught.make(), self.out, init)
         model.lesson = self.lesson

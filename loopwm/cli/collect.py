@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from loopwm.cli.screen import say
-from loopwm.cli.stored import refuse_existing
+from loopwm.cli.stored import refuse_existing, refuse_unwritable
 from loopwm.errors import ConfigError
 from loopwm.files import refuse_other_kind
 
@@ -34,7 +34,8 @@ class Collect:
         seed: Seed of the environment and of the actions.
         policy: Excitation ("uniform", "ou" for Ornstein-Uhlenbeck noise, "sines", or all three in
             a "mixture"), or the "standard" mixture of excitation and trained policies.
-        split: Whose policies the standard mixture uses; each has its own.
+        split: Whose policies the standard mixture uses; each has its own. Of other policies,
+            another --seed gives data to test on.
         unclipped: Observe velocities as simulated, where Hopper-v5 and Walker2d-v5 clip them.
         env_kwargs: Arguments for the environment, a JSON object.
         workers: Processes that collect.
@@ -57,8 +58,9 @@ class Collect:
         env_kwargs = read_object(self.env_kwargs, "--env-kwargs")
         refuse_existing(self.out, self.overwrite)
         refuse_other_kind(self.out, ["dataset"])
+        self._refuse_unused(env_kwargs)
+        refuse_unwritable(self.out)
         if self.policy == "standard":
-            self._refuse_with_standard(env_kwargs)
             from loopwm.data.standard import collect_standard
 
             data = collect_standard(self.env_id, self.steps, self.seed, self.split)
@@ -78,8 +80,14 @@ class Collect:
         cut = "".join(f", {count} cut: {why}" for why, count in data.meta.dropped.items())
         say(f"{data!r}{cut}\nsaved in {self.out}")
 
-    def _refuse_with_standard(self, env_kwargs: dict[str, Any]) -> None:
-        if env_kwargs or self.unclipped or self.workers != 1:
+    def _refuse_unused(self, env_kwargs: dict[str, Any]) -> None:
+        if self.policy != "standard" and self.split != "train":
+            raise ConfigError(
+                f"--split {self.split} chooses among trained policies, and --policy {self.policy} "
+                "has none: leave it out, and give another --seed for other episodes"
+            )
+        used = env_kwargs or self.unclipped or self.workers != 1
+        if self.policy == "standard" and used:
             raise ConfigError(
                 "--policy standard sets the environment's arguments itself and runs in one "
                 "process: leave out --env-kwargs, --unclipped and --workers"

@@ -8,6 +8,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from loopwm.cli.screen import console, say
+from loopwm.cli.stored import refuse_unwritable
 from loopwm.errors import ConfigError
 
 
@@ -95,6 +96,9 @@ class Compare:
             only=self.only or "",
             results=self.results,
         )
+        for place in (order.folder, self.results):
+            if place is not None:
+                refuse_unwritable(place)
         conduct(order, console(), say)
 
     def _mode(self) -> str:

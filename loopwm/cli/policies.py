@@ -7,6 +7,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from loopwm.cli.screen import console, say
+from loopwm.cli.stored import refuse_unwritable
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class TrainPolicies:
         """Train and save."""
         from loopwm.agent.policies import train_policies
 
+        refuse_unwritable(self.out)
         paths = train_policies(self.env_id, self.seeds, self.steps, self.out)
         say("\n".join(f"wrote {path}" for path in paths))
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loopwm.errors import ConfigError, StoreError
+from loopwm.files.single import make_directory, reported, write_temporary
 
 if TYPE_CHECKING:
     from loopwm.data.meta import DatasetMeta
@@ -73,3 +74,18 @@ def refuse_existing(place: Path, overwrite: bool) -> None:
     """
     if place.exists() and not overwrite:
         raise ConfigError(f"{place} is already there: add --overwrite, or choose another --out")
+
+
+def refuse_unwritable(place: Path) -> None:
+    """Find out before the work, rather than by losing it, that a directory cannot be written.
+
+    What is missing above it is made; the directory itself is not.
+
+    Raises:
+        StoreError: If nothing can be written there.
+    """
+    with reported("write", place):
+        # A link that leads nowhere is in the way, too.
+        folder = place if place.exists() or place.is_symlink() else place.parent
+        make_directory(folder)
+        write_temporary(folder / "probe", b"").unlink()

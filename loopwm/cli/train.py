@@ -9,7 +9,7 @@ from tyro.conf import AvoidSubcommands, Positional, arg
 from loopwm.cli.choice import ModelChoice
 from loopwm.cli.pair import looped_only, puzzles_of
 from loopwm.cli.screen import say
-from loopwm.cli.stored import load_dataset
+from loopwm.cli.stored import load_dataset, refuse_unwritable
 from loopwm.errors import ConfigError
 from loopwm.files import refuse_other_kind
 from loopwm.train.config import FitConfig, Muon
@@ -71,6 +71,7 @@ class Train:
         refuse_other_kind(self.out, ["model", *(["reasoner"] if self.with_ else [])])
         if self.with_ is None and (self.slots is not None or self.puzzle_weight != 1.0):
             raise ConfigError("--slots and --puzzle-weight need --with LESSON")
+        refuse_unwritable(self.out)
         if self.with_ is not None:
             self._run_with(self.with_, looped_only(self.choice, self.members))
             return

@@ -16,16 +16,9 @@ if TYPE_CHECKING:
 # Type of the columns that index parts and variants; files of earlier versions have int8.
 INDEX = np.int32
 _UNNAMED = "other"
-_SAME = (
-    "env_id",
-    "unclipped",
-    "action_low",
-    "action_high",
-    "num_actions",
-    "obs_kept",
-    "angles",
-    "dt",
-)
+_SAME = ("env_id", "unclipped", "obs_kept", "angles", "dt")
+# How each is widened to hold several.
+_BOUNDS = {"action_low": np.min, "action_high": np.max, "num_actions": np.max}
 
 
 def concat(
@@ -34,6 +27,8 @@ def concat(
     """Put the episodes of several datasets into one.
 
     Arguments of the environment that differ become `meta.variants` with the column `variant`.
+    Bounds of actions must be the same, unless those of all were taken from their data: then they
+    are widened to hold all.
     Columns of `info` that hold floats and that some datasets lack are NaN there: not reported.
 
     Args:
@@ -53,7 +48,10 @@ def concat(
     if parts is not None and len(parts) != len(datasets):
         raise DataError(f"parts names {len(parts)} of {len(datasets)} datasets")
     first = datasets[0]
+    derived = all(dataset.meta.bounds_derived for dataset in datasets)
     for other in datasets[1:]:
+        if not derived:
+            _check_bounds(first.meta, other.meta)
         _check_alike(first, other)
     names, part = _parts(datasets, parts)
     shared, variants, variant = _variants(datasets)
@@ -111,6 +109,16 @@ def _absent(name: str, dataset: "RolloutDataset", like: np.ndarray) -> np.ndarra
     if name == "can_terminate":
         return can_terminate(dataset)
     return np.full((len(dataset), *like.shape[1:]), np.nan, like.dtype)
+
+
+def _check_bounds(first: DatasetMeta, other: DatasetMeta) -> None:
+    for name in _BOUNDS:
+        one, two = getattr(first, name), getattr(other, name)
+        if one != two:
+            raise DataError(
+                f"the datasets differ in {name}: {one} and {two}; if from_arrays took it from the "
+                f"rows of one, give it that of the environment, meta=DatasetMeta({name}=...)"
+            )
 
 
 def _check_alike(first: "RolloutDataset", other: "RolloutDataset") -> None:
@@ -194,9 +202,21 @@ def _meta(datasets: "Sequence[RolloutDataset]", **changes: Any) -> DatasetMeta:
     }
     return replace(
         metas[0],
+        **_bounds(metas),
         seed=seeds.pop() if len(seeds) == 1 else None,
         policy=" + ".join(policies),
         versions=versions,
         dropped=dropped,
         **changes,
     )
+
+
+def _bounds(metas: Sequence[DatasetMeta]) -> dict[str, Any]:
+    """Return the narrowest bounds that hold those of all."""
+    found: dict[str, Any] = {"bounds_derived": all(meta.bounds_derived for meta in metas)}
+    for name, widest in _BOUNDS.items():
+        values = [getattr(meta, name) for meta in metas]
+        if None not in values:
+            wide = widest(values, axis=0).tolist()
+            found[name] = tuple(wide) if isinstance(wide, list) else wide
+    return found

@@ -29,6 +29,8 @@ class DatasetMeta:
         action_low: Lower bound of each action dimension, or None for discrete actions.
         action_high: Upper bound of each action dimension, or None for discrete actions.
         num_actions: Number of discrete actions, or None for continuous ones.
+        bounds_derived: Whether bounds, or the number of actions, are what occurs in the data, for
+            want of those of the environment, which may be wider.
         obs_names: A name for each observation dimension, or None.
         obs_kept: Indices of the stored dimensions in the environment's own observation, or None
             when all are stored.
@@ -49,6 +51,7 @@ class DatasetMeta:
     action_low: tuple[float, ...] | None = None
     action_high: tuple[float, ...] | None = None
     num_actions: int | None = None
+    bounds_derived: bool = False
     obs_names: tuple[str, ...] | None = None
     obs_kept: tuple[int, ...] | None = None
     angles: tuple[int, ...] = ()
@@ -98,7 +101,11 @@ class DatasetMeta:
 
     def to_json(self) -> dict[str, Any]:
         """Return the description as JSON values, infinite numbers as `{"float": "inf"}`."""
-        return _encode(asdict(self))
+        document = asdict(self)
+        if not self.bounds_derived:
+            # Earlier versions, which do not know the field, go on reading what is collected.
+            del document["bounds_derived"]
+        return _encode(document)
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> "DatasetMeta":
@@ -108,6 +115,7 @@ class DatasetMeta:
             StoreError: If a field is missing or unknown.
         """
         known = {each.name for each in fields(cls)}
+        document = {"bounds_derived": False, **document}
         if document.keys() != known:
             wrong = sorted(document.keys() ^ known)
             raise StoreError(f"the description of the dataset has wrong or missing fields: {wrong}")

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,8 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete
 
 from loopwm.data.engine import quiet_mujoco
+from loopwm.data.environment import describe, make
+from loopwm.data.flatten import flatten_rows
 from loopwm.data.meta import DatasetMeta, package_versions
 from loopwm.data.spaces import action_bounds, check_spaces
 from loopwm.data.store import RolloutDataset
@@ -27,7 +30,8 @@ def from_minari(source: "str | minari.MinariDataset") -> RolloutDataset:
     """Import a Minari dataset.
 
     Observations that are a Dict are flattened as Gymnasium's FlattenObservation does. Numbers in
-    `infos` become columns, nested names joined by "/".
+    `infos` become columns, nested names joined by "/". Where the environment is registered here
+    and observes the same, angles, time step and names come from it.
 
     Args:
         source: A Minari dataset, or the id of one on this machine.
@@ -38,6 +42,7 @@ def from_minari(source: "str | minari.MinariDataset") -> RolloutDataset:
     Raises:
         MissingExtra: If Minari is not installed.
         ConfigError: If there is no such dataset.
+        EnvironmentUnsupported: If observations or actions are no rows of numbers.
         DataError: If the data are no flat rollouts of finite numbers.
     """
     dataset: Any = _load(source) if isinstance(source, str) else source
@@ -121,18 +126,10 @@ def _load(dataset_id: str) -> Any:
 
 def _flat(space: gym.Space[Any], observations: Any, steps: int) -> np.ndarray:
     if isinstance(space, Dict):
-        shape = (steps + 1,)
-        columns = [
-            _flat(each, observations[name], steps).reshape(*shape, -1)
-            for name, each in space.spaces.items()
-        ]
-        kind = gym.spaces.flatten_space(space).dtype
-        return np.concatenate(columns, axis=1).astype(kind, copy=False)
+        return flatten_rows(space, observations, steps + 1)
     values = np.asarray(observations)
     if len(values) != steps + 1:
         raise DataError(f"an episode of {steps} steps has {len(values)} observations")
-    if isinstance(space, Discrete):
-        return np.eye(int(space.n))[values - space.start]
     return values
 
 
@@ -172,7 +169,34 @@ def _meta(dataset: Any) -> DatasetMeta:
         policy=f"{dataset.spec.dataset_id} ({stored.get('algorithm_name', 'unknown policy')})",
         versions=package_versions() | {"minari": dataset.spec.minari_version},
         **action_bounds(dataset.action_space),
+        **({} if spec is None else _observed(spec, dataset.observation_space)),
     )
+
+
+def _observed(spec: Any, space: gym.Space[Any]) -> dict[str, Any]:
+    """Return what only the environment tells of its observations, nothing where it is not here."""
+    # A wrapper may put anything anywhere; and no code is run that the file names, but only what
+    # is registered.
+    if spec.id not in gym.registry or spec.additional_wrappers:
+        return {}
+    env_kwargs = {name: value for name, value in spec.kwargs.items() if name != "render_mode"}
+    try:
+        env = make(spec.id, env_kwargs)
+    except Exception:
+        # Others may have had another version of it, or what it needs.
+        return {}
+    with closing(env):
+        if not _same_layout(env.unwrapped.observation_space, space):
+            return {}
+        told = describe(spec.id, env, env_kwargs, unclipped=False)
+    return {"angles": told.angles, "dt": told.dt, "obs_names": told.obs_names}
+
+
+def _same_layout(one: gym.Space[Any], two: gym.Space[Any]) -> bool:
+    """Say whether two spaces have the same parts in the same order, whatever their bounds."""
+    if isinstance(one, Dict) and isinstance(two, Dict):
+        return list(one) == list(two) and all(_same_layout(one[name], two[name]) for name in one)
+    return type(one) is type(two) and one.shape == two.shape
 
 
 def _env_spec(meta: DatasetMeta) -> Any:

@@ -9,25 +9,36 @@ import numpy as np
 from loopwm.data.meta import DatasetMeta
 from loopwm.errors import DataError
 
+_LAST = "last step without next_obs"
+_TERMINAL = "terminal step without next_obs"
 
-def columns_from_arrays(
-    given: Mapping[str, np.ndarray | None],
-) -> tuple[dict[str, np.ndarray], int]:
-    """Complete the columns of a dataset from those that are known.
+
+def completed(given: Mapping[str, np.ndarray | None], meta: DatasetMeta) -> dict[str, Any]:
+    """Complete the fields of a dataset from the columns that are known.
 
     Args:
         given: obs, action, reward, terminated, and where known truncated, next_obs and episode
             (see `RolloutDataset.from_arrays`).
+        meta: What is known of the origin.
 
     Returns:
-        The columns, and the number of rows left out because nothing is known of the observation
-        after them.
+        The fields by name.
 
     Raises:
         DataError: If a column is missing or has another number of rows than the reward.
     """
-    # Copies: a buffer that is filled anew would change the data past every check.
-    known = {name: np.array(_plain(column)) for name, column in given.items() if column is not None}
+    columns, lost = _columns(given)
+    # With the terminal steps left out, a model would learn that no step ends an episode.
+    info = {"can_terminate": np.zeros(len(columns["reward"]), bool)} if _TERMINAL in lost else {}
+    meta = replace(meta, dropped={**meta.dropped, **lost})
+    return {**columns, "info": info, "meta": _bounded(meta, columns["action"])}
+
+
+def _columns(
+    given: Mapping[str, np.ndarray | None],
+) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    """Return all columns, and the number of rows that had to be left out, by reason."""
+    known = {name: _stored(column) for name, column in given.items() if column is not None}
     known["reward"] = known["reward"].astype(np.float64, copy=False)
     if known["action"].dtype.kind in "iu" and known["action"].ndim == 1:
         known["action"] = known["action"].astype(np.int64, copy=False)
@@ -48,27 +59,23 @@ def columns_from_arrays(
     known["episode"] = _number(known)
     ends = np.append(np.diff(known["episode"]) > 0, True)
     if "next_obs" not in known:
-        return _without_last(known, ends), int(ends.sum())
+        terminal = known["terminated"][ends]
+        lost = {_LAST: int((~terminal).sum()), _TERMINAL: int(terminal.sum())}
+        return _without_last(known, ends), {why: count for why, count in lost.items() if count}
     known["truncated"] = known["truncated"] | (ends & ~known["terminated"])
-    return known, 0
+    return known, {}
 
 
-def described(meta: DatasetMeta, columns: Mapping[str, np.ndarray], lost: int) -> DatasetMeta:
-    """Complete a description by what the columns tell of actions and of rows left out.
-
-    Args:
-        meta: What is known of the origin.
-        columns: The columns.
-        lost: Rows left out for want of an observation after them.
-    """
-    action = columns["action"]
-    if lost:
-        meta = replace(meta, dropped={**meta.dropped, "last step without next_obs": lost})
-    if action.ndim == 1 and meta.num_actions is None:
-        return replace(meta, num_actions=int(action.max()) + 1)
-    if action.ndim == 2 and meta.action_low is None and meta.action_high is None:
+def _bounded(meta: DatasetMeta, action: np.ndarray) -> DatasetMeta:
+    """Take from the data what the description does not say of the actions' bounds."""
+    told = (meta.action_low, meta.action_high, meta.num_actions)
+    if any(each is not None for each in told) and not meta.bounds_derived:
+        return meta
+    if action.ndim == 1 and action.dtype.kind in "iu":
+        return replace(meta, num_actions=int(action.max()) + 1, bounds_derived=True)
+    if action.ndim == 2:
         low, high = (tuple(map(float, each)) for each in (action.min(axis=0), action.max(axis=0)))
-        return replace(meta, action_low=low, action_high=high)
+        return replace(meta, action_low=low, action_high=high, bounds_derived=True)
     return meta
 
 
@@ -95,9 +102,12 @@ def divided(
     return np.sort(order[first]), np.sort(order[~first])
 
 
-def _plain(column: Any) -> Any:
-    """Return a tensor of torch, known by its verbs since this file does without it, as numpy."""
-    return column.detach().cpu().numpy() if hasattr(column, "detach") else column
+def _stored(column: Any) -> np.ndarray:
+    """Return a copy: a buffer that is filled anew would change the data past every check."""
+    # A tensor of torch is known by its verbs, since this file does without it.
+    copy = np.array(column.detach().cpu().numpy() if hasattr(column, "detach") else column)
+    # Files of other machines bring their byte order, which torch does not take.
+    return copy.astype(copy.dtype.newbyteorder("="), copy=False)
 
 
 def _flags(name: str, column: np.ndarray) -> np.ndarray:

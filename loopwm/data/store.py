@@ -10,7 +10,7 @@ import numpy as np
 from loopwm.data.check import check_columns, check_meta
 from loopwm.data.concat import INDEX, concat
 from loopwm.data.meta import DatasetMeta
-from loopwm.data.rows import columns_from_arrays, described, divided, whole_numbers
+from loopwm.data.rows import completed, divided, whole_numbers
 from loopwm.data.shards import SHARD_BYTES, read_shards, write_shards
 from loopwm.errors import ConfigError, DataError, StoreError
 from loopwm.seed import numpy_rng
@@ -139,7 +139,9 @@ class RolloutDataset:
             terminated: Whether each step reached a terminal state [N].
             truncated: Whether the episode was cut after the step [N]; none was if left out.
             next_obs: Observations after each step [N,O]. Without them the next row of `obs` serves,
-                and the last step of every episode is left out and counted in `meta.dropped`.
+                and the last step of every episode is left out and counted in `meta.dropped`; was
+                one of them terminal, then `info["can_terminate"]` is False in all rows, since those
+                that are left tell nothing of how episodes end.
             episode: A number for each row's episode [N], equal within it; without it an episode
                 ends at every terminated or truncated step. The last step of an episode that ends
                 otherwise is marked as truncated.
@@ -149,11 +151,9 @@ class RolloutDataset:
         Raises:
             DataError: If the columns do not fit together.
         """
-        columns, lost = columns_from_arrays(
-            {"obs": obs, "next_obs": next_obs, "action": action, "reward": reward}
-            | {"terminated": terminated, "truncated": truncated, "episode": episode}
-        )
-        return cls(info={}, meta=described(meta or DatasetMeta(), columns, lost), **columns)
+        columns = {"obs": obs, "next_obs": next_obs, "action": action, "reward": reward}
+        columns |= {"terminated": terminated, "truncated": truncated, "episode": episode}
+        return cls(**completed(columns, meta or DatasetMeta()))
 
     def save(self, path: str | Path, shard_bytes: int = SHARD_BYTES) -> None:
         """Write the dataset as a directory of checksummed shards, atomically.

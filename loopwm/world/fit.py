@@ -5,6 +5,9 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from loopwm.core.settings import whole
 from loopwm.data.ending import can_terminate
@@ -180,7 +183,12 @@ def _fresh(
     statistics: Statistics,
 ) -> WorldModel:
     """Return a model to train, as random as its seed or as good as `init`."""
-    model = build(config, data.meta, statistics, fit_config.seed)
+    meta = data.meta
+    if init is not None:
+        # By its bounds a model scales actions, and those of the data may only occur inside them.
+        bounds = ("action_low", "action_high", "num_actions", "bounds_derived")
+        meta = replace(meta, **{name: getattr(init.meta, name) for name in bounds})
+    model = build(config, meta, statistics, fit_config.seed)
     ends = can_terminate(data).any()
     if not ends and init is None:
         _end_nothing(model)
@@ -241,11 +249,25 @@ def _check_spaces(init: WorldModel, data: RolloutDataset) -> None:
     if init.meta.num_actions != data.meta.num_actions:
         raise DataError(
             f"init has num_actions={init.meta.num_actions}, the data {data.meta.num_actions}"
+            + _remedy(data, f"num_actions={init.meta.num_actions}")
         )
-    for name in ("action_low", "action_high"):
+    for name, inside in (("action_low", np.greater_equal), ("action_high", np.less_equal)):
         one, two = getattr(init.meta, name), getattr(data.meta, name)
-        if not init.discrete and one != two:
+        if not init.discrete and one != two and not _occurs(data, one, two, inside):
             raise DataError(
                 f"init takes actions of {name}={one}, by which it scales them, the data has {two}: "
-                "collect with the same bounds, or train a new model"
+                "collect with the same bounds, or train a new model" + _remedy(data, f"{name}=...")
             )
+
+
+def _occurs(data: RolloutDataset, one: Any, two: Any, inside: np.ufunc) -> bool:
+    """Say whether the data's bound is but what occurs in it, and that is inside the model's."""
+    if not data.meta.bounds_derived or one is None or two is None:
+        return False
+    return len(one) == len(two) and bool(inside(two, one).all())
+
+
+def _remedy(data: RolloutDataset, field: str) -> str:
+    if not data.meta.bounds_derived:
+        return ""
+    return f"; what it has was taken from its rows: give from_arrays meta=DatasetMeta({field})"

@@ -4,8 +4,10 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.envs.registration import WrapperSpec
 
 from loopwm.data.collect import collect
+from loopwm.data.flatten import flatten_rows
 from loopwm.data.meta import DatasetMeta
 from loopwm.data.store import COLUMNS, RolloutDataset
 from loopwm.errors import ConfigError, DataError
@@ -136,6 +138,91 @@ def test_a_dict_of_observations_is_flattened_as_gymnasium_does() -> None:
     for row, step in ((0, 0), (2, 2)):
         single = {name: column[step] for name, column in obs[0].items()}
         assert data.obs[row].tobytes() == np.asarray(gym.spaces.flatten(space, single)).tobytes()
+
+
+def test_every_part_of_a_dict_is_flattened_as_gymnasium_does() -> None:
+    spaces = gym.spaces
+    inner = spaces.Tuple((spaces.Box(-9, 9, (2, 2), np.float32), spaces.Discrete(3, start=1)))
+    space = spaces.Dict(
+        digits=spaces.MultiDiscrete([3, 4, 2], start=[0, 2, 0]),
+        flags=spaces.MultiBinary(2),
+        inner=spaces.Dict(pair=inner),
+        mode=spaces.Discrete(4),
+    )
+    space.seed(0)
+    episodes = [[space.sample() for _ in range(4)] for _ in range(2)]
+    stored = [
+        {
+            **{name: np.stack([e[name] for e in each]) for name in ("digits", "flags", "mode")},
+            "inner": {
+                "pair": tuple(np.stack([e["inner"]["pair"][i] for e in each]) for i in range(2))
+            },
+        }
+        for each in episodes
+    ]
+    data = RolloutDataset.from_minari(foreign(space, stored))
+    assert data.obs_dim == 9 + 2 + 7 + 4
+    wanted = [np.asarray(spaces.flatten(space, e)) for each in episodes for e in each[:-1]]
+    assert data.obs.dtype == wanted[0].dtype
+    assert data.obs.tobytes() == np.stack(wanted).tobytes()
+
+
+def test_words_become_numbers_as_in_gymnasium_and_the_rest_is_refused_by_type() -> None:
+    spaces = gym.spaces
+    text = spaces.Dict(word=spaces.Text(3, charset="abc"))
+    words = ["ab", "c", "abc", "a"]
+    wanted = [spaces.flatten(text, {"word": word}) for word in words]
+    np.testing.assert_array_equal(flatten_rows(text, {"word": words}, 4), wanted)
+    with pytest.raises(DataError, match=r"none of \[2\] choices"):
+        flatten_rows(spaces.Dict(x=spaces.Discrete(2)), {"x": np.array([0, 2])}, 2)
+    with pytest.raises(DataError, match="an episode of 1 steps has 3 observations"):
+        flatten_rows(spaces.Dict(x=spaces.Discrete(2)), {"x": np.zeros(3, int)}, 2)
+    for observations in ({}, {"x": np.array(["a", "b"])}):
+        with pytest.raises(DataError, match="cannot be flattened as Dict"):
+            flatten_rows(spaces.Dict(x=spaces.Box(-1, 1, (2,))), observations, 2)
+    graph = spaces.Dict(x=spaces.Graph(spaces.Box(-1, 1, (2,)), None))
+    with pytest.raises(DataError, match="cannot be flattened as Dict"):
+        flatten_rows(graph, {"x": np.zeros((2, 2))}, 2)
+
+
+def as_others_see_it(data: RolloutDataset, monkeypatch: pytest.MonkeyPatch) -> RolloutDataset:
+    """Export and import again without the description that only we write and read."""
+    exported = data.to_minari("others/same-v0")
+    monkeypatch.setattr("loopwm.data.minari.ENTRY", "of somebody else")
+    return RolloutDataset.from_minari(exported)
+
+
+@pytest.mark.parametrize("env_kwargs", [{}, {"reset_noise_scale": 0.2}])
+def test_a_foreign_dataset_of_a_known_environment_joins_collected_data(
+    env_kwargs: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = collect("HalfCheetah-v5", 60, env_kwargs=env_kwargs)
+    found = as_others_see_it(data, monkeypatch)
+    assert found.meta.angles == data.meta.angles != ()
+    assert (found.meta.dt, found.meta.obs_names) == (data.meta.dt, data.meta.obs_names)
+    assert data.extend(found).obs.tobytes() == np.concatenate([data.obs, data.obs]).tobytes()
+
+
+@pytest.mark.parametrize(
+    "spoil", ["other observations", "other arguments", "not registered", "wrapped"]
+)
+def test_where_the_environment_is_not_the_same_here_nothing_is_taken_from_it(
+    spoil: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = collect("HalfCheetah-v5", 60)
+    if spoil == "other observations":
+        data = data.keep_obs(range(1, data.obs_dim))
+    spec = gym.spec("HalfCheetah-v5")
+    changes: dict[str, dict] = {
+        "other arguments": {"kwargs": {"a_wheel": True}},
+        "not registered": {"id": "OfOthers-v5", "entry_point": "os:abort"},
+        "wrapped": {"additional_wrappers": (WrapperSpec("W", "os:abort", {}),)},
+    }
+    theirs = replace(spec, **changes.get(spoil, {}))
+    monkeypatch.setattr(minari.MinariDataset, "env_spec", theirs)
+    found = as_others_see_it(data, monkeypatch)
+    assert (found.meta.angles, found.meta.dt, found.meta.obs_names) == ((), None, None)
+    assert found.meta.env_id == theirs.id
 
 
 def test_numbers_that_are_not_finite_and_unknown_names_are_refused() -> None:

@@ -148,3 +148,20 @@ def test_an_action_with_one_value_only_is_kept_in_its_unit(make, data):
     assert (scaled[:, 1] == 0).all()
     np.testing.assert_allclose(model.normaliser.restore_action(scaled), action)
     assert np.isfinite(model.predict(data.obs, action).next_obs).all()
+
+
+def test_a_model_goes_on_with_recordings_that_use_less_of_its_actions_and_keeps_its_bounds(data):
+    def derived(largest: float) -> RolloutDataset:
+        action = np.clip(data.action, -largest, largest)
+        width = data.action.shape[1]
+        bounds = {"action_low": (-largest,) * width, "action_high": (largest,) * width}
+        meta = replace(data.meta, **bounds, bounds_derived=True)
+        return replace(data, action=action, meta=meta)
+
+    model = lw.fit(derived(0.8), SMALL, SHORT)
+    narrower = lw.fit(derived(0.3), None, SHORT, init=model)
+    assert isinstance(narrower, lw.WorldModel)
+    assert narrower.meta.action_high == model.meta.action_high
+    lw.fit(derived(0.6), None, SHORT, init=narrower)
+    with pytest.raises(DataError, match="was taken from its rows"):
+        lw.fit(derived(0.9), None, SHORT, init=narrower)
