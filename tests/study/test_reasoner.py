@@ -11,7 +11,7 @@ from rich.console import Console
 from loopwm.core.count import matmul_flops
 from loopwm.errors import ConfigError, DataError
 from loopwm.reason import lessons
-from loopwm.reason.answer import Noise, trace
+from loopwm.reason.answer import Noise, solve, trace
 from loopwm.reason.arc import Arc, ArcConfig
 from loopwm.reason.carry import PuzzleBatch
 from loopwm.reason.evaluate import Share, accuracy, exact, shares
@@ -79,13 +79,14 @@ def test_shares_are_counted_as_by_hand_and_have_wilsons_interval():
 
 def test_cells_that_are_not_asked_for_do_not_count():
     ours, puzzles = model(), held_out(8)
-    nothing = PuzzleBatch(
-        tokens=puzzles.tokens,
-        labels=torch.full_like(puzzles.labels, -100),
-        puzzle_ids=puzzles.puzzle_ids,
-    )
-    assert accuracy(ours, nothing, steps=1).exact.value == 1
-    with pytest.raises(DataError, match="there are no puzzles to evaluate on"):
+    answers = solve(ours, puzzles.tokens, puzzles.puzzle_ids, steps=1).tokens
+    labels = torch.full_like(puzzles.labels, -100)
+    labels[:, 0] = answers[:, 0]
+    asked = PuzzleBatch(tokens=puzzles.tokens, labels=labels, puzzle_ids=puzzles.puzzle_ids)
+    assert accuracy(ours, asked, steps=1).exact.value == 1
+    labels[0, 0] = (answers[0, 0] + 1) % 5
+    assert accuracy(ours, asked, steps=1).exact.right == 7
+    with pytest.raises(DataError, match="there are no puzzles"):
         accuracy(ours, held_out(0))
 
 
