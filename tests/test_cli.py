@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import loopwm as lw
 from loopwm.cli import main
 from loopwm.cli.choice import ModelChoice, Refinement
 from loopwm.cli.collect import Collect
@@ -337,6 +338,27 @@ def test_an_episode_is_imagined_into_figures(folder: Path, tmp_path: Path):
     run("imagine", folder / "run", folder / "data", "--out", tmp_path, "--horizon", "20",
         "--no-video")  # fmt: skip
     assert {each.name for each in tmp_path.iterdir()} == {"imagined.png", "iterations.png"}
+
+
+def test_the_steps_to_imagine_come_after_the_context(folder: Path, tmp_path: Path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("loopwm.study.plot.plot_episode", lambda each: seen.append(each))
+    monkeypatch.setattr("loopwm.study.canvas.png", lambda figure: b"")
+    run("imagine", folder / "run", folder / "data", "--out", tmp_path, "--horizon", "3",
+        "--context", "5", "--no-video")  # fmt: skip
+    (episode,) = seen
+    assert len(episode.real) - episode.context == 3
+
+
+def test_a_model_without_a_loop_has_no_plot_of_iterations(folder: Path, tmp_path: Path, capsys):
+    data = lw.RolloutDataset.load(folder / "data")
+    short = lw.FitConfig(updates=1, batch_size=8, progress=False)
+    lw.fit(data, lw.MLP(width=8, depth=1), short).save(tmp_path / "mlp")
+    words = ("imagine", tmp_path / "mlp", folder / "data", "--out", tmp_path / "out")
+    assert "has no loop" in mistake(capsys, *words, "--tol", "0.1")
+    run(*words, "--horizon", "3", "--no-video")
+    assert {each.name for each in (tmp_path / "out").iterdir()} == {"imagined.png"}
+    assert "the model has no loop" in capsys.readouterr().out
 
 
 def test_the_bench_prints_rates(capsys):

@@ -38,7 +38,7 @@ class Imagine:
         model: The model.
         data: Dataset: a directory, or minari:ID.
         out: Directory to write to.
-        horizon: Steps to imagine.
+        horizon: Steps to imagine, after the context.
         episode: Number of the episode; by default the longest one.
         start: Step of the episode at which to begin.
         context: Real observations that the model sees before it imagines.
@@ -65,12 +65,16 @@ class Imagine:
         refuse_other_spaces(model, data)
         from loopwm.study.episode import imagine_episode, predict_episode
         from loopwm.study.openloop import Imagination
+        from loopwm.study.trace import has_loop
 
+        loops = has_loop(model)
+        if rule is not None and not loops:
+            raise ConfigError(f"{self.model} has no loop for --tol or --iterations to end")
         how = Imagination(context=self.context, halt=rule)
-        row = self.first_row(data)
-        episode = imagine_episode(model, data, row, self.horizon, how)
-        single = predict_episode(model, data, row, self.horizon, Imagination(halt=rule or HALT))
-        self._draw(episode, single)
+        row, steps = self.first_row(data), self.horizon + self.context - 1
+        episode = imagine_episode(model, data, row, steps, how)
+        single = predict_episode(model, data, row, steps, Imagination(halt=rule or HALT))
+        self._draw(episode, single if loops else None)
         if not self.no_video:
             # Iterations are counted from the truth, as in their plot.
             self._film(data, episode, single.iterations)
@@ -92,15 +96,17 @@ class Imagine:
             )
         return int(data.bounds[episode]) + self.start
 
-    def _draw(self, episode: "Episode", single: "Episode") -> None:
+    def _draw(self, episode: "Episode", single: "Episode | None") -> None:
         from loopwm.files import write_file
         from loopwm.study.canvas import png
         from loopwm.study.plot import plot_episode, plot_iterations
 
-        for name, figure in (
-            ("imagined.png", plot_episode(episode)),
-            ("iterations.png", plot_iterations(single)),
-        ):
+        figures = {"imagined.png": plot_episode(episode)}
+        if single is None:
+            say("no plot of iterations: the model has no loop")
+        else:
+            figures["iterations.png"] = plot_iterations(single)
+        for name, figure in figures.items():
             write_file(self.out / name, png(figure))
             say(f"wrote {self.out / name}")
 

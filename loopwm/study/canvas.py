@@ -51,7 +51,7 @@ def dress(axes: "Axes", x: str = "", y: str = "", title: str = "") -> "Axes":
     axes.set_xlabel(x, fontsize=9.5, color=INK)
     axes.set_ylabel(y, fontsize=9.5, color=INK)
     if title:
-        axes.set_title(title, fontsize=10.5, color=INK, loc="left")
+        axes.set_title(title, fontsize=10.5, color=INK, loc="left", parse_math=False)
     return axes
 
 
@@ -89,31 +89,35 @@ def label_lines(
 ) -> None:
     """Write each line's name to the right of its last point, pushed apart where they would overlap.
 
-    Call it last: it reads the axes' limits and scale.
+    The name of a line that is infinite stands at the top. Call it last: it reads the axes' limits
+    and scale.
 
     Args:
         axes: Where the lines are.
         ends: Name, x, y and colour of each line's last point.
         size: Font size in points.
     """
-    drawn = [end for end in ends if math.isfinite(end[2])]
+    drawn = [end for end in ends if not math.isnan(end[2])]
     if not drawn:
         return
     to_axes = axes.transData + axes.transAxes.inverted()
     inches = axes.bbox.height / axes.figure.dpi
     gap = 1.25 * size / 72 / inches
-    places = [float(to_axes.transform((x, y))[1]) for _, x, y, _ in drawn]
+    places = [float(to_axes.transform((x, y))[1]) if y < math.inf else 1.0 for _, x, y, _ in drawn]
     for (name, x, y, colour), place in zip(drawn, spread(places, gap), strict=True):
+        line = {"arrowstyle": "-", "color": colour, "lw": 0.5, "alpha": 0.5}
         axes.annotate(
             name,
-            xy=(x, y),
+            xy=(x, y if y < math.inf else axes.get_ylim()[1]),
             xytext=(1.02, place),
             textcoords="axes fraction",
             color=colour,
             fontsize=size,
             va="center",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.5, "alpha": 0.5},
+            # A name is no mathematics, whatever its dollars.
+            parse_math=False,
+            arrowprops=line if y < math.inf else None,
         )
 
 

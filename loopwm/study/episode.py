@@ -78,6 +78,11 @@ def imagine_episode(
     rows = _stretch(dataset, row, horizon)
     start = how.context - 1
     if len(rows) <= start:
+        if horizon <= start:
+            raise DataError(
+                f"horizon={horizon} counts the context={how.context} in, which leaves none to "
+                f"imagine: choose horizon={how.context} or more"
+            )
         raise DataError(
             f"the episode has {len(rows)} steps from row {row} on, context={how.context} leaves "
             "none to imagine; choose an earlier row or a longer episode"

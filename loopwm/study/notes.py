@@ -9,6 +9,7 @@ import numpy as np
 from loopwm.study.accuracy import PredictionReport
 from loopwm.study.openloop import Imagination
 from loopwm.study.summary import DIVERGED, Scale
+from loopwm.study.trace import has_loop
 from loopwm.study.windows import Sampling
 
 UNIT = "unit"
@@ -66,12 +67,7 @@ def _unit(model: object, scale: Scale, trained_on: bool) -> str:
 def _refining(model: object, asked: Any) -> str:
     if asked is None:
         return "the model's default"
-    from loopwm.world.ensemble import Ensemble
-
-    one: Any = model.members[0] if isinstance(model, Ensemble) else model
-    # Of a model of the user's own it is not known whether it has a loop.
-    loops = hasattr(one.dynamics, "core") if hasattr(one, "dynamics") else True
-    return str(asked) if loops else "not applied: the model has no loop"
+    return str(asked) if has_loop(model) else "not applied: the model has no loop"
 
 
 def _margin(model: object, how: Imagination) -> str:

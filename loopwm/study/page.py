@@ -1,6 +1,5 @@
 """What the page about a set of models says: how good they are, where they fail, how it was done."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -114,7 +113,8 @@ def summary(models: Mapping[str, Shown]) -> tuple[str, ...]:
             "of these."
         )
     for k in _seen(report):
-        ranked = sorted(models, key=lambda each: models[each].report.rmse.get(k, math.inf))
+        measured = [each for each in models if k in models[each].report.rmse]
+        ranked = sorted(measured, key=lambda each: models[each].report.rmse[k])
         if len(ranked) > 1:
             order = ", ".join(f"{each} {number(models[each].report.rmse[k])}" for each in ranked)
             lines.append(f"Best first at {_ahead(report, k)}: {order}.")
@@ -198,15 +198,18 @@ def _parts_grid(reports: Mapping[str, PredictionReport]) -> Grid:
         (
             name,
             str(k),
-            *(
-                f"{number(p.rmse[k])} ({p.windows[k]}, {p.episodes[k]})"
-                for p in each.parts.values()
-            ),
+            *(_part_cell(each.parts.get(part), k) for part in first.parts),
         )
         for name, each in reports.items()
         for k in each.horizons
     ]
     return Grid("RMSE by part of the data", heads, tuple(rows), "In brackets: windows, episodes.")
+
+
+def _part_cell(part: PredictionReport | None, k: int) -> str:
+    if part is None or k not in part.rmse:
+        return "-"
+    return f"{number(part.rmse[k])} ({part.windows[k]}, {part.episodes[k]})"
 
 
 def _views(views: Views, name: str) -> tuple[Block, ...]:

@@ -56,6 +56,8 @@ def plot_error(
     axes.set_yscale("log")
     axes.set_xticks(list(first.horizons), [str(k) for k in first.horizons])
     axes.minorticks_off()
+    if not axes.lines:
+        axes.text(0.5, 0.5, "no finite error", color=FAINT, ha="center", transform=axes.transAxes)
     plain_log_ticks(axes)
     figure.draw_without_rendering()
     label_lines(axes, ends)
@@ -92,7 +94,7 @@ def plot_episode(episode: Episode, *, columns: int = 3, title: str = "") -> "Fig
     figure.supxlabel(unit, fontsize=9.5, color=INK)
     shown = "; grey: seen by the model" if episode.context > 1 else ""
     heading = title or f"Real (solid) and imagined (dashed){shown}"
-    figure.suptitle(heading, fontsize=11, color=INK)
+    figure.suptitle(heading, fontsize=11, color=INK, parse_math=False)
     return figure
 
 
@@ -116,7 +118,7 @@ def plot_iterations(episode: Episode, *, title: str = "") -> "Figure":
             1.0, 1.02, "not settled", color=COLOURS[1], fontsize=9, ha="right",
             transform=top.transAxes,
         )  # fmt: skip
-    bottom.plot(time, episode.speed, color=INK, lw=1.2)
+    bottom.plot(time, episode.speed, color=INK, lw=1.2, marker="o" if len(time) == 1 else None)
     unit = "steps" if episode.dt is None else "seconds"
     dress(bottom, unit, "change per step\n(std of the change)")
     top.set_xlim(episode.time[0], time[-1] + width / 2)
@@ -180,7 +182,7 @@ def plot_depth(report: "DepthReport", *, title: str = "") -> "Figure":
     related.hlines(places, values[:, 1], values[:, 2], color=COLOURS[0], lw=2)
     related.plot(values[:, 0], places, color=COLOURS[0], marker="o", markersize=4, ls="")
     related.axvline(0, color="0.7", lw=0.8)
-    related.set_yticks(places, list(shown), fontsize=8)
+    related.set_yticks(places, list(shown), fontsize=8, parse_math=False)
     return figure
 
 
@@ -193,12 +195,19 @@ def _error_line(
         else (report.rmse_change, report.interval_change)
     )
     steps = [k for k in report.horizons if np.isfinite(rmse[k]) and rmse[k] > 0]
+    lost = [k for k in report.horizons if np.isinf(rmse[k])]
+    # A line that ends early would look as good as its last point.
+    name += f" (infinite from {lost[0]} steps on)" if lost else ""
     if not steps:
-        return []
+        return [(name, float(lost[0]), np.inf, style["color"])] if lost else []
     values = np.array([rmse[k] for k in steps])
     low, high = np.array([interval[k] for k in steps]).T
-    axes.plot(steps, values, lw=1.8, markersize=4.5, **style)
-    if "marker" in style:
+    # A line and a band through one point are nothing.
+    alone = {"marker": "o"} if len(steps) == 1 else {}
+    axes.plot(steps, values, lw=1.8, markersize=4.5, **{**alone, **style})
+    if "marker" in style and alone:
+        axes.vlines(steps, low, high, color=style["color"], lw=1.2)
+    elif "marker" in style:
         axes.fill_between(steps, low, high, color=style["color"], alpha=0.18, lw=0)
     return [(name, float(steps[-1]), float(values[-1]), style["color"])]
 

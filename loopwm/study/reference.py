@@ -1,6 +1,7 @@
 """What any model must beat: that nothing changes, and a linear model."""
 
-import numpy as np
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
@@ -10,6 +11,8 @@ from loopwm.data.store import RolloutDataset
 from loopwm.world.prediction import Prediction
 
 State = tuple[Tensor, ...]
+# Rows of experience that are regressed at a time.
+_BLOCK = 8_192
 
 
 class CopyLast:
@@ -101,20 +104,36 @@ def fit_linear(dataset: RolloutDataset, ridge: float = 1e-8) -> Linear:
         dataset: The experience.
         ridge: Penalty on standardised coefficients, relative to the number of rows, at least 0.
     """
-    obs = torch.as_tensor(dataset.obs, dtype=torch.float64)
     num_actions = dataset.action_dim if dataset.discrete else None
-    inputs = _inputs(obs, torch.as_tensor(dataset.action), num_actions, dataset.meta.angles)
+    angles = dataset.meta.angles
+
+    def blocks() -> Iterator[tuple[Tensor, Tensor]]:
+        """Give inputs and targets, few rows at a time: each is wider than what it is made of."""
+        for first in range(0, len(dataset), _BLOCK):
+            rows = slice(first, first + _BLOCK)
+            obs = torch.as_tensor(dataset.obs[rows], dtype=torch.float64)
+            action = torch.as_tensor(dataset.action[rows])
+            change = torch.as_tensor(dataset.next_obs[rows], dtype=torch.float64) - obs
+            others = (dataset.reward[rows], dataset.terminated[rows])
+            outcome = [torch.as_tensor(each, dtype=torch.float64)[:, None] for each in others]
+            yield _inputs(obs, action, num_actions, angles), torch.cat([change, *outcome], dim=1)
+
     # Standardising the inputs makes one penalty fit all of them; the constant is not penalised.
-    mean, std = inputs.mean(0), inputs.std(0)
+    mean = sum(inputs.sum(0) for inputs, _ in blocks()) / len(dataset)
+    assert isinstance(mean, Tensor)
+    spread = sum((inputs - mean).square().sum(0) for inputs, _ in blocks())
+    std = torch.as_tensor(spread / max(1, len(dataset) - 1)).sqrt()
     mean[-1], std[-1] = 0.0, 1.0
     std = torch.where(std > 0, std, 1.0)
-    scaled = (inputs - mean) / std
-    targets = np.column_stack(
-        [dataset.next_obs.astype(np.float64) - dataset.obs, dataset.reward, dataset.terminated]
-    )
-    penalty = ridge * len(dataset) * torch.eye(scaled.shape[1], dtype=torch.float64)
+    products: list[Tensor | float] = [0.0, 0.0]
+    for inputs, targets in blocks():
+        scaled = (inputs - mean) / std
+        products[0] += scaled.T @ scaled
+        products[1] += scaled.T @ targets
+    gram, moment = map(torch.as_tensor, products)
+    penalty = ridge * len(dataset) * torch.eye(len(gram), dtype=torch.float64)
     penalty[-1, -1] = 0.0
-    weight = torch.linalg.solve(scaled.T @ scaled + penalty, scaled.T @ torch.as_tensor(targets))
+    weight = torch.linalg.solve(gram + penalty, moment)
     weight = weight / std[:, None]
     weight[-1] -= mean @ weight
     return Linear(weight, Statistics.of(dataset), num_actions, dataset.meta.angles)

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from loopwm.files import write_file
 from loopwm.study.canvas import png
+from loopwm.study.strict import plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -178,7 +179,7 @@ def _grid(block: Grid) -> str:
 def _fact(value: Any) -> str:
     if isinstance(value, str):
         return _text(value)
-    return f"<code>{_text(json.dumps(value, default=str))}</code>"
+    return f"<code>{_text(json.dumps(plain(value), default=str))}</code>"
 
 
 def _embedded(kind: str, data: bytes) -> str:

@@ -14,6 +14,7 @@ from loopwm.files import read_json, write_file, write_json
 from loopwm.study.table import columns_table, number
 
 SCHEMA = 1
+_PROVENANCE = frozenset({"date", "command", "seeds", "commit", "versions", "machine"})
 
 
 @dataclass(frozen=True)
@@ -95,11 +96,28 @@ def load_study(path: Path) -> Study:
             for each in document["sheets"]
         )
         fields = {key: document[key] for key in ("name", "title", "question", "provenance")}
-        return Study(
+        study = Study(
             **fields, method=tuple(document["method"]), sheets=sheets, order=document["order"]
         )
+        return _check_parts(path, study)
     except (KeyError, TypeError) as error:
         raise StoreError(f"{path} lacks a part of a study: {error}") from error
+
+
+def _check_parts(path: Path, study: Study) -> Study:
+    """Refuse what could not be rendered."""
+    missing = [] if not study.provenance else sorted(_PROVENANCE - study.provenance.keys())
+    if missing:
+        raise StoreError(f"{path}: the provenance lacks {', '.join(missing)}; rerun the study")
+    for sheet in study.sheets:
+        for row in sheet.rows:
+            for name, value in row.items():
+                if isinstance(value, list) and len(value) != 3:
+                    raise StoreError(
+                        f"{path}: {name}={value} is neither a value nor one with the ends of its "
+                        "interval; rerun the study"
+                    )
+    return study
 
 
 def render_results(folder: Path, page: Path) -> list[Study]:

@@ -1,6 +1,6 @@
 """Look inside the loop: what is decoded after each iteration."""
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -12,9 +12,9 @@ from loopwm.data.store import RolloutDataset
 from loopwm.errors import ConfigError
 from loopwm.study.openloop import device_of
 from loopwm.world.dynamics import Run
+from loopwm.world.ensemble import Ensemble
 
 if TYPE_CHECKING:
-    from loopwm.world.ensemble import Ensemble
     from loopwm.world.model import WorldModel
     from loopwm.world.protocol import State
 
@@ -34,6 +34,16 @@ def with_loop(model: "WorldModel | Ensemble") -> "WorldModel":
     found = cast("WorldModel", model)
     found.core  # noqa: B018 - raises for a model without a loop
     return found
+
+
+def has_loop(model: object) -> bool:
+    """Say whether a model refines by a loop; a user's own, of which it is not known, counts as one.
+
+    Args:
+        model: A model or an ensemble.
+    """
+    one: Any = model.members[0] if isinstance(model, Ensemble) else model
+    return hasattr(one.dynamics, "core") if hasattr(one, "dynamics") else True
 
 
 @torch.no_grad()

@@ -27,8 +27,8 @@ class Mean:
 class Gaussian:
     """Predict the change's mean and a standard deviation per dimension.
 
-    The mean is trained as `Mean` trains it; the spread by the likelihood of the mean's error, whose
-    gradient does not reach the mean, and is then scaled on held-out data to match that error.
+    The mean is trained as `Mean` trains it; the spread's own head by the likelihood of the mean's
+    error, which reaches nothing else (arXiv 2212.09184); it is scaled on held-out data to match it.
 
     Args:
         floor: Smallest standard deviation, in those of the one-step change, above 0.

@@ -63,7 +63,7 @@ def fit(
         NumericalError: If training meets NaN again and again.
     """
     fit_config = fit_config or FitConfig()
-    _check_kinds(data, fit_config)
+    _check_kinds(data, valid, fit_config)
     if whole("members", members) < 1:
         raise ConfigError(f"members must be at least 1, got {members}")
     starts = _starts(init, config, members, data)
@@ -157,13 +157,14 @@ def course(
     return alone(model, material, fit_config, identity(config, data, valid, init))
 
 
-def _check_kinds(data: object, fit_config: object) -> None:
+def _check_kinds(data: object, valid: object, fit_config: object) -> None:
     """Refuse what is given in another's place, or as a path."""
-    if not isinstance(data, RolloutDataset):
-        raise ConfigError(
-            f"data must be a dataset, got {type(data).__name__}: read one by "
-            "lw.RolloutDataset.load(path), or make one by RolloutDataset.from_arrays"
-        )
+    for name, each in (("data", data), ("valid", data if valid is None else valid)):
+        if not isinstance(each, RolloutDataset):
+            raise ConfigError(
+                f"{name} must be a dataset, got {type(each).__name__}: read one by "
+                "lw.RolloutDataset.load(path), or make one by RolloutDataset.from_arrays"
+            )
     if not isinstance(fit_config, FitConfig):
         raise ConfigError(f"fit_config must be a lw.FitConfig(), got {fit_config!r}")
 

@@ -62,12 +62,13 @@ def _bounds(bounds: tuple[float, ...] | None) -> str | None:
 
 
 def _weights(model: WorldModel) -> int:
-    """Return a checksum of a model's weights and statistics."""
+    """Return a checksum of a model's weights and statistics, and of the margin it was set to."""
     # numpy has no bfloat16.
     state = (v.float() if v.dtype == torch.bfloat16 else v for v in model.state_dict().values())
     weights = (value.detach().cpu().numpy() for value in state)
     each = (getattr(model.stats, each.name) for each in fields(model.stats))
-    return _checksum((*weights, *(value for value in each if value is not None)))
+    margin = np.array(np.nan if model.margin is None else model.margin)
+    return _checksum((*weights, *(value for value in each if value is not None), margin))
 
 
 def _checksum(columns: Iterable[np.ndarray]) -> int:

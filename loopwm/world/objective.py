@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from loopwm.batch import SequenceBatch
 from loopwm.core.depth import Fixed
+from loopwm.errors import NumericalError
 from loopwm.world.backflow import limited
 from loopwm.world.dynamics import Infers, Run
 from loopwm.world.model import WorldModel
@@ -76,7 +77,9 @@ def sequence_loss(
     if unrolled.divergences:
         divergence = mean(torch.stack(unrolled.divergences, dim=1))
         loss, metrics["divergence"] = loss + divergence, divergence.detach()
-    std = model.heads.std(features[:, 0])
+    # The likelihood teaches the spread's own head alone: what it reads is the mean's to shape
+    # (Faithful Heteroscedastic Regression, arXiv 2212.09184).
+    std = model.heads.std(features[:, 0].detach())
     if std is not None:
         z = unrolled.errors[0].detach() / std
         loss = loss + 0.1 * mean((0.5 * z.square() + std.log()).mean(-1), first)
@@ -119,7 +122,13 @@ def calibrate_spread(model: WorldModel, batch: SequenceBatch) -> None:
     if prediction.std is None or not bool(valid.any()):
         return
     z = (prediction.next_obs - batch.obs[:, given + 1]) / prediction.std
-    model.heads.spread_scale *= z[valid].square().mean(0).sqrt().clamp(1e-3, 1e3)
+    factor = z[valid].square().mean(0).sqrt().clamp(1e-3, 1e3)
+    if not bool(factor.isfinite().all()):
+        raise NumericalError(
+            "the Gaussian head cannot be calibrated: predictions of the held-out data are not "
+            "finite; look for NaN in modules of your own, or lower lr"
+        )
+    model.heads.spread_scale *= factor
 
 
 def _warm(model: WorldModel, batch: SequenceBatch) -> tuple[State, int]:

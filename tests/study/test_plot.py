@@ -55,6 +55,33 @@ def test_an_infinite_error_is_left_out_of_the_line(reports: dict[str, Any]) -> N
     broken = replace(reports["good"], rmse={1: 0.1, 5: float("inf")}, references={})
     figure = plot_error({"broken": broken})
     assert np.array_equal(figure.axes[0].get_lines()[0].get_xdata(), [1])
+    # What a line leaves out, its name says.
+    assert words(figure) == {"broken (infinite from 5 steps on)"}
+
+
+def test_a_model_that_is_infinite_everywhere_is_named_all_the_same(reports: dict[str, Any]) -> None:
+    lost = replace(reports["good"], rmse=dict.fromkeys((1, 5), float("inf")), references={})
+    alone = plot_error({"lost": lost})
+    assert words(alone) == {"lost (infinite from 1 steps on)", "no finite error"}
+    assert is_drawn(alone)
+    beside = plot_error({"good": replace(reports["good"], references={}), "lost": lost})
+    assert words(beside) == {"good", "lost (infinite from 1 steps on)"}
+
+
+def test_one_horizon_is_drawn_as_points_with_their_intervals(world: Any) -> None:
+    report = evaluate(world.model(0.1), world.test, (5,), sampling=FEW)
+    axes = plot_error({"model": report}).axes[0]
+    assert len(axes.get_lines()) == 3
+    assert all(line.get_marker() == "o" for line in axes.get_lines())
+    drawn: Any = axes.collections
+    (interval,) = [each.get_segments()[0][:, 1] for each in drawn]
+    np.testing.assert_allclose(interval, report.interval[5])
+    single = predict_episode(world.model(), world.test, 0, 1)
+    assert plot_iterations(single).axes[1].get_lines()[0].get_marker() == "o"
+
+
+def test_dollars_in_names_are_dollars(reports: dict[str, Any]) -> None:
+    assert is_drawn(plot_error({r"v$\foo$": reports["good"]}, title=r"$\foo$"))
 
 
 def test_no_report_no_figure() -> None:

@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from loopwm.data.collect import collect
+from loopwm.data.meta import DatasetMeta
 from loopwm.data.store import RolloutDataset
 from loopwm.study.prediction import evaluate
 from loopwm.study.reference import CopyLast, fit_linear
@@ -93,3 +95,39 @@ def test_a_perfect_first_step_leaves_the_ceiling_without_error(cheetah: RolloutD
     report = evaluate(model, cheetah, (10,), sampling=sampling)
     # What remains is the contact solver's warm start, which observations do not hold.
     assert report.references["ceiling"].rmse[10] < 1e-6
+
+
+def test_the_regression_does_not_depend_on_how_many_rows_are_taken_at_a_time(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = fit_linear(world.test).weight
+    monkeypatch.setattr("loopwm.study.reference._BLOCK", 7)
+    torch.testing.assert_close(fit_linear(world.test).weight, whole, rtol=1e-9, atol=1e-12)
+
+
+def test_the_regression_takes_little_memory_beside_the_data() -> None:
+    seen = np.random.default_rng(0).normal(size=(60_001, 20))
+    data = RolloutDataset.from_arrays(
+        obs=seen[:-1],
+        action=np.zeros((60_000, 1)),
+        reward=np.zeros(60_000),
+        terminated=np.zeros(60_000, bool),
+        next_obs=seen[1:],
+        meta=DatasetMeta("cheetah", action_low=(-1.0,), action_high=(1.0,)),
+    )
+    largest = max(each.numel() for each in tensors_made(lambda: fit_linear(data)))
+    assert largest < 2 * 8_192 * 25
+
+
+def tensors_made(run: Any) -> list[torch.Tensor]:
+    made: list[torch.Tensor] = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None):
+            out = func(*args, **(kwargs or {}))
+            made.extend(each for each in (out,) if isinstance(each, torch.Tensor))
+            return out
+
+    with Watch():
+        run()
+    return made

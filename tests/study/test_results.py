@@ -3,6 +3,7 @@
 import json
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -135,6 +136,22 @@ def test_an_empty_folder_and_a_foreign_file_say_what_to_do(tmp_path: Path) -> No
     (tmp_path / "other.json").write_text(json.dumps({"schema": 99}))
     with pytest.raises(StoreError, match="rerun it"):
         load_study(tmp_path / "other.json")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda study: study.update(provenance={"date": "x"}),
+        lambda study: study["sheets"][0]["rows"][0].update(rmse=[1, 2]),
+    ],
+)
+def test_a_damaged_study_is_named(tmp_path: Path, damage: Any) -> None:
+    path = save_study(STUDY, tmp_path)
+    study = json.loads(path.read_text())
+    damage(study)
+    path.write_text(json.dumps(study))
+    with pytest.raises(StoreError, match=r"sizes\.json.*rerun the study"):
+        render_results(tmp_path, tmp_path / "page.md")
 
 
 def test_an_unknown_study_is_answered_by_the_known_ones(tmp_path: Path) -> None:

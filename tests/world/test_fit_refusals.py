@@ -9,8 +9,10 @@ import torch
 
 import loopwm as lw
 from loopwm.data.meta import DatasetMeta
+from loopwm.data.replay import Windows
 from loopwm.data.store import RolloutDataset
-from loopwm.errors import ConfigError, DataError
+from loopwm.errors import CheckpointError, ConfigError, DataError, NumericalError
+from loopwm.world.objective import calibrate_spread
 
 pytestmark = pytest.mark.usefixtures("without_shape_checks")
 
@@ -148,6 +150,30 @@ def test_an_action_with_one_value_only_is_kept_in_its_unit(make, data):
     assert (scaled[:, 1] == 0).all()
     np.testing.assert_allclose(model.normaliser.restore_action(scaled), action)
     assert np.isfinite(model.predict(data.obs, action).next_obs).all()
+
+
+def test_held_out_data_must_be_a_dataset_too(data):
+    with pytest.raises(ConfigError, match="valid must be a dataset, got str"):
+        lw.fit(data, SMALL, SHORT, valid="x")  # pyright: ignore[reportArgumentType]
+
+
+def test_another_margin_of_init_is_another_run(data, tmp_path):
+    init = lw.fit(data, SMALL, SHORT)
+    assert isinstance(init, lw.WorldModel)
+    lw.fit(data, None, SHORT, init=init, run_dir=tmp_path)
+    init.margin = None
+    with pytest.raises(CheckpointError, match="init"):
+        lw.fit(data, None, SHORT, init=init, run_dir=tmp_path)
+
+
+def test_a_spread_that_cannot_be_calibrated_reaches_no_model(make, data):
+    model = make(replace(SMALL, head=lw.Gaussian()), data).float()
+    model.heads.change.bias.data[0] = float("nan")
+    batch = Windows(data, 4).at(torch.tensor([0, 5, 9]))
+    before = model.heads.spread_scale.clone()
+    with pytest.raises(NumericalError, match="cannot be calibrated"):
+        calibrate_spread(model, batch)
+    assert torch.equal(model.heads.spread_scale, before)
 
 
 def test_a_model_goes_on_with_recordings_that_use_less_of_its_actions_and_keeps_its_bounds(data):
