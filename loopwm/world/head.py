@@ -63,7 +63,7 @@ class Heads(nn.Module):
         self.reward = custom.get("reward", small_head)(width, 1)
         self.termination = custom.get("termination", deep_head)(shown_dim, 1)
         self.floor = kind.floor if isinstance(kind, Gaussian) else None
-        self.spread = linear_head(width, obs_dim) if self.floor is not None else None
+        self.spread = small_head(width, obs_dim) if self.floor is not None else None
         # Set after training so that standardised errors have unit variance on held-out data.
         self.register_buffer("spread_scale", torch.ones(obs_dim))
 

@@ -226,12 +226,11 @@ class Row:
         self.obs, self.seen = self.standard(after), float(feedback == "observation")
         out = {
             "next_obs": after,
-            "reward": self.small("reward", feature) * stats.reward_std + stats.reward_mean,
+            "reward": self.small("reward", feature)[0] * stats.reward_std + stats.reward_mean,
             "terminated": sigmoid(self.ending()),
         }
         if self.floor is not None:
-            raw = w["heads.spread.weight"] @ feature + w["heads.spread.bias"]
-            spread = np.log1p(np.exp(raw)) + self.floor
+            spread = np.log1p(np.exp(self.small("spread", feature))) + self.floor
             out["std"] = spread * w["heads.spread_scale"] * stats.change_std
         return out
 
@@ -253,4 +252,4 @@ class Row:
 
     def small(self, name: str, feature: Array) -> Array:
         hidden = silu(self.w[f"heads.{name}.0.weight"] @ feature + self.w[f"heads.{name}.0.bias"])
-        return (self.w[f"heads.{name}.2.weight"] @ hidden + self.w[f"heads.{name}.2.bias"])[0]
+        return self.w[f"heads.{name}.2.weight"] @ hidden + self.w[f"heads.{name}.2.bias"]

@@ -168,7 +168,7 @@ def test_training_the_spread_does_not_pull_on_the_mean(make, data):
     theirs = dict(zip(names, gradients(mean.train(), batch), strict=True))
     for name, gradient in theirs.items():
         torch.testing.assert_close(ours[name], gradient, msg=name)
-    assert bool(ours["heads.spread.weight"].any())
+    assert bool(ours["heads.spread.0.weight"].any())
 
 
 def warmed(model: Any, batch: SequenceBatch, row: int) -> Any:
