@@ -86,15 +86,19 @@ class MPCLearner:
     def begin(self) -> None:
         """Forget the last episode, and its plan."""
         if self._planner is not None:
-            (self._memory or self._planner).reset()
+            self._acting.reset()
 
     def act(self, obs: np.ndarray) -> Any:
         """Plan an action and add noise to it."""
-        assert self._planner is not None
-        action = self._disturbed(np.asarray((self._memory or self._planner).plan(obs)))
+        action = self._disturbed(np.asarray(self._acting.plan(obs)))
         if self._memory is not None:
             self._memory.took(action)
         return action
+
+    @property
+    def _acting(self) -> SequencePlanner | Remembering:
+        assert self._planner is not None
+        return self._memory or self._planner
 
     def _disturbed(self, action: np.ndarray) -> Any:
         if not self.config.noise:
